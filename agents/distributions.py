@@ -1,0 +1,151 @@
+"""Action distributions as values: what a policy's last layer says, with the mathematics an update needs.
+
+Every method works on the leading axes of its parameters, sums over action dimensions, and is differentiable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Distribution(Protocol):
+    """What the objectives ask of a distribution over actions; ``parameters`` is what the policy computed."""
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The tensors that determine it."""
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return the log-probability of actions, summed over action dimensions: ``[...]``."""
+
+    def entropy(self) -> Tensor:
+        """Return the entropy, ``[...]``."""
+
+    def kl(self, other: Any) -> Tensor:
+        """Return KL(self, other), ``[...]``."""
+
+    def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the Fisher matrix of ``parameters`` times tangents, sample by sample."""
+
+    def detach(self) -> Distribution:
+        """Return the same distribution outside of any graph."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent normal distributions: ``mean [..., action]``, ``log_std [..., action]``."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Mean and logarithm of the standard deviation."""
+        return (self.mean, self.log_std)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return the log-density of actions ``[..., action]``, summed over action dimensions."""
+        z = (actions - self.mean) * torch.exp(-self.log_std)
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=-1)
+
+    def kl(self, other: Gaussian) -> Tensor:
+        """Return KL(self, other)."""
+        ratio = torch.exp(2 * (self.log_std - other.log_std))
+        distance = ((self.mean - other.mean) * torch.exp(-other.log_std)).square()
+        return (other.log_std - self.log_std + 0.5 * (ratio + distance - 1.0)).sum(dim=-1)
+
+    def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the Fisher matrix, 1/std^2 for the mean and 2 for log_std, times tangents."""
+        mean, log_std = tangents
+        return (torch.exp(-2 * self.log_std) * mean, 2.0 * log_std)
+
+    def detach(self) -> Gaussian:
+        """Return the same distribution outside of any graph."""
+        return Gaussian(self.mean.detach(), self.log_std.detach())
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """One choice: unnormalised ``logits [..., choice]``; actions are whole numbers ``[...]``."""
+
+    logits: Tensor
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The logits."""
+        return (self.logits,)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return the log-probability of actions ``[...]``."""
+        log_probs = torch.log_softmax(self.logits, dim=-1)
+        return log_probs.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the entropy."""
+        log_probs = torch.log_softmax(self.logits, dim=-1)
+        return -(log_probs.exp() * log_probs).sum(dim=-1)
+
+    def kl(self, other: Categorical) -> Tensor:
+        """Return KL(self, other)."""
+        own = torch.log_softmax(self.logits, dim=-1)
+        return (own.exp() * (own - torch.log_softmax(other.logits, dim=-1))).sum(dim=-1)
+
+    def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the Fisher matrix, diag(p) - p p^T, times tangents."""
+        (logits,) = tangents
+        probs = torch.softmax(self.logits, dim=-1)
+        return (probs * (logits - (probs * logits).sum(dim=-1, keepdim=True)),)
+
+    def detach(self) -> Categorical:
+        """Return the same distribution outside of any graph."""
+        return Categorical(self.logits.detach())
+
+
+@dataclass(frozen=True)
+class MultiCategorical:
+    """Several independent choices: ``logits [..., sum(sizes)]``; actions ``[..., len(sizes)]``."""
+
+    logits: Tensor
+    sizes: tuple[int, ...]
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The logits of all choices, one after another."""
+        return (self.logits,)
+
+    def _parts(self) -> list[Categorical]:
+        return [Categorical(part) for part in self.logits.split(self.sizes, dim=-1)]
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return the log-probability of actions ``[..., len(sizes)]``, summed over the choices."""
+        parts = [part.log_prob(actions[..., i]) for i, part in enumerate(self._parts())]
+        return torch.stack(parts).sum(dim=0)
+
+    def entropy(self) -> Tensor:
+        """Return the entropy, summed over the choices."""
+        return torch.stack([part.entropy() for part in self._parts()]).sum(dim=0)
+
+    def kl(self, other: MultiCategorical) -> Tensor:
+        """Return KL(self, other), summed over the choices."""
+        pairs = zip(self._parts(), other._parts(), strict=True)
+        return torch.stack([own.kl(others) for own, others in pairs]).sum(dim=0)
+
+    def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the Fisher matrix, block by block, times tangents."""
+        (logits,) = tangents
+        parts = zip(self._parts(), logits.split(self.sizes, dim=-1), strict=True)
+        return (torch.cat([part.metric((tangent,))[0] for part, tangent in parts], dim=-1),)
+
+    def detach(self) -> MultiCategorical:
+        """Return the same distribution outside of any graph."""
+        return MultiCategorical(self.logits.detach(), self.sizes)

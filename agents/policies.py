@@ -1,0 +1,364 @@
+"""Policies: stable-baselines3's, run as functions of their parameters, one set of parameters per task.
+
+Parameters are ``dict[str, Tensor]`` with stable-baselines3's names, of the actor only; stacked parameters have a
+leading task axis.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from torch import Tensor, nn
+
+from metarl.agents.distributions import Categorical, Distribution, Gaussian, MultiCategorical
+
+Parameters = dict[str, Tensor]
+Policies = {"MlpPolicy": ActorCriticPolicy, "CnnPolicy": ActorCriticCnnPolicy}
+Activations: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+_NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[..., Any]] = {
+    nn.Tanh: np.tanh,
+    nn.ReLU: lambda x, out: np.maximum(x, 0.0, out=out),
+}
+_CRITIC = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of a perceptron by the names of its parameters, and what follows it."""
+
+    weight: str
+    bias: str
+    activation: type[nn.Module] | None
+
+
+class Policy:
+    """A stable-baselines3 policy as pure functions of its actor's parameters.
+
+    Args:
+        module: the policy; it is copied, so that later changes to it have no effect here.
+        log_std_min: a floor on the logarithm of the standard deviation (exploration noise), or None.
+
+    Raises:
+        ValueError: the policy explores with state-dependent noise, or its spaces are not supported.
+    """
+
+    def __init__(self, module: ActorCriticPolicy, log_std_min: float | None = None) -> None:
+        if module.use_sde:
+            raise ValueError("state-dependent exploration (use_sde=True) is not supported; use use_sde=False")
+        self.observation_space = module.observation_space
+        self.action_space = module.action_space
+        self.log_std_min = log_std_min
+        self._module = copy.deepcopy(module)
+        self._copies = threading.local()
+        self.layers = _perceptron(self._module)
+        actor = _Actor(self._module)
+        self._names = [
+            name.removeprefix("policy.")
+            for name, _ in actor.named_parameters()
+            if not name.removeprefix("policy.").startswith(_CRITIC)
+        ]
+        self.shapes = {name: value.shape for name, value in self.parameters().items()}
+
+    def parameters(self) -> Parameters:
+        """Return a copy of the actor's parameters as the policy was made with."""
+        own = dict(self._module.named_parameters())
+        return {name: own[name].detach().clone() for name in self._names}
+
+    def distribution(self, parameters: Parameters, observations: Tensor) -> Distribution:
+        """Return the distribution over actions: a differentiable, pure function of parameters and observations.
+
+        Args:
+            parameters: of one task, without a task axis.
+            observations: ``[sample, *obs]``, in the observation space's own type.
+        """
+        output = self._forward(parameters, observations)
+        if isinstance(self.action_space, spaces.Box):
+            return Gaussian(output, self._log_std(parameters["log_std"]).expand_as(output))
+        if isinstance(self.action_space, spaces.MultiDiscrete):
+            return MultiCategorical(output, tuple(int(n) for n in self.action_space.nvec))
+        return Categorical(output)
+
+    def _log_std(self, log_std: Tensor) -> Tensor:
+        return log_std if self.log_std_min is None else log_std.clamp(min=self.log_std_min)
+
+    def features(self, observations: Tensor) -> Tensor:
+        """Return observations ``[task, episode, time, *obs]`` as vectors ``[task, episode, time, feature]``.
+
+        What the return baseline reads: one-hot for a discrete space, flat for a box.
+        """
+        leading = observations.shape[:3]
+        flat = observations.flatten(0, 2)
+        encoded = preprocess_obs(flat, self.observation_space, normalize_images=True)
+        assert isinstance(encoded, Tensor)
+        return encoded.reshape(*leading, -1)
+
+    def _forward(self, parameters: Parameters, observations: Tensor) -> Tensor:
+        if self.layers is not None:
+            hidden = observations.to(parameters[self.layers[0].weight].dtype).flatten(1)
+            for layer in self.layers:
+                hidden = nn.functional.linear(hidden, parameters[layer.weight], parameters[layer.bias])
+                if layer.activation is not None:
+                    hidden = torch.tanh(hidden) if layer.activation is nn.Tanh else torch.relu(hidden)
+            return hidden
+        named = {f"policy.{name}": parameter for name, parameter in parameters.items()}
+        return torch.func.functional_call(self._actor(), named, (observations,))  # type: ignore[no-any-return]
+
+    def _actor(self) -> nn.Module:
+        """Return this thread's copy of the module: ``functional_call`` swaps parameters in and out of it."""
+        if not hasattr(self._copies, "actor"):
+            self._copies.actor = _Actor(copy.deepcopy(self._module))
+        actor: nn.Module = self._copies.actor
+        return actor
+
+    def actor(self, parameters: Parameters) -> Actor:
+        """Return what acts in the environments with parameters, shared (no task axis) or stacked.
+
+        Perceptrons act in numpy, one batched matrix product a layer; other policies act through ``vmap``.
+        """
+        return PerceptronActor(self, parameters) if self.layers is not None else ModuleActor(self, parameters)
+
+    def module(self, parameters: Parameters, device: str | torch.device = "cpu") -> ActorCriticPolicy:
+        """Return a stable-baselines3 policy of its own with parameters (no task axis) in its actor.
+
+        The floor on the noise is folded into ``log_std``.
+        """
+        module = copy.deepcopy(self._module)
+        own = dict(module.named_parameters())
+        with torch.no_grad():
+            for name, value in parameters.items():
+                own[name].copy_(self._log_std(value) if name == "log_std" else value)
+        module.set_training_mode(False)
+        return module.to(device)
+
+
+class _Actor(nn.Module):
+    """The part of a policy that decides on actions: the mean of a Gaussian, or logits."""
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observations: Tensor) -> Tensor:
+        features = self.policy.extract_features(observations, self.policy.pi_features_extractor)
+        return self.policy.action_net(self.policy.mlp_extractor.forward_actor(features))  # type: ignore[no-any-return]
+
+
+def _perceptron(module: ActorCriticPolicy) -> list[Layer] | None:
+    """Return a policy's layers where it is a plain perceptron on a flat box, else None."""
+    box = module.observation_space
+    if not isinstance(box, spaces.Box) or box.dtype.kind != "f":
+        return None
+    if type(module.pi_features_extractor) is not FlattenExtractor:
+        return None
+    layers: list[Layer] = []
+    for name, part in module.mlp_extractor.policy_net.named_children():
+        prefix = f"mlp_extractor.policy_net.{name}"
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            layers.append(Layer(f"{prefix}.weight", f"{prefix}.bias", None))
+        elif type(part) in _NUMPY_ACTIVATIONS and layers and layers[-1].activation is None:
+            layers[-1] = Layer(layers[-1].weight, layers[-1].bias, type(part))
+        else:
+            return None
+    if not isinstance(module.action_net, nn.Linear):
+        return None
+    return [*layers, Layer("action_net.weight", "action_net.bias", None)]
+
+
+class Noise:
+    """A task's action noise for all its episodes and steps: drawn in order, so grouping changes nothing."""
+
+    CHUNK = 64
+
+    def __init__(self, rngs: Sequence[np.random.Generator], episodes: int, action_space: spaces.Space[Any]) -> None:
+        self._rngs = rngs
+        self._episodes = episodes
+        self._box = isinstance(action_space, spaces.Box)
+        if isinstance(action_space, spaces.Box | spaces.MultiDiscrete):
+            self._width = int(np.prod(action_space.shape))
+        else:
+            self._width = 1
+        self._chunk: NDArray[np.float32] = np.empty((0, 0, 0, 0), dtype=np.float32)
+
+    def at(self, step: int) -> NDArray[np.float32]:
+        """Return the noise of a step, ``[task, episode, action]``: normal for a box, else uniform in [0, 1)."""
+        position = step % self.CHUNK
+        if position == 0:
+            shape = (self.CHUNK, self._episodes, self._width)
+            draw = (lambda rng: rng.standard_normal(shape, dtype=np.float32)) if self._box else (
+                lambda rng: rng.random(shape, dtype=np.float32)
+            )
+            self._chunk = np.stack([draw(rng) for rng in self._rngs], axis=1)
+        return self._chunk[position]
+
+
+class Actor:
+    """Draws actions for ``[task, episode]`` sub-environments, each task with its own parameters."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._space = policy.action_space
+
+    def act(self, observations: NDArray[Any], noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return actions ``[task, episode, *action]`` and their log-probabilities ``[task, episode]``.
+
+        Args:
+            observations: ``[task, episode, *obs]``.
+            noise: ``[task, episode, action]``, from ``Noise``.
+        """
+        output, log_std = self._output(observations)
+        if isinstance(self._space, spaces.Box):
+            assert log_std is not None
+            actions = output + np.exp(log_std) * noise
+            log_probs = (-0.5 * noise * noise - log_std - np.float32(0.5 * np.log(2 * np.pi))).sum(axis=-1)
+            return actions.reshape(*actions.shape[:2], *self._space.shape), log_probs
+        if isinstance(self._space, spaces.MultiDiscrete):
+            ends = np.cumsum(self._space.nvec)
+            chosen = [
+                _choose(output[..., end - n : end], noise[..., i])
+                for i, (n, end) in enumerate(zip(self._space.nvec, ends, strict=True))
+            ]
+            actions = np.stack([choice for choice, _ in chosen], axis=-1)
+            return actions, np.sum([log_prob for _, log_prob in chosen], axis=0)
+        return _choose(output, noise[..., 0])
+
+    def _output(self, observations: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        raise NotImplementedError
+
+
+def _choose(logits: NDArray[Any], uniform: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    cumulative = np.exp(log_probs).cumsum(axis=-1)
+    choice = (uniform[..., None] * cumulative[..., -1:] >= cumulative).sum(axis=-1)
+    choice = np.minimum(choice, logits.shape[-1] - 1)
+    return choice, np.take_along_axis(log_probs, choice[..., None], axis=-1)[..., 0]
+
+
+class PerceptronActor(Actor):
+    """Acts in numpy."""
+
+    def __init__(self, policy: Policy, parameters: Parameters) -> None:
+        super().__init__(policy)
+        assert policy.layers is not None
+        shared = parameters[policy.layers[-1].bias].dim() == 1
+        host = {name: value.detach().cpu().numpy() for name, value in parameters.items()}
+        if shared:
+            host = {name: value[None] for name, value in host.items()}
+        self._layers = [
+            (
+                np.ascontiguousarray(host[layer.weight].swapaxes(-1, -2)),
+                host[layer.bias][:, None, :],
+                _NUMPY_ACTIVATIONS.get(layer.activation) if layer.activation is not None else None,
+            )
+            for layer in policy.layers
+        ]
+        self._log_std = None
+        if "log_std" in host:
+            log_std = host["log_std"][:, None, :]
+            self._log_std = log_std if policy.log_std_min is None else np.maximum(log_std, policy.log_std_min)
+
+    def _output(self, observations: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        hidden = observations.reshape(*observations.shape[:2], -1).astype(self._layers[0][0].dtype, copy=False)
+        for weight, bias, activation in self._layers:
+            hidden = np.matmul(hidden, weight)
+            hidden += bias
+            if activation is not None:
+                hidden = activation(hidden, out=hidden)
+        return hidden, self._log_std
+
+
+class ModuleActor(Actor):
+    """Acts through the policy's own modules, all tasks in one call."""
+
+    def __init__(self, policy: Policy, parameters: Parameters) -> None:
+        super().__init__(policy)
+        self._policy = policy
+        self._parameters = {name: value.detach() for name, value in parameters.items()}
+        self._shared = parameters["action_net.bias"].dim() == 1
+
+    def _output(self, observations: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        given = torch.as_tensor(observations, device=next(iter(self._parameters.values())).device)
+        forward = self._policy._forward
+        with torch.no_grad():
+            if self._shared:
+                output = forward(self._parameters, given.flatten(0, 1)).unflatten(0, given.shape[:2])
+            else:
+                output = torch.func.vmap(forward)(self._parameters, given)
+        log_std = self._parameters.get("log_std")
+        if log_std is not None:
+            log_std = self._policy._log_std(log_std if not self._shared else log_std[None])[:, None, :]
+        return output.cpu().numpy(), None if log_std is None else log_std.cpu().numpy()
+
+
+def build_policy(
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    *,
+    name: str,
+    seed: int,
+    hidden_sizes: Sequence[int],
+    activation: str,
+    output_gain: float,
+    log_std_init: float,
+    log_std_min: float | None,
+    **policy_kwargs: Any,
+) -> Policy:
+    """Make a new policy: stable-baselines3's by name, with Xavier-uniform weights in the actor's linear layers.
+
+    The actor's last layer is scaled by ``output_gain``; biases are 0. The global random state is left alone.
+
+    Args:
+        observation_space: of the family.
+        action_space: of the family.
+        name: ``MlpPolicy`` or ``CnnPolicy``.
+        seed: of the initial weights.
+        hidden_sizes: widths of the actor's hidden layers.
+        activation: ``tanh`` or ``relu``.
+        output_gain: what the last layer's initial weights are multiplied by.
+        log_std_init: initial logarithm of the standard deviation.
+        log_std_min: its floor, or None.
+        policy_kwargs: further arguments of stable-baselines3's policy, which win over the settings.
+
+    Raises:
+        ValueError: unknown policy, spaces it does not take, or arguments it refuses.
+    """
+    if name not in Policies:
+        raise ValueError(f"unknown policy {name!r}; expected one of {', '.join(Policies)}")
+    if not isinstance(observation_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        raise ValueError(
+            f"observations of type {type(observation_space).__name__} are not supported; expected Box, Discrete, "
+            "MultiDiscrete or MultiBinary (flatten a Dict with gymnasium.wrappers.FlattenObservation)"
+        )
+    if not isinstance(action_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
+        raise ValueError(
+            f"actions of type {type(action_space).__name__} are not supported; expected Box, Discrete or MultiDiscrete"
+        )
+    arguments: dict[str, Any] = {
+        "net_arch": {"pi": list(hidden_sizes), "vf": list(hidden_sizes)},
+        "activation_fn": Activations[activation],
+        "log_std_init": log_std_init,
+        "ortho_init": False,
+        **policy_kwargs,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            module = Policies[name](observation_space, action_space, lambda _: 3e-4, **arguments)
+        except (TypeError, AssertionError) as error:
+            raise ValueError(f"{name} cannot be made with {arguments}: {error}") from error
+        for part in (module.mlp_extractor.policy_net, module.action_net):
+            for layer in part.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_uniform_(layer.weight, gain=output_gain if part is module.action_net else 1.0)
+                    nn.init.zeros_(layer.bias)
+    return Policy(module, log_std_min)

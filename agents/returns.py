@@ -1,0 +1,80 @@
+"""Returns and advantages: pure functions of rollouts ``[..., time]``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def discounted_returns(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Return the discounted sum of the rewards from each step to the episode's end.
+
+    ``G_t = r_t + gamma * G_{t+1}``, and 0 where ``mask`` is 0. What a truncated episode would still have earned is
+    not in it.
+
+    Args:
+        rewards: ``[..., time]``.
+        mask: ``[..., time]``, 1 while the episode runs.
+        gamma: the discount factor, in [0, 1].
+    """
+    returns = torch.zeros_like(rewards)
+    following = torch.zeros_like(rewards[..., 0])
+    for t in range(rewards.shape[-1] - 1, -1, -1):
+        following = (rewards[..., t] + gamma * following) * mask[..., t]
+        returns[..., t] = following
+    return returns
+
+
+def generalized_advantages(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Return the generalised advantage estimates, 0 where ``mask`` is 0.
+
+    ``delta_t = r_t + gamma * V_{t+1} * (1 - terminated_t) - V_t`` and
+    ``A_t = delta_t + gamma * lambda * A_{t+1}``, where the sum stops at the episode's end. A terminated episode is
+    worth nothing afterwards; a truncated one is worth the value of the observation it was left in.
+
+    Args:
+        rewards: ``[..., time]``.
+        values: ``[..., time + 1]``, of every observation, the last one included.
+        mask: ``[..., time]``, 1 while the episode runs.
+        terminated: ``[..., time]``, bool.
+        truncated: ``[..., time]``, bool.
+        gamma: the discount factor, in [0, 1].
+        gae_lambda: the decay of the estimator, in [0, 1].
+
+    Source: Schulman et al. 2016, equations 11 and 16.
+    """
+    alive = 1.0 - terminated.to(rewards.dtype)
+    goes_on = 1.0 - (terminated | truncated).to(rewards.dtype)
+    deltas = rewards + gamma * values[..., 1:] * alive - values[..., :-1]
+    advantages = torch.zeros_like(rewards)
+    following = torch.zeros_like(rewards[..., 0])
+    for t in range(rewards.shape[-1] - 1, -1, -1):
+        following = (deltas[..., t] + gamma * gae_lambda * goes_on[..., t] * following) * mask[..., t]
+        advantages[..., t] = following
+    return advantages
+
+
+def normalize(values: Tensor, mask: Tensor) -> Tensor:
+    """Shift and scale each task's values to mean 0 and standard deviation 1 over the steps that ran.
+
+    Args:
+        values: ``[task, episode, time]``.
+        mask: ``[task, episode, time]``, 1 while the episode runs.
+
+    Returns:
+        ``[task, episode, time]``, 0 where ``mask`` is 0; all 0 for a task whose values are all the same.
+    """
+    count = mask.sum(dim=(1, 2), keepdim=True).clamp(min=1.0)
+    mean = (values * mask).sum(dim=(1, 2), keepdim=True) / count
+    centred = (values - mean) * mask
+    deviation = (centred.square().sum(dim=(1, 2), keepdim=True) / count).sqrt()
+    return centred / (deviation + 1e-8)

@@ -1,0 +1,86 @@
+"""Rollouts: what the environments gave, for several tasks and episodes, in one layout.
+
+The layout of everything that learns is ``[task, episode, time, ...]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollouts:
+    """Episodes of several tasks, tensors ``[task, episode, time, ...]`` (T time steps).
+
+    Attributes:
+        observations: ``[task, episode, T + 1, *obs]``. One more time step than the rest: entry t + 1 is what the
+            step t led to, so a truncated episode is bootstrapped from the entry after its last step.
+        actions: ``[task, episode, T, *action]``, the raw sample; clipping is the environment's.
+        log_probs: ``[task, episode, T]``, under the policy that acted.
+        rewards: ``[task, episode, T]``, 0 where no episode runs.
+        mask: ``[task, episode, T]``, 1.0 while the episode runs, the step that ends it included, else 0.0.
+        terminated: ``[task, episode, T]``, bool: the step ended the episode for good.
+        truncated: ``[task, episode, T]``, bool: the step ended it from outside (a time limit).
+
+    Raises:
+        ValueError: the tensors' leading shapes disagree.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    rewards: Tensor
+    mask: Tensor
+    terminated: Tensor
+    truncated: Tensor
+
+    def __post_init__(self) -> None:
+        shape = self.mask.shape
+        if len(shape) != 3:
+            raise ValueError(f"the mask has shape {tuple(shape)}; expected [task, episode, time]")
+        for name in ("actions", "log_probs", "rewards", "terminated", "truncated"):
+            found = getattr(self, name).shape[:3]
+            if found != shape:
+                raise ValueError(f"{name} has the leading shape {tuple(found)}; expected {tuple(shape)}")
+        expected = (*shape[:2], shape[2] + 1)
+        if tuple(self.observations.shape[:3]) != expected:
+            found = self.observations.shape[:3]
+            raise ValueError(f"observations have the leading shape {tuple(found)}; expected {expected}")
+
+    @property
+    def n_tasks(self) -> int:
+        """The number of tasks."""
+        return self.mask.shape[0]
+
+    def to(self, device: torch.device) -> Rollouts:
+        """Return the rollouts on a device."""
+        return Rollouts(
+            **{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)}
+        )
+
+    def returns(self) -> Tensor:
+        """Return the mean undiscounted return of each task's episodes, ``[task]``."""
+        return (self.rewards * self.mask).sum(dim=2).mean(dim=1)
+
+    def steps(self) -> int:
+        """Return in how many steps an episode was running."""
+        return int(self.mask.sum())
+
+
+def join_episodes(parts: Sequence[Rollouts]) -> Rollouts:
+    """Join rollouts of the same tasks along the episode axis, padding shorter ones at the end of their time."""
+    longest = max(part.mask.shape[2] for part in parts)
+    joined = {}
+    for field in fields(Rollouts):
+        padded = []
+        for part in parts:
+            tensor = getattr(part, field.name)
+            missing = longest - part.mask.shape[2]
+            last = tensor[:, :, -1:] if field.name == "observations" else torch.zeros_like(tensor[:, :, -1:])
+            padded.append(torch.cat([tensor, *[last] * missing], dim=2))
+        joined[field.name] = torch.cat(padded, dim=1)
+    return Rollouts(**joined)

@@ -1,0 +1,34 @@
+"""Environment families: what a task is, how tasks are drawn, how a batch of them is stepped.
+
+Importing this package registers the families metarl ships with Gymnasium.
+"""
+
+from metarl.envs.batched import BatchedFamily, SingleFamily
+from metarl.envs.check import check_family
+from metarl.envs.registry import (
+    FixedTask,
+    Listing,
+    find_family,
+    list_families,
+    make,
+    make_vec,
+    register_own,
+    sample_tasks,
+)
+from metarl.envs.tasks import as_task
+
+__all__ = [
+    "BatchedFamily",
+    "FixedTask",
+    "Listing",
+    "SingleFamily",
+    "as_task",
+    "check_family",
+    "find_family",
+    "list_families",
+    "make",
+    "make_vec",
+    "sample_tasks",
+]
+
+register_own()

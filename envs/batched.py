@@ -1,0 +1,195 @@
+"""What batched families share: tasks, seeds, masks and time limits; a family adds only its dynamics.
+
+The single environment of such a family is its batched one with one sub-environment, so the dynamics are written
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from metarl.envs import tasks as task_tools
+
+Rows = NDArray[np.intp]
+
+
+class BatchedFamily(VectorEnv[Any, Any, Any]):
+    """A family stepped as arrays: ``num_envs`` sub-environments, each with a task and a generator of its own.
+
+    ``reset`` takes ``options={"tasks": batch}`` with exactly ``num_envs`` rows and ``"reset_mask"``; a task stays
+    until another is given. An episode that ended is not restarted: its observation stays and its reward is 0.
+
+    A subclass sets its spaces and ``default_task`` before calling this constructor, and defines ``_start``,
+    ``_move`` and ``_observe``.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.DISABLED}  # type: ignore[misc]
+    task_space: spaces.Space[Any]
+    default_task: Any
+
+    def __init__(self, num_envs: int, max_episode_steps: int | None) -> None:
+        if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs!r}; expected a whole number of at least 1")
+        if max_episode_steps is not None and (
+            isinstance(max_episode_steps, bool)
+            or not isinstance(max_episode_steps, int | np.integer)
+            or max_episode_steps < 1
+        ):
+            raise ValueError(f"max_episode_steps is {max_episode_steps!r}; expected a whole number of at least 1")
+        self.num_envs = int(num_envs)
+        self.max_episode_steps = max_episode_steps
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.tasks = task_tools.stack_tasks(self.task_space, [self.default_task] * self.num_envs)
+        self._seeds: list[int | np.random.SeedSequence | None] = [None] * self.num_envs
+        self._generators: dict[int, np.random.Generator] = {}
+        self._steps = np.zeros(self.num_envs, dtype=np.int64)
+        self._running = np.zeros(self.num_envs, dtype=np.bool_)
+
+    def _start(self, rows: Rows) -> None:
+        """Put the sub-environments ``rows`` at the start of an episode."""
+        raise NotImplementedError
+
+    def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Step the sub-environments ``rows``; return their rewards and which of them terminated."""
+        raise NotImplementedError
+
+    def _observe(self) -> NDArray[Any]:
+        """Return the observations of all sub-environments, as a new array."""
+        raise NotImplementedError
+
+    def _generator(self, row: int) -> np.random.Generator:
+        """Return the generator of one sub-environment's noise, which depends on its seed only."""
+        if row not in self._generators:
+            self._generators[row] = np.random.default_rng(self._seeds[row])
+        return self._generators[row]
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Start episodes, in all sub-environments or in those of ``options["reset_mask"]``.
+
+        Raises:
+            ValueError: ``options["tasks"]`` does not have ``num_envs`` rows or holds one outside the task space;
+                the seeds are not ``num_envs``; the mask has another shape.
+        """
+        options = options or {}
+        mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, dtype=np.bool_)))
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise ValueError(
+                f"reset_mask has shape {mask.shape} and type {mask.dtype}, expected ({self.num_envs},) and bool"
+            )
+        rows = np.flatnonzero(mask)
+        if options.get("tasks") is not None:
+            self._assign(options["tasks"], rows)
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
+        if seeds is not None:
+            if len(seeds) != self.num_envs:
+                raise ValueError(f"{len(seeds)} seeds for {self.num_envs} sub-environments; expected one for each")
+            for row in rows:
+                if seeds[row] is not None:
+                    self._seeds[row] = seeds[row]
+                    self._generators.pop(int(row), None)
+        self._steps[rows] = 0
+        self._running[rows] = True
+        self._start(rows)
+        return self._observe(), {}
+
+    def _assign(self, batch: Any, rows: Rows) -> None:
+        count = task_tools.count_tasks(batch)
+        if count != self.num_envs:
+            raise ValueError(
+                f"{count} tasks for {self.num_envs} sub-environments; repeat each task for its episodes"
+            )
+        if not batch_space(self.task_space, count).contains(batch):
+            batch = task_tools.stack_tasks(
+                self.task_space,
+                [task_tools.as_task(self, task) for task in task_tools.unstack_tasks(self.task_space, batch)],
+            )
+        keep = task_tools.unstack_tasks(self.task_space, self.tasks) if len(rows) < count else None
+        if keep is None:
+            self.tasks = task_tools.take_tasks(batch, np.arange(count))
+            return
+        given = task_tools.unstack_tasks(self.task_space, batch)
+        for row in rows:
+            keep[row] = given[row]
+        self.tasks = task_tools.stack_tasks(self.task_space, keep)
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Step every running sub-environment; a finished one keeps its observation and gets reward 0.
+
+        Raises:
+            ValueError: the actions have another shape or are not finite.
+        """
+        actions = np.asarray(actions)
+        if actions.shape != self.action_space.shape:
+            raise ValueError(f"actions have shape {actions.shape}, expected {self.action_space.shape}")
+        if actions.dtype.kind == "f" and not np.isfinite(actions).all():
+            row = int(np.argwhere(~np.isfinite(actions))[0][0])
+            raise ValueError(
+                f"the action of sub-environment {row} of {task_tools.family_name(self)} is {actions[row]}; "
+                "expected finite numbers"
+            )
+        rewards = np.zeros(self.num_envs)
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        rows: Rows | slice = slice(None) if self._running.all() else np.flatnonzero(self._running)
+        rewards[rows], terminated[rows] = self._move(actions[rows], rows)
+        self._steps[rows] += 1
+        truncated = np.zeros(self.num_envs, dtype=np.bool_)
+        if self.max_episode_steps is not None:
+            truncated[rows] = self._steps[rows] >= self.max_episode_steps
+            truncated &= ~terminated
+        self._running &= ~(terminated | truncated)
+        return self._observe(), rewards, terminated, truncated, {}
+
+
+class SingleFamily(gymnasium.Env[Any, Any]):
+    """One environment of a batched family: the same dynamics with one sub-environment.
+
+    ``reset`` takes ``options={"task": task}``; the task stays until another is given.
+    """
+
+    def __init__(self, batch: BatchedFamily, render_mode: str | None = None) -> None:
+        modes = self.metadata["render_modes"]
+        if render_mode is not None and render_mode not in modes:
+            raise ValueError(f"unknown render_mode {render_mode!r}; expected one of {', '.join(modes)}")
+        self._batch = batch
+        self.render_mode = render_mode
+        self.observation_space = batch.single_observation_space
+        self.action_space = batch.single_action_space
+        self.task_space = batch.task_space
+        self.default_task = batch.default_task
+
+    @property
+    def task(self) -> Any:
+        """The task of the current episode."""
+        return task_tools.unstack_tasks(self.task_space, self._batch.tasks)[0]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode, of ``options["task"]`` where it is given.
+
+        Raises:
+            ValueError: the task is outside the task space.
+        """
+        super().reset(seed=seed)
+        batch_options = {}
+        if options is not None and options.get("task") is not None:
+            task = task_tools.as_task(self, options["task"])
+            batch_options["tasks"] = task_tools.stack_tasks(self.task_space, [task])
+        observations, info = self._batch.reset(seed=None if seed is None else [seed], options=batch_options)
+        return observations[0], info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step the episode; the time limit is Gymnasium's ``TimeLimit``, which ``make`` applies."""
+        observations, rewards, terminated, truncated, info = self._batch.step(np.asarray(action)[None])
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info

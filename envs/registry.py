@@ -1,0 +1,203 @@
+"""Finding families by name and making them: the one place where environments are made.
+
+A family is a Gymnasium registration. It is found because it is ours, because a package names the module that
+registers it in the ``metarl.envs`` entry-point group, because the name says where it is (``module:Id-v0``), or
+because it was imported before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
+from gymnasium.wrappers import TransformAction
+from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
+from numpy.typing import NDArray
+
+from metarl.envs import tasks as task_tools
+from metarl.envs.sync import SyncFamilyVectorEnv
+
+ENTRY_POINT_GROUP = "metarl.envs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """One line of the list of installed families: an id and where it comes from, or a package's fault."""
+
+    id: str
+    source: str
+    batched: bool
+    fault: str | None = None
+
+
+def register_own() -> None:
+    """Register the families that metarl ships; calling it again changes nothing."""
+    if "metarl/Navigation2D-v0" not in gymnasium.registry:
+        gymnasium.register(
+            id="metarl/Navigation2D-v0",
+            entry_point="metarl.envs.navigation:Navigation2DEnv",
+            vector_entry_point="metarl.envs.navigation:Navigation2DVectorEnv",
+            max_episode_steps=100,
+        )
+
+
+def list_families() -> list[Listing]:
+    """Return the families that are installed, ours first; a plug-in that fails to import is listed with its fault."""
+    listings = [
+        Listing(id=name, source="metarl", batched=spec.vector_entry_point is not None)
+        for name, spec in sorted(gymnasium.registry.items())
+        if spec.namespace == "metarl"
+    ]
+    for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+        try:
+            entry.load()
+        except Exception as error:  # a broken plug-in must not hide the others
+            fault = f"{type(error).__name__}: {error}"
+            listings.append(Listing(id=entry.value, source=entry.name, batched=False, fault=fault))
+            continue
+        package = entry.module.partition(".")[0]
+        for name, spec in sorted(gymnasium.registry.items()):
+            if isinstance(spec.entry_point, str) and spec.entry_point.partition(":")[0].split(".")[0] == package:
+                batched = spec.vector_entry_point is not None
+                listings.append(Listing(id=name, source=entry.name, batched=batched))
+    return listings
+
+
+def find_family(family: str) -> EnvSpec:
+    """Return the registration of a family by its id, or by ``module:Id`` after importing the module.
+
+    Raises:
+        ValueError: no such family, or its module cannot be imported; the message offers the nearest names.
+    """
+    if not isinstance(family, str) or not family:
+        raise ValueError(f"the family is {family!r}; expected its id, as in 'metarl/Navigation2D-v0'")
+    module, separator, name = family.rpartition(":")
+    if separator:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise ValueError(
+                f"the module of family {family!r} cannot be imported ({type(error).__name__}: {error})"
+            ) from error
+    if name not in gymnasium.registry and not separator:
+        listings = list_families()
+        if name not in gymnasium.registry:
+            known = [listing.id for listing in listings if listing.fault is None]
+            by_lower = {known_id.lower(): known_id for known_id in known}
+            short = {known_id.rpartition("/")[2].lower(): known_id for known_id in known}
+            near = difflib.get_close_matches(name.lower(), [*by_lower, *short], n=5, cutoff=0.4)
+            names = list(dict.fromkeys(by_lower.get(match) or short[match] for match in near))
+            hint = f"the nearest are {', '.join(names)}" if names else f"installed are {', '.join(known)}"
+            raise ValueError(
+                f"unknown family {family!r}; {hint}; 'metarl envs' lists all, and 'module:Id-v0' names one of yours"
+            )
+    if name not in gymnasium.registry:
+        raise ValueError(f"the module {module!r} was imported but registers no environment {name!r}")
+    return gymnasium.registry[name]
+
+
+def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """Make a single environment of a family, with actions scaled to [-1, 1].
+
+    Args:
+        family: an id, or ``module:Id``.
+        task: the task of every episode that does not name another; anything ``as_task`` takes.
+        kwargs: arguments of the family's constructor, ``max_episode_steps`` and ``render_mode``.
+
+    Raises:
+        ValueError: unknown family, arguments its constructor does not take, or a task outside its space.
+        TypeError: the environment has no task space.
+    """
+    spec = find_family(family)
+    env = _construct(spec, lambda: gymnasium.make(spec, **kwargs))
+    task_tools.task_space(env)
+    if isinstance(env.action_space, spaces.Box) and _foreign(env.action_space):
+        env = TransformAction(env, _scaler(env.action_space), _unit_box(env.action_space))
+    return env if task is None else FixedTask(env, task)
+
+
+def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+    """Make ``num_envs`` environments of a family as one vector environment, with actions scaled to [-1, 1].
+
+    The family's own batched implementation where it has one, else its single environments one after another.
+
+    Raises:
+        ValueError: unknown family, or arguments its constructor does not take.
+        TypeError: the environment has no task space.
+    """
+    spec = find_family(family)
+    if spec.vector_entry_point is None:
+        return SyncFamilyVectorEnv([lambda: make(family, **kwargs)] * num_envs)
+    env: VectorEnv[Any, Any, Any] = _construct(
+        spec,
+        lambda: gymnasium.make_vec(spec, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs),
+    )
+    task_tools.task_space(env)
+    box = env.single_action_space
+    if isinstance(box, spaces.Box) and _foreign(box):
+        env = VectorTransformAction(env, _scaler(box), single_action_space=_unit_box(box))
+    return env
+
+
+def _construct(spec: EnvSpec, construct: Any) -> Any:
+    try:
+        return construct()
+    except (TypeError, ValueError, ImportError, gymnasium.error.Error) as error:
+        raise ValueError(f"family {spec.id} cannot be made: {error}") from error
+
+
+def _foreign(box: spaces.Box) -> bool:
+    """Whether a bounded box differs from [-1, 1]; an unbounded one has no scale to map."""
+    bounded = bool(box.is_bounded("both"))
+    return bounded and box.dtype.kind == "f" and not ((box.low == -1.0).all() and (box.high == 1.0).all())
+
+
+def _unit_box(box: spaces.Box) -> spaces.Box:
+    return spaces.Box(-1.0, 1.0, box.shape, np.float32)
+
+
+def _scaler(box: spaces.Box) -> Any:
+    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+
+    def scale(action: NDArray[Any]) -> NDArray[Any]:
+        return (low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)).astype(box.dtype)
+
+    return scale
+
+
+class FixedTask(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstructorArgs):
+    """A family's environment in which every episode is of one task, unless ``reset`` names another."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], task: Any) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self, task=task)
+        super().__init__(env)
+        self.task = task_tools.as_task(env, task)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode of the task."""
+        return self.env.reset(seed=seed, options={"task": self.task, **(options or {})})
+
+
+def sample_tasks(family: str, n: int, seed: int = 0, split: str = "test", **kwargs: Any) -> Any:
+    """Draw ``n`` tasks of a family as a batch; the same arguments give the same tasks.
+
+    ``metarl train`` evaluates on ``sample_tasks(family, n, seed=<its seed>, split="test")``.
+
+    Raises:
+        ValueError: unknown family or split, or ``n`` below 1.
+    """
+    env = make(family, **kwargs)
+    try:
+        return task_tools.draw_tasks(env, n, task_tools.task_rng(seed, split), split)
+    finally:
+        env.close()
+
+

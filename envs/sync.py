@@ -1,0 +1,78 @@
+"""A vector environment for families that define only the single environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import concatenate, iterate
+
+from metarl.envs import tasks as task_tools
+
+
+class SyncFamilyVectorEnv(SyncVectorEnv):
+    """Gymnasium's ``SyncVectorEnv`` with a task for each sub-environment, where a finished episode waits.
+
+    ``reset`` takes ``options={"tasks": batch}`` with ``num_envs`` rows and ``"reset_mask"``; ``step`` skips finished
+    sub-environments (last observation, reward 0), which Gymnasium's class refuses to do without autoreset.
+    """
+
+    def __init__(self, env_fns: Any) -> None:
+        super().__init__(env_fns, autoreset_mode=AutoresetMode.DISABLED)
+        self.task_space = task_tools.task_space(self.envs[0])
+
+    def __getattr__(self, name: str) -> Any:
+        """Hand on the family's own optional attributes (``sample_tasks``, ``oracle_return``, ``default_task``)."""
+        if name in ("sample_tasks", "oracle_return", "default_task", "check_task"):
+            return task_tools.attribute(self.envs[0], name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start episodes; see the class.
+
+        Raises:
+            ValueError: ``options["tasks"]`` does not have ``num_envs`` rows.
+        """
+        options = dict(options or {})
+        mask = options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
+        batch = options.pop("tasks", None)
+        rows = None if batch is None else task_tools.unstack_tasks(self.task_space, batch)
+        if rows is not None and len(rows) != self.num_envs:
+            raise ValueError(
+                f"{len(rows)} tasks for {self.num_envs} sub-environments; repeat each task for its episodes"
+            )
+        if seed is None or isinstance(seed, int | np.integer):
+            seed = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        self._terminations[mask] = False
+        self._truncations[mask] = False
+        infos: dict[str, Any] = {}
+        for i in np.flatnonzero(mask):
+            own = {**options, "task": rows[i]} if rows is not None else dict(options)
+            self._env_obs[i], info = self.envs[i].reset(seed=seed[i], options=own)
+            infos = self._add_info(infos, info, int(i))
+        self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
+        return task_tools.take_tasks(self._observations, np.arange(self.num_envs)), infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step the sub-environments whose episode is running."""
+        infos: dict[str, Any] = {}
+        rewards = np.zeros(self.num_envs)
+        finished = self._terminations | self._truncations
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        truncated = np.zeros(self.num_envs, dtype=np.bool_)
+        for i, action in enumerate(iterate(self.action_space, actions)):
+            if not finished[i]:
+                observation, rewards[i], terminated[i], truncated[i], info = self.envs[i].step(action)
+                self._env_obs[i] = observation
+                infos = self._add_info(infos, info, i)
+        self._terminations |= terminated
+        self._truncations |= truncated
+        self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
+        return (
+            task_tools.take_tasks(self._observations, np.arange(self.num_envs)),
+            rewards,
+            terminated,
+            truncated,
+            infos,
+        )

@@ -1,0 +1,179 @@
+"""Tasks: elements of a family's task space, one at a time or batched along a first axis.
+
+A batch of tasks is what ``gymnasium.vector.utils.batch_space`` describes: an array, or a dict or tuple of
+arrays, whose first axis is the task.
+"""
+
+from __future__ import annotations
+
+import copy
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
+
+Task = Any
+SPLITS = ("train", "validation", "test")
+
+
+def attribute(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], name: str, default: Any = None) -> Any:
+    """Read an attribute of a family through its wrappers, single or vector; ``default`` where there is none."""
+    if isinstance(env, VectorEnv):
+        return getattr(env.unwrapped, name, default)
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
+
+
+def family_name(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> str:
+    """Return the id a family was registered under, or its class's name."""
+    return str(env.spec.id) if env.spec is not None else type(env.unwrapped).__name__
+
+
+def task_space(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> spaces.Space[Any]:
+    """Return the task space of a family.
+
+    Raises:
+        TypeError: the environment has no ``task_space``, so it is no family.
+    """
+    space = attribute(env, "task_space")
+    if not isinstance(space, spaces.Space):
+        raise TypeError(
+            f"{family_name(env)} is no environment family: its task_space is {space!r}, expected a "
+            "gymnasium.Space; give the environment a task_space attribute that says what varies"
+        )
+    return space
+
+
+def as_task(family: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], value: Any) -> Task:
+    """Turn what a person writes (lists, Python numbers, JSON) into an element of the family's task space.
+
+    Raises:
+        ValueError: the value has another structure or shape, or lies outside the space; the message says where.
+    """
+    return _element(task_space(family), value, f"task {_short(value)} of {family_name(family)}")
+
+
+def _element(space: spaces.Space[Any], value: Any, what: str) -> Task:
+    if isinstance(space, spaces.Dict):
+        if not isinstance(value, dict) or set(value) != set(space.spaces):
+            raise ValueError(f"{what} does not fit: expected a dict with the keys {sorted(space.spaces)}")
+        return {key: _element(part, value[key], f"{what}, key {key!r},") for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != len(space.spaces):
+            raise ValueError(f"{what} does not fit: expected {len(space.spaces)} parts")
+        return tuple(
+            _element(part, entry, f"{what}, part {index},")
+            for index, (part, entry) in enumerate(zip(space.spaces, value, strict=True))
+        )
+    if isinstance(space, spaces.Discrete):
+        whole = isinstance(value, numbers.Integral) or (isinstance(value, np.ndarray) and value.shape == ())
+        if not whole or isinstance(value, bool) or not space.contains(space.dtype.type(value)):
+            last = space.start + space.n - 1
+            raise ValueError(f"{what} is outside its space: expected a whole number from {space.start} to {last}")
+        return space.dtype.type(value)
+    if isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
+        return _array_element(space, value, what)
+    if not space.contains(value):
+        raise ValueError(f"{what} is outside its space {space}")
+    return value
+
+
+def _array_element(space: spaces.Space[Any], value: Any, what: str) -> Task:
+    try:
+        given = np.asarray(value)
+        array = given.astype(space.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{what} does not fit: expected numbers of shape {space.shape}") from error
+    if given.dtype.kind not in "iuf" or array.shape != space.shape:
+        raise ValueError(
+            f"{what} does not fit: it has shape {given.shape} and type {given.dtype}, "
+            f"expected numbers of shape {space.shape}"
+        )
+    if given.dtype.kind == "f" and not np.isfinite(given).all():
+        raise ValueError(f"{what} is not finite; expected finite numbers")
+    if not space.contains(array) or (array.dtype.kind in "iu" and (array != given).any()):
+        limits = f" with entries from {space.low} to {space.high}" if isinstance(space, spaces.Box) else ""
+        raise ValueError(f"{what} is outside its space: expected an element of {space}{limits}")
+    return array
+
+
+def _short(value: Any) -> str:
+    text = repr(value.tolist() if isinstance(value, np.ndarray) else value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def stack_tasks(space: spaces.Space[Any], tasks: Sequence[Task]) -> Any:
+    """Stack single tasks into a batch with a first axis of ``len(tasks)``."""
+    return concatenate(space, tasks, create_empty_array(space, n=len(tasks)))
+
+
+def unstack_tasks(space: spaces.Space[Any], batch: Any) -> list[Task]:
+    """Return the single tasks of a batch as a list."""
+    return list(iterate(batch_space(space, count_tasks(batch)), batch))
+
+
+def count_tasks(batch: Any) -> int:
+    """Return how many tasks a batch holds."""
+    while isinstance(batch, dict | tuple):
+        batch = next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
+    return len(batch)
+
+
+def take_tasks(batch: Any, rows: Any) -> Any:
+    """Return the rows of a batch, as a batch (``rows`` as numpy indexes them)."""
+    if isinstance(batch, dict):
+        return {key: take_tasks(part, rows) for key, part in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(take_tasks(part, rows) for part in batch)
+    return np.asarray(batch)[rows]
+
+
+def repeat_tasks(batch: Any, times: int) -> Any:
+    """Repeat each task ``times`` times in a row: the task-major order of the sub-environments."""
+    return take_tasks(batch, np.repeat(np.arange(count_tasks(batch)), times))
+
+
+def plain(task: Task) -> Any:
+    """Return a task or a batch of tasks as lists and Python numbers, as JSON takes them."""
+    if isinstance(task, dict):
+        return {key: plain(part) for key, part in task.items()}
+    if isinstance(task, tuple):
+        return [plain(part) for part in task]
+    return task.tolist() if isinstance(task, np.ndarray | np.generic) else task
+
+
+def draw_tasks(
+    family: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], n: int, rng: np.random.Generator, split: str
+) -> Any:
+    """Draw a batch of ``n`` tasks: by the family's own ``sample_tasks``, else uniformly over its task space.
+
+    Raises:
+        ValueError: ``n`` is not positive, or ``split`` is not train, validation or test.
+    """
+    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
+        raise ValueError(f"the number of tasks is {n!r}; expected a whole number of at least 1")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
+    own = attribute(family, "sample_tasks")
+    if own is not None:
+        return own(int(n), rng, split)
+    space = copy.deepcopy(task_space(family))
+    space.seed(int(rng.integers(2**31)))
+    return stack_tasks(space, [space.sample() for _ in range(n)])
+
+
+def task_rng(seed: int, split: str, *key: int) -> np.random.Generator:
+    """Return the generator that tasks of a split are drawn from; streams of different splits are disjoint.
+
+    Raises:
+        ValueError: ``split`` is not train, validation or test, or the seed is negative.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"the seed is {seed!r}; expected a whole number of at least 0")
+    return np.random.default_rng(np.random.SeedSequence(int(seed), spawn_key=(SPLITS.index(split), *key)))

@@ -1,0 +1,1 @@
+"""What a person runs: the metarl command, configurations, benchmarks, reports."""

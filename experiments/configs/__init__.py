@@ -1,0 +1,1 @@
+"""Configurations that metarl ships; `metarl train NAME` takes them by name."""

@@ -1,0 +1,112 @@
+"""Evaluation: the return after each adaptation step on tasks, with intervals."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA = "metarl-results-1"
+STATISTIC = "mean undiscounted return of the stochastic policy; interval by bootstrap over tasks"
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+def bootstrap_interval(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean of values ``[task]``; the same values give the same one.
+
+    Source: Efron 1979; the resampling is seeded with a constant.
+    """
+    rng = np.random.default_rng(0)
+    means = rng.choice(values, size=(RESAMPLES, len(values)), replace=True).mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Returns of a learner on tasks, step by step.
+
+    Attributes:
+        family: the family's id.
+        learner: the learner's name.
+        split: the split the tasks are of.
+        seed: of the learner that was evaluated.
+        iteration: after how many iterations.
+        episodes: for each task and step.
+        returns: ``[step, task]``, mean return of fresh rollouts after 0, 1, ... adaptation steps.
+        oracle: ``[task]``, the best expected return where the family knows it, else None.
+    """
+
+    family: str
+    learner: str
+    split: str
+    seed: int
+    iteration: int
+    episodes: int
+    returns: NDArray[np.float64]
+    oracle: NDArray[np.float64] | None
+
+    def mean(self, step: int) -> float:
+        """Return the mean return over tasks after ``step`` adaptation steps."""
+        return float(self.returns[step].mean())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the results in the one schema of ``results.json`` and ``evaluations/<n>.json``."""
+        adaptation = []
+        for step, values in enumerate(self.returns):
+            low, high = bootstrap_interval(values)
+            adaptation.append(
+                {
+                    "step": step,
+                    "mean": float(values.mean()),
+                    "low": low,
+                    "high": high,
+                    "tasks": len(values),
+                    "episodes": self.episodes,
+                    "per_task": [float(value) for value in values],
+                }
+            )
+        return {
+            "schema": SCHEMA,
+            "family": self.family,
+            "learner": self.learner,
+            "split": self.split,
+            "statistic": STATISTIC,
+            "level": LEVEL,
+            "seeds": [self.seed],
+            "iteration": self.iteration,
+            "oracle": None if self.oracle is None else float(self.oracle.mean()),
+            "adaptation": adaptation,
+        }
+
+    def table(self) -> str:
+        """Return the results as a table for the terminal."""
+        results = self.to_json()
+        lines = [
+            f"{self.family}, {self.learner}, {self.split} tasks ({self.returns.shape[1]} tasks, "
+            f"{self.episodes} episodes a step, {LEVEL:.0%} intervals over tasks)",
+            "",
+            f"{'adaptation steps':>16}  {'return':>10}  {'interval':>22}",
+        ]
+        for entry in results["adaptation"]:
+            interval = f"[{entry['low']:.2f}, {entry['high']:.2f}]"
+            lines.append(f"{entry['step']:>16}  {entry['mean']:>10.2f}  {interval:>22}")
+        if results["oracle"] is not None:
+            lines.append(f"{'optimum':>16}  {results['oracle']:>10.2f}")
+        return "\n".join(lines)
+
+    def write_csv(self, path: Path) -> None:
+        """Write a row for each adaptation step: step, mean, low, high, tasks, episodes, oracle."""
+        results = self.to_json()
+        with path.open("x", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            names = ["step", "mean", "low", "high", "tasks", "episodes"]
+            writer.writerow([*names, "oracle"])
+            for entry in results["adaptation"]:
+                oracle = "" if results["oracle"] is None else results["oracle"]
+                writer.writerow([*(entry[name] for name in names), oracle])

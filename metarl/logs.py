@@ -1,0 +1,123 @@
+"""Writers for stable-baselines3's logger that a resumed run can go on with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.logger import (
+    HumanOutputFormat,
+    KVWriter,
+    Logger,
+    TensorBoardOutputFormat,
+    filter_excluded_keys,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+
+class ResumableTensorBoard(TensorBoardOutputFormat):
+    """stable-baselines3's TensorBoard writer; a resumed run hides what an interrupted one wrote after its checkpoint.
+
+    Args:
+        folder: where the event files go.
+        purge_step: the first step of what is not to be shown, or None.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)
+        self._is_closed = False
+
+
+class ProgressFile(KVWriter):
+    """``progress.csv``: a row for each iteration; columns in the order of their first appearance, then of the name.
+
+    Args:
+        path: the file; it is created or, in a resumed run, cut back to ``keep`` rows.
+        keep: how many rows of an existing file are kept.
+    """
+
+    def __init__(self, path: Path, keep: int) -> None:
+        self._path = path
+        self._columns: list[str] = []
+        self._rows: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                lines = list(csv.reader(file))
+            self._columns, self._rows = (lines[0], lines[1:][:keep]) if lines else ([], [])
+            filled = [i for i in range(len(self._columns)) if any(i < len(row) and row[i] for row in self._rows)]
+            self._columns = [self._columns[i] for i in filled]
+            self._rows = [[row[i] if i < len(row) else "" for i in filled] for row in self._rows]
+            self._rewrite()
+        self._file: io.TextIOWrapper | None = path.open("a", newline="", encoding="utf-8")
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Append a row; where there are new columns, write the file again, beside and renamed."""
+        values = filter_excluded_keys(key_values, key_excluded, "csv")
+        numbers = {key: value for key, value in values.items() if isinstance(value, int | float | np.number)}
+        new = sorted(set(numbers) - set(self._columns))
+        self._columns += new
+        row = [_text(numbers[key]) if key in numbers else "" for key in self._columns]
+        self._rows.append(row)
+        if self._file is None:
+            raise ValueError(f"{self._path} was closed; set a new logger")
+        if new:
+            self._file.close()
+            self._rewrite()
+            self._file = self._path.open("a", newline="", encoding="utf-8")
+        else:
+            csv.writer(self._file, lineterminator="\n").writerow(row)
+            self._file.flush()
+
+    def _rewrite(self) -> None:
+        beside = self._path.with_suffix(".csv.part")
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(self._columns)
+            writer.writerows(row + [""] * (len(self._columns) - len(row)) for row in self._rows)
+        beside.replace(self._path)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _text(value: Any) -> str:
+    return repr(value.item() if isinstance(value, np.number) else value)
+
+
+def run_logger(folder: Path, *, keep_rows: int = 0, purge_step: int | None = None) -> Logger:
+    """Return a logger that writes a run's TensorBoard events and ``progress.csv`` into its folder."""
+    return Logger(
+        str(folder), [ResumableTensorBoard(folder, purge_step), ProgressFile(folder / "progress.csv", keep_rows)]
+    )
+
+
+def default_logger(verbose: int, tensorboard_log: str | None, name: str, new: bool) -> Logger:
+    """Return the logger of a learner used from Python, as stable-baselines3 makes it.
+
+    Args:
+        verbose: from 1 on, a table is printed to standard output.
+        tensorboard_log: the folder for TensorBoard, or None; the events go into ``<name>_<n>`` under it.
+        name: of the run.
+        new: number a new run; else go on in the latest.
+    """
+    formats: list[KVWriter] = []
+    folder = None
+    if tensorboard_log is not None:
+        taken = [
+            int(path.name.rpartition("_")[2])
+            for path in Path(tensorboard_log).glob(f"{name}_*")
+            if path.name.rpartition("_")[0] == name and path.name.rpartition("_")[2].isdecimal()
+        ]
+        number = max(taken, default=0) + (1 if new or not taken else 0)
+        folder = Path(tensorboard_log) / f"{name}_{number}"
+        formats.append(ResumableTensorBoard(folder, None))
+    if verbose >= 1:
+        formats.append(HumanOutputFormat(sys.stdout))
+    return Logger(None if folder is None else str(folder), formats)

@@ -1,0 +1,30 @@
+"""Work that is done task by task, spread over threads, with results in task order."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+
+def map_tasks(work: Callable[[int], Result], n_tasks: int, device: torch.device) -> list[Result]:
+    """Return ``[work(0), ..., work(n_tasks - 1)]``.
+
+    On the CPU the tasks are spread over as many Python threads as torch would use, with one torch thread each, so
+    the result does not depend on their number; elsewhere they follow one another.
+    """
+    if device.type != "cpu":
+        return [work(task) for task in range(n_tasks)]
+    return list(_pool(os.getpid(), torch.get_num_threads()).map(work, range(n_tasks)))
+
+
+@functools.cache
+def _pool(pid: int, threads: int) -> ThreadPoolExecutor:
+    # Keyed by process: a fork does not inherit threads.
+    return ThreadPoolExecutor(threads, thread_name_prefix="metarl", initializer=torch.set_num_threads, initargs=(1,))

@@ -1,0 +1,38 @@
+"""Random streams: one for each (purpose, iteration, step, task), never one that is shared.
+
+What is drawn for a task so depends neither on the other tasks, nor on how they are grouped, nor on whether the run
+was interrupted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# First keys; those of the splits' tasks, 0 to 2, are in metarl.envs.tasks.
+TRAINING = 10
+EVALUATION = 11
+ADAPTATION = 12
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The randomness of one task's episodes: their actions' noise and their environments' seeds."""
+
+    seed: int
+    key: tuple[int, ...]
+
+    def noise(self) -> np.random.Generator:
+        """Return the generator of the action noise."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(*self.key, 0)))
+
+    def environment_seeds(self, episodes: int) -> list[int]:
+        """Return a seed for each episode's environment."""
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(*self.key, 1))
+        return [int(word) for word in sequence.generate_state(episodes)]
+
+
+def streams(seed: int, *key: int, tasks: range) -> list[Stream]:
+    """Return the streams of tasks (their numbers) under a key."""
+    return [Stream(seed, (*key, task)) for task in tasks]

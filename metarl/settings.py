@@ -1,0 +1,155 @@
+"""Settings: one tree of frozen dataclasses, the same in TOML, on the command line and in Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
+Unit = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+
+_FORBID = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """How much is collected, and how returns are discounted.
+
+    An iteration takes ``tasks * episodes * (inner.steps + 1)`` episodes.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    iterations: Count = 100
+    tasks: Count = 20  # drawn anew each iteration
+    episodes: Count = 20  # for each task and each adaptation step
+    gamma: Unit = 0.99
+    gae_lambda: Unit = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """The inner update: vanilla policy gradient, each step on fresh rollouts."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    steps: Count = 1
+    step_size: Positive = 0.1
+    later_step_scale: Positive = 0.5  # what evaluation multiplies the step size by from step 2 on; training never
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustRegion:
+    """The meta-update of MAML: a trust-region step (TRPO)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    max_kl: Positive = 0.01  # mean KL of the adapted policies, old to new
+    cg_iterations: Count = 10
+    damping: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 1e-5
+    line_search_steps: Count = 15
+    line_search_ratio: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.8
+    fisher_fraction: Share = 0.125  # share of the samples in the Fisher-vector products; all in the gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyNetwork:
+    """The policy and its initial weights."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    name: Literal["MlpPolicy", "CnnPolicy"] = "MlpPolicy"
+    hidden_sizes: tuple[Count, ...] = (64, 64)
+    activation: Literal["tanh", "relu"] = "tanh"
+    output_gain: Positive = 1.0  # a small one collapses on navigation
+    log_std_init: Finite = 0.0
+    log_std_min: Finite = math.log(0.2)  # floor on the exploration noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluating:
+    """Validation during training, and the test at its end."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    every: Count = 10  # iterations between validations
+    tasks: Count = 40  # validation tasks
+    test_tasks: Count = 500
+    episodes: Count = 20  # for each task and adaptation step
+    steps: Count = 3  # adaptation steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that determines a run."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    family: Annotated[str, Field(strict=True, min_length=1)] = "metarl/Navigation2D-v0"
+    learner: Literal["maml"] = "maml"
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 1
+    device: Annotated[str, Field(strict=True, min_length=1)] = "auto"
+    family_kwargs: dict[str, Any] = field(default_factory=dict)
+    learning: Learning = field(default_factory=Learning)
+    inner: Inner = field(default_factory=Inner)
+    outer: TrustRegion = field(default_factory=TrustRegion)
+    policy: PolicyNetwork = field(default_factory=PolicyNetwork)
+    evaluation: Evaluating = field(default_factory=Evaluating)
+
+
+_ADAPTER = TypeAdapter(Settings)
+
+
+def structure(data: dict[str, Any]) -> Settings:
+    """Turn nested dicts, as from TOML, into settings.
+
+    Raises:
+        ValueError: unknown keys and wrong values, all of them in one message, each with the nearest valid key or
+            what was expected.
+    """
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError as error:
+        problems = [_sentence(problem) for problem in error.errors()]
+        raise ValueError("; ".join(dict.fromkeys(problems))) from None
+
+
+def as_dict(settings: Settings) -> dict[str, Any]:
+    """Return settings as nested dicts of what TOML and JSON take."""
+    plain = dataclasses.asdict(settings)
+    plain["policy"]["hidden_sizes"] = list(settings.policy.hidden_sizes)
+    return plain
+
+
+def valid_keys() -> list[str]:
+    """Return the dotted names of all settings."""
+    keys = []
+    for section in dataclasses.fields(Settings):
+        keys.append(section.name)
+        value = getattr(Settings(), section.name)
+        if dataclasses.is_dataclass(value):
+            keys.extend(f"{section.name}.{entry.name}" for entry in dataclasses.fields(value))
+    return keys
+
+
+def _sentence(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    given = problem["input"]
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown setting {key!r}{_nearest(key)}"
+    if problem["type"] == "dataclass_type":
+        return f"{key or 'the configuration'} is {given!r}; expected a table of settings"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{key} is {given!r}; {message}"
+
+
+def _nearest(key: str) -> str:
+    keys = valid_keys()
+    last = {name.rpartition(".")[2]: name for name in reversed(keys)}
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
+    near = near or [last[match] for match in difflib.get_close_matches(key.rpartition(".")[2], last, n=1, cutoff=0.6)]
+    near = near or difflib.get_close_matches(key, keys, n=1, cutoff=0.4)
+    return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(keys)}"
+

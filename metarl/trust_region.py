@@ -1,0 +1,94 @@
+"""The trust-region step: conjugate gradient, step length and backtracking line search.
+
+Source: Schulman et al. 2015 (TRPO), appendix C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a line search found.
+
+    Attributes:
+        parameters: flat; the old ones where no candidate was accepted.
+        accepted: the index of the accepted candidate, from 0 (the full step), or None.
+        improvement: of the gain, of the accepted candidate; None without one.
+        kl: mean KL, old to new, of the accepted candidate; None without one.
+    """
+
+    parameters: Tensor
+    accepted: int | None
+    improvement: float | None
+    kl: float | None
+
+
+def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Solve ``A x = target`` approximately; return x and the residual ``target - A x``.
+
+    Nothing is read back to the host: once the residual is 0 the remaining iterations change nothing.
+
+    Args:
+        product: v -> A v, with A symmetric and positive definite.
+        target: ``[parameter]``.
+        iterations: how many products are made.
+    """
+    solution = torch.zeros_like(target)
+    residual = target.clone()
+    direction = target.clone()
+    norm = residual.dot(residual)
+    for _ in range(iterations):
+        image = product(direction)
+        bend = direction.dot(image)
+        length = torch.where(bend > 0, norm / bend, 0.0)
+        solution = solution + length * direction
+        residual = residual - length * image
+        following = residual.dot(residual)
+        direction = residual + torch.where(norm > 0, following / norm, 0.0) * direction
+        norm = following
+    return solution, residual
+
+
+def full_step(solution: Tensor, residual: Tensor, gradient: Tensor, max_kl: float) -> Tensor:
+    """Return the step along a conjugate-gradient solution whose quadratic KL is ``max_kl``.
+
+    ``x^T A x`` comes from the residual, ``x . (gradient - residual)``, not from another product.
+    """
+    bend = solution.dot(gradient - residual)
+    return torch.where(bend > 0, (2.0 * max_kl / bend).sqrt(), 0.0) * solution
+
+
+def line_search(
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    parameters: Tensor,
+    step: Tensor,
+    *,
+    gain: Tensor,
+    max_kl: float,
+    steps: int,
+    ratio: float,
+) -> Step:
+    """Return the first of ``parameters + ratio^k * step`` with a larger gain and a KL of at most ``max_kl``.
+
+    Args:
+        evaluate: parameters -> (gain, mean KL).
+        parameters: flat, where the search starts.
+        step: the full step.
+        gain: at the old parameters.
+        max_kl: the bound.
+        steps: how many candidates are tried.
+        ratio: by which each is shorter than the one before.
+    """
+    for attempt in range(steps):
+        candidate = parameters + ratio**attempt * step
+        new_gain, new_kl = evaluate(candidate)
+        improvement, kl = torch.stack([new_gain - gain, new_kl]).tolist()
+        if improvement > 0.0 and kl <= max_kl:
+            return Step(parameters=candidate, accepted=attempt, improvement=improvement, kl=kl)
+    return Step(parameters=parameters, accepted=None, improvement=None, kl=None)
