@@ -1,7 +1,7 @@
 """Policy-gradient agents: rollouts, policies with one set of parameters per task, objectives, baselines."""
 
 from metarl.agents.distributions import Categorical, Distribution, Gaussian, MultiCategorical
-from metarl.agents.objectives import likelihood_ratio_gain, mean_entropy, mean_kl, policy_gradient_loss
+from metarl.agents.objectives import likelihood_ratio_gain, mean_kl, policy_gradient_loss
 from metarl.agents.policies import Noise, Parameters, Policy, build_policy
 from metarl.agents.returns import discounted_returns, generalized_advantages, normalize
 from metarl.agents.rollouts import Rollouts, join_episodes
@@ -22,7 +22,6 @@ __all__ = [
     "generalized_advantages",
     "join_episodes",
     "likelihood_ratio_gain",
-    "mean_entropy",
     "mean_kl",
     "normalize",
     "policy_gradient_loss",

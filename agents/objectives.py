@@ -31,8 +31,3 @@ def likelihood_ratio_gain(distribution: Distribution, samples: Samples) -> Tenso
 def mean_kl(old: Distribution, new: Distribution, samples: Samples) -> Tensor:
     """Return the mean of KL(old, new) over the steps that ran: ``[...]``."""
     return (old.kl(new) * samples.weights).sum(dim=-1)
-
-
-def mean_entropy(distribution: Distribution, samples: Samples) -> Tensor:
-    """Return the mean entropy over the steps that ran: ``[...]``."""
-    return (distribution.entropy() * samples.weights).sum(dim=-1)

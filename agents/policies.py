@@ -195,8 +195,10 @@ class Noise:
         position = step % self.CHUNK
         if position == 0:
             shape = (self.CHUNK, self._episodes, self._width)
-            draw = (lambda rng: rng.standard_normal(shape, dtype=np.float32)) if self._box else (
-                lambda rng: rng.random(shape, dtype=np.float32)
+            draw = (
+                (lambda rng: rng.standard_normal(shape, dtype=np.float32))
+                if self._box
+                else (lambda rng: rng.random(shape, dtype=np.float32))
             )
             self._chunk = np.stack([draw(rng) for rng in self._rngs], axis=1)
         return self._chunk[position]

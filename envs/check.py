@@ -82,10 +82,7 @@ def _same(a: dict[str, list[Any]], b: dict[str, list[Any]]) -> bool:
     return (
         a["ends"] == b["ends"]
         and np.array_equal(a["rewards"], b["rewards"])
-        and all(
-            data_equivalence(x, y)
-            for x, y in zip(a["observations"], b["observations"], strict=True)
-        )
+        and all(data_equivalence(x, y) for x, y in zip(a["observations"], b["observations"], strict=True))
     )
 
 
@@ -103,9 +100,7 @@ def _check_observations(env: gymnasium.Env[Any, Any], episodes: list[dict[str, l
     return []
 
 
-def _check_repeats(
-    env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: list[dict[str, list[Any]]]
-) -> list[str]:
+def _check_repeats(env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: list[dict[str, list[Any]]]) -> list[str]:
     faults = []
     if not _same(episodes[0], _episode(env, tasks[0])):
         faults.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class Canvas:
     def line(self, points: NDArray[Any], colour: Colour) -> None:
         """Draw a line two pixels wide through ``points [point, 2]``; what lies outside the picture is cut off."""
         pixel = 2 * self._extent / self._size
-        for start, end in zip(points[:-1], points[1:], strict=True):
+        for start, end in pairwise(points):
             count = int(np.ceil(np.abs(end - start).max() / pixel)) * 2 + 1
             along = start + np.linspace(0.0, 1.0, count)[:, None] * (end - start)
             columns = np.floor((along[:, 0] + self._extent) / pixel).astype(int)

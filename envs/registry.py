@@ -199,5 +199,3 @@ def sample_tasks(family: str, n: int, seed: int = 0, split: str = "test", **kwar
         return task_tools.draw_tasks(env, n, task_tools.task_rng(seed, split), split)
     finally:
         env.close()
-
-

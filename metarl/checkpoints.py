@@ -28,7 +28,7 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, An
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    host = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     body = {"format": FORMAT, "version": VERSION, **state}
     try:
         with beside.open("wb") as file:

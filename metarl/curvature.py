@@ -59,9 +59,7 @@ class InnerJacobian:
 
     def _hessian(self, step: int, vector: Vector) -> Vector:
         own, gradient = self._steps[step]
-        return torch.autograd.grad(
-            gradient, own, vector, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
+        return torch.autograd.grad(gradient, own, vector, retain_graph=True, allow_unused=True, materialize_grads=True)
 
     def forward(self, vector: Vector) -> Vector:
         """Return J v: what a change of the shared parameters does to the adapted ones."""
@@ -107,7 +105,12 @@ class GaussNewton:
     def product(self, vector: Vector) -> Vector:
         """Return F u."""
         tangents = torch.autograd.grad(
-            self._backward, self._directions, vector, retain_graph=True, allow_unused=True, materialize_grads=True
+            self._backward,
+            self._directions,
+            vector,
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
         )
         scaled = [part * self._weights.unsqueeze(-1) for part in self._distribution.metric(tangents)]
         return self._pull(scaled)

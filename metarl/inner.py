@@ -39,8 +39,7 @@ def inner_step(policy: Policy, parameters: Parameters, samples: Samples, step_si
     gradient = inner_gradient(policy, own, samples)
     with torch.no_grad():
         return {
-            name: value.detach() - step_size * slope
-            for (name, value), slope in zip(own.items(), gradient, strict=True)
+            name: value.detach() - step_size * slope for (name, value), slope in zip(own.items(), gradient, strict=True)
         }
 
 

@@ -26,7 +26,7 @@ from metarl.checkpoints import read_checkpoint, write_checkpoint
 from metarl.envs import make
 from metarl.envs import tasks as task_tools
 from metarl.evaluation import Evaluation
-from metarl.inner import inner_step, inner_update, is_shared
+from metarl.inner import inner_step, inner_update
 from metarl.sampler import Sampler, collect_single
 from metarl.settings import Settings, as_dict, structure
 from metarl.version import __version__
@@ -53,6 +53,9 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}; use 'auto', 'cpu' or 'cuda'") from error
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
@@ -217,7 +220,10 @@ class MetaLearner:
         self.logger.record("time/seconds_update", seconds - rollout_seconds, exclude="csv")
         self.logger.record("time/steps_per_second", steps / seconds, exclude="csv")
         values = self.logger.name_to_value
-        before, after = values["rollout/return_step_0"], values[f"rollout/return_step_{self.settings.inner.steps}"]
+        before, after = (
+            values["rollout/return_step_0"],
+            values[f"rollout/return_step_{self.settings.inner.steps}"],
+        )
         bar.set_postfix_str(f"return before {before:.2f}, after adaptation {after:.2f}")
         bar.update()
         if iteration % self.settings.evaluation.every == 0 or final:
@@ -434,9 +440,7 @@ class MetaLearner:
         write_checkpoint(path, tensors, state)
 
     @classmethod
-    def load(
-        cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None
-    ) -> Self:
+    def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
         """Return the learner of a checkpoint; nothing in the file is run.
 
         Args:
@@ -475,9 +479,7 @@ class MetaLearner:
         self.line_search_failures = int(state["line_search_failures"])
 
     def _fitting(self, tensors: dict[str, Tensor], prefix: str) -> Parameters:
-        found = {
-            name.partition("/")[2]: value for name, value in tensors.items() if name.partition("/")[0] == prefix
-        }
+        found = {name.partition("/")[2]: value for name, value in tensors.items() if name.partition("/")[0] == prefix}
         expected = {name: tuple(shape) for name, shape in self._policy.shapes.items()}
         if {name: tuple(value.shape) for name, value in found.items()} != expected:
             raise ValueError("the checkpoint's tensors do not fit its policy; it was damaged or edited")
@@ -508,7 +510,9 @@ def _encoded(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
 
     def encode(value: Any) -> Any:
         if isinstance(value, type):
-            own = getattr(torch.nn, value.__name__, None) is value or getattr(torch.optim, value.__name__, None) is value
+            own = (
+                getattr(torch.nn, value.__name__, None) is value or getattr(torch.optim, value.__name__, None) is value
+            )
             return {"torch": value.__name__} if own else {"missing": f"{value.__module__}.{value.__qualname__}"}
         if isinstance(value, dict):
             return {"dict": {str(key): encode(entry) for key, entry in value.items()}}

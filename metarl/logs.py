@@ -94,7 +94,8 @@ def _text(value: Any) -> str:
 def run_logger(folder: Path, *, keep_rows: int = 0, purge_step: int | None = None) -> Logger:
     """Return a logger that writes a run's TensorBoard events and ``progress.csv`` into its folder."""
     return Logger(
-        str(folder), [ResumableTensorBoard(folder, purge_step), ProgressFile(folder / "progress.csv", keep_rows)]
+        str(folder),
+        [ResumableTensorBoard(folder, purge_step), ProgressFile(folder / "progress.csv", keep_rows)],
     )
 
 

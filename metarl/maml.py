@@ -8,8 +8,10 @@ from __future__ import annotations
 import time
 from typing import Any, Literal
 
+import torch
+
 from metarl import seeding
-from metarl.agents import Rollouts, mean_entropy
+from metarl.agents import Parameters, Rollouts, Samples
 from metarl.curvature import Chain, Curvature
 from metarl.envs import tasks as task_tools
 from metarl.inner import inner_update
@@ -57,7 +59,7 @@ class MAML(MetaLearner):
             steps=outer.line_search_steps,
             ratio=outer.line_search_ratio,
         )
-        self._record_policy(samples)
+        self._record_policy(chain.supports[0])
         if found.accepted is not None:
             self.parameters = curvature.named(found.parameters)
             self.logger.record("train/kl", found.kl)
@@ -70,20 +72,19 @@ class MAML(MetaLearner):
         self._record_returns(rollouts)
         return sum(part.steps() for part in rollouts), seconds
 
-    def _collect(self, parameters: Any, tasks: Any, iteration: int, step: int) -> Rollouts:
+    def _collect(self, parameters: Parameters, tasks: Any, iteration: int, step: int) -> Rollouts:
         learning = self.settings.learning
-        streams = seeding.streams(
-            self.settings.seed, seeding.TRAINING, iteration, step, tasks=range(learning.tasks)
-        )
+        streams = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=range(learning.tasks))
         return self._sampler.collect(self._policy, parameters, tasks, learning.episodes, streams)
 
-    def _record_policy(self, query: Any) -> None:
-        """Record entropy and noise of the shared policy, on the first task's observations."""
-        samples = query.task(0)
-        distribution = self._policy.distribution(self.parameters, samples.observations)
-        self.logger.record("policy/entropy", float(mean_entropy(distribution, samples).detach()))
+    @torch.no_grad()
+    def _record_policy(self, samples: Samples) -> None:
+        """Record entropy and noise of the shared policy, on what it met before adaptation."""
+        distribution = self._policy.distribution(self.parameters, samples.observations.flatten(0, 1))
+        weights = samples.weights.flatten() / samples.weights.sum()
+        self.logger.record("policy/entropy", float(distribution.entropy() @ weights))
         if "log_std" in self.parameters:
-            self.logger.record("policy/std", float(distribution.parameters[1].exp().mean().detach()))
+            self.logger.record("policy/std", float(distribution.parameters[1].exp().mean(dim=-1) @ weights))
 
     def _record_returns(self, rollouts: list[Rollouts]) -> None:
         means = [float(part.returns().mean()) for part in rollouts]

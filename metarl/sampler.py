@@ -87,7 +87,14 @@ def _play(
         start = getattr(policy.action_space, "start", 0)
         following, rewards, terminated, truncated, _ = env.step(flat if np.all(start == 0) else flat + start)
         steps.append(
-            (flat, log_probs.reshape(-1), rewards * running, running, terminated & running, truncated & running)
+            (
+                flat,
+                log_probs.reshape(-1),
+                rewards * running,
+                running,
+                terminated & running,
+                truncated & running,
+            )
         )
         observations.append(following)
         running = running & ~(terminated | truncated)

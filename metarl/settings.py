@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -67,7 +66,7 @@ class PolicyNetwork:
     activation: Literal["tanh", "relu"] = "tanh"
     output_gain: Positive = 1.0  # a small one collapses on navigation
     log_std_init: Finite = 0.0
-    log_std_min: Finite = math.log(0.2)  # floor on the exploration noise
+    log_std_min: Finite = -1.6094379124341003  # floor on the exploration noise: a standard deviation of 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +140,7 @@ def _sentence(problem: Any) -> str:
         return f"unknown setting {key!r}{_nearest(key)}"
     if problem["type"] == "dataclass_type":
         return f"{key or 'the configuration'} is {given!r}; expected a table of settings"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
+    message = problem["msg"].replace("Input should", "it should", 1)
     return f"{key} is {given!r}; {message}"
 
 
@@ -150,6 +149,5 @@ def _nearest(key: str) -> str:
     last = {name.rpartition(".")[2]: name for name in reversed(keys)}
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
     near = near or [last[match] for match in difflib.get_close_matches(key.rpartition(".")[2], last, n=1, cutoff=0.6)]
-    near = near or difflib.get_close_matches(key, keys, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(keys)}"
-
+    near = near or difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
+    return f"; the nearest is {near[0]!r}"

@@ -1,0 +1,174 @@
+"""The ``metarl`` command. What is slow to import is imported by the subcommand that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from metarl.version import __version__
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"metarl: {message}; 'metarl --help' shows how it is called\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="metarl", description="Meta-reinforcement learning: train agents that adapt.")
+    parser.add_argument("--version", action="version", version=f"metarl {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    train = commands.add_parser("train", help="meta-train, then test how the result adapts")
+    train.add_argument("config", nargs="?", help="a shipped configuration (navigation) or a TOML file")
+    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as inner.step_size=0.05")
+    train.add_argument("--name", help="the run's folder under --out; numbered configuration name by default")
+    train.add_argument("--seed", help="another spelling of seed=N")
+    train.add_argument("--device", help="another spelling of device=NAME: auto, cpu, cuda")
+    train.add_argument("--out", type=Path, help="where run folders go (default: runs)")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
+    train.set_defaults(work=_train)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate a finished run again on test tasks")
+    evaluate.add_argument("run", type=Path, help="a run's folder")
+    evaluate.add_argument("--tasks", type=int, default=500, help="test tasks (default: 500)")
+    evaluate.add_argument("--episodes", type=int, default=20, help="for each task and step (default: 20)")
+    evaluate.add_argument("--steps", type=int, default=3, help="adaptation steps (default: 3)")
+    evaluate.add_argument("--seed", type=int, help="of tasks and episodes (default: the run's)")
+    evaluate.add_argument("--device", help="auto, cpu, cuda (default: the run's)")
+    evaluate.set_defaults(work=_evaluate)
+
+    envs = commands.add_parser("envs", help="list the environment families that are installed")
+    envs.add_argument("--json", action="store_true", help="print JSON")
+    envs.set_defaults(work=_envs)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # Settings may stand on either side of the options, which argparse does not allow.
+    settings = [text for text in rest if not text.startswith("-") and options.command == "train"]
+    unknown = [text for text in rest if text not in settings]
+    if unknown:
+        parser.error(f"unknown argument {unknown[0]!r}")
+    if settings:
+        options.overrides = [*options.overrides, *settings]
+    # Families of one's own, module:Id, lie in the folder one works in.
+    sys.path.append(str(Path.cwd()))
+    try:
+        return int(options.work(options))
+    except KeyboardInterrupt:
+        return _complain("stopped", INTERRUPTED)
+
+
+def _complain(message: str, status: int = BAD_INPUT) -> int:
+    sys.stderr.write(f"metarl: {message}\n")
+    return status
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _train(options: argparse.Namespace) -> int:
+    from metarl.experiments import training
+
+    try:
+        if options.resume is not None:
+            if options.config is not None or options.name or options.seed or options.out:
+                raise ValueError("--resume goes on with a run as it was configured; give only --device beside it")
+            run, learner = training.resume_run(options.resume, options.device)
+        else:
+            standard, settings = _settings(options)
+            run, learner = training.start_run(settings, options.out or Path("runs"), options.name, standard)
+    except (ValueError, TypeError) as error:
+        return _complain(_one_line(error))
+
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        evaluation = training.finish_run(run, learner)
+    except (KeyboardInterrupt, Terminated) as stop:
+        status = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+        return _complain(
+            f"stopped after iteration {learner.iteration}; a checkpoint is in {run.last}; go on with: "
+            f"metarl train --resume {run.folder}",
+            status,
+        )
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        learner.close()
+    print(training.closing_words(run, evaluation))
+    return 0
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
+
+
+def _settings(options: argparse.Namespace) -> Any:
+    from metarl.experiments.configuration import parse_override, read_configuration
+
+    if options.config is None:
+        raise ValueError("no configuration is given; name one, as in 'metarl train navigation'")
+    overrides, faults = [], []
+    for text in options.overrides:
+        try:
+            overrides.append(parse_override(text))
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise ValueError("; ".join(faults))
+    if options.seed is not None:
+        overrides.append(parse_override(f"seed={options.seed}"))
+    if options.device is not None:
+        overrides.append(("device", options.device))
+    return read_configuration(options.config, overrides)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from metarl.experiments import training
+
+    try:
+        evaluation, path = training.evaluate_run(
+            options.run,
+            tasks=options.tasks,
+            episodes=options.episodes,
+            steps=options.steps,
+            seed=options.seed,
+            device=options.device,
+        )
+    except (ValueError, TypeError, OSError) as error:
+        return _complain(_one_line(error))
+    print(f"{evaluation.table()}\n\nWritten to {path}")
+    return 0
+
+
+def _envs(options: argparse.Namespace) -> int:
+    from metarl.experiments.families import describe_families
+
+    families = describe_families()
+    if options.json:
+        print(json.dumps(families, indent=1))
+        return 0
+    for family in families:
+        if family["fault"] is not None:
+            print(f"{family['id']}  (from {family['source']})  cannot be used: {family['fault']}")
+        else:
+            print(f"{family['id']}  (from {family['source']})")
+            print(f"    task {family['task_space']}, observation {family['observation_space']}")
+            print(f"    action {family['action_space']}, steps {family['max_episode_steps']}")
+    return 0

@@ -1,0 +1,105 @@
+"""The jobs behind ``metarl train`` and ``metarl evaluate``."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from metarl.evaluation import Evaluation
+from metarl.experiments.configuration import to_toml
+from metarl.experiments.runs import Run
+from metarl.logs import run_logger
+from metarl.maml import MAML
+from metarl.settings import Settings
+
+
+class SaveLast(BaseCallback):
+    """Writes the checkpoint that ``--resume`` goes on from, after each iteration."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def _on_step(self) -> bool:
+        self.model.save(self._run.last)
+        return True
+
+
+def start_run(settings: Settings, out: Path, name: str | None, standard: str) -> tuple[Run, MAML]:
+    """Return a new run's folder and learner, ready to train; the learner is made first, so errors leave no folder.
+
+    Raises:
+        ValueError: see ``MAML`` and ``Run.create``.
+    """
+    learner = MAML.from_settings(settings)
+    run = Run.create(out, name, standard, settings)
+    learner.set_logger(run_logger(run.folder))
+    learner.save(run.last)
+    return run, learner
+
+
+def resume_run(folder: Path, device: str | None) -> tuple[Run, MAML]:
+    """Return an interrupted run's folder and learner, as they were after its last checkpoint.
+
+    Raises:
+        ValueError: the folder is no run, the run is finished, or its checkpoint is damaged.
+    """
+    run = Run.open(folder)
+    if run.results.exists():
+        raise ValueError(
+            f"the run {str(folder)!r} is finished; train a new one with more learning.iterations, or look at it with "
+            f"'metarl evaluate {folder}'"
+        )
+    settings = run.settings()
+    learner = MAML.load(run.last, device=device)
+    if replace(learner.settings, device=settings.device) != settings:
+        raise ValueError(f"{str(run.config)!r} was changed since the run began; undo the change, or begin a new run")
+    learner.set_logger(run_logger(run.folder, keep_rows=learner.iteration, purge_step=learner.num_timesteps + 1))
+    return run, learner
+
+
+def finish_run(run: Run, learner: MAML) -> Evaluation:
+    """Train to the end, choose the best parameters on validation tasks, and test them once."""
+    missing = learner.settings.learning.iterations - learner.iteration
+    if learner.iteration == 0:
+        text = "\n".join(f"    {line}" for line in to_toml(learner.settings).splitlines())
+        learner.logger.record("configuration", text, exclude="csv")
+    if missing > 0:
+        learner.learn(missing, callback=SaveLast(run), reset_num_timesteps=False, progress_bar=True)
+    learner.logger.close()
+    if not run.best.exists():
+        learner.save_best(run.best)
+    best = MAML.load(run.best, device=learner.settings.device)
+    evaluation = best.evaluate(split="test")
+    run.write_results(evaluation.to_json())
+    return evaluation
+
+
+def evaluate_run(
+    folder: Path, *, tasks: int, episodes: int, steps: int, seed: int | None, device: str | None
+) -> tuple[Evaluation, Path]:
+    """Evaluate a finished run's best parameters on test tasks again; return the result and the file it is in.
+
+    Raises:
+        ValueError: the folder is no run, or the run is not finished, or a count is not positive.
+    """
+    run = Run.open(folder)
+    if not run.best.exists():
+        raise ValueError(f"the run {str(folder)!r} is not finished; go on with 'metarl train --resume {folder}'")
+    learner = MAML.load(run.best, device=device)
+    evaluation = learner.evaluate(split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed)
+    path = run.next_evaluation(evaluation.to_json())
+    evaluation.write_csv(path.with_suffix(".csv"))
+    return evaluation, path
+
+
+def closing_words(run: Run, evaluation: Evaluation) -> str:
+    """Return what ends ``metarl train``: the table, where the run is, and how to look at it."""
+    quoted = shlex.quote(str(run.folder.parent))
+    return (
+        f"{evaluation.table()}\n\nThe run is in {run.folder} (parameters after iteration {evaluation.iteration}, the "
+        f"best on validation tasks).\nLook at it: tensorboard --logdir {quoted}"
+    )
