@@ -49,4 +49,5 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor) -> Tens
     # solve_ex does not read the outcome back to the host; the ridge makes it solvable.
     coefficients = torch.linalg.solve_ex(gram, rows.mT @ targets).result
     values = (features.flatten(1, 2) @ coefficients).reshape(observations.shape[:3])
-    return values.to(returns.dtype)
+    fitted: Tensor = values.to(returns.dtype)
+    return fitted

@@ -124,7 +124,7 @@ class MultiCategorical:
         return (self.logits,)
 
     def _parts(self) -> list[Categorical]:
-        return [Categorical(part) for part in self.logits.split(self.sizes, dim=-1)]
+        return [Categorical(part) for part in torch.split(self.logits, list(self.sizes), dim=-1)]
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return the log-probability of actions ``[..., len(sizes)]``, summed over the choices."""
@@ -143,7 +143,7 @@ class MultiCategorical:
     def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the Fisher matrix, block by block, times tangents."""
         (logits,) = tangents
-        parts = zip(self._parts(), logits.split(self.sizes, dim=-1), strict=True)
+        parts = zip(self._parts(), torch.split(logits, list(self.sizes), dim=-1), strict=True)
         return (torch.cat([part.metric((tangent,))[0] for part, tangent in parts], dim=-1),)
 
     def detach(self) -> MultiCategorical:

@@ -151,7 +151,9 @@ class _Actor(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         features = self.policy.extract_features(observations, self.policy.pi_features_extractor)
-        return self.policy.action_net(self.policy.mlp_extractor.forward_actor(features))  # type: ignore[no-any-return]
+        assert isinstance(features, Tensor)
+        output: Tensor = self.policy.action_net(self.policy.mlp_extractor.forward_actor(features))
+        return output
 
 
 def _perceptron(module: ActorCriticPolicy) -> list[Layer] | None:
@@ -195,13 +197,13 @@ class Noise:
         position = step % self.CHUNK
         if position == 0:
             shape = (self.CHUNK, self._episodes, self._width)
-            draw = (
-                (lambda rng: rng.standard_normal(shape, dtype=np.float32))
-                if self._box
-                else (lambda rng: rng.random(shape, dtype=np.float32))
-            )
-            self._chunk = np.stack([draw(rng) for rng in self._rngs], axis=1)
-        return self._chunk[position]
+            draws = [
+                rng.standard_normal(shape, dtype=np.float32) if self._box else rng.random(shape, dtype=np.float32)
+                for rng in self._rngs
+            ]
+            self._chunk = np.stack(draws, axis=1)
+        noise: NDArray[np.float32] = self._chunk[position]
+        return noise
 
 
 class Actor:
@@ -293,7 +295,7 @@ class ModuleActor(Actor):
         forward = self._policy._forward
         with torch.no_grad():
             if self._shared:
-                output = forward(self._parameters, given.flatten(0, 1)).unflatten(0, given.shape[:2])
+                output = forward(self._parameters, given.flatten(0, 1)).reshape(*given.shape[:2], -1)
             else:
                 output = torch.func.vmap(forward)(self._parameters, given)
         log_std = self._parameters.get("log_std")
@@ -356,7 +358,7 @@ def build_policy(
         torch.manual_seed(seed)
         try:
             module = Policies[name](observation_space, action_space, lambda _: 3e-4, **arguments)
-        except (TypeError, AssertionError) as error:
+        except (TypeError, AssertionError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be made with {arguments}: {error}") from error
         for part in (module.mlp_extractor.policy_net, module.action_net):
             for layer in part.modules():

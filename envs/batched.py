@@ -36,20 +36,14 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
     default_task: Any
 
     def __init__(self, num_envs: int, max_episode_steps: int | None) -> None:
-        if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs!r}; expected a whole number of at least 1")
-        if max_episode_steps is not None and (
-            isinstance(max_episode_steps, bool)
-            or not isinstance(max_episode_steps, int | np.integer)
-            or max_episode_steps < 1
-        ):
-            raise ValueError(f"max_episode_steps is {max_episode_steps!r}; expected a whole number of at least 1")
-        self.num_envs = int(num_envs)
+        self.num_envs = task_tools.whole_number("num_envs", num_envs)
+        if max_episode_steps is not None:
+            max_episode_steps = task_tools.whole_number("max_episode_steps", max_episode_steps)
         self.max_episode_steps = max_episode_steps
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.tasks = task_tools.stack_tasks(self.task_space, [self.default_task] * self.num_envs)
-        self._seeds: list[int | np.random.SeedSequence | None] = [None] * self.num_envs
+        self._seeds: list[int | None] = [None] * self.num_envs
         self._generators: dict[int, np.random.Generator] = {}
         self._steps = np.zeros(self.num_envs, dtype=np.int64)
         self._running = np.zeros(self.num_envs, dtype=np.bool_)
@@ -94,10 +88,10 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         if seeds is not None:
             if len(seeds) != self.num_envs:
                 raise ValueError(f"{len(seeds)} seeds for {self.num_envs} sub-environments; expected one for each")
-            for row in rows:
+            for row in rows.tolist():
                 if seeds[row] is not None:
                     self._seeds[row] = seeds[row]
-                    self._generators.pop(int(row), None)
+                    self._generators.pop(row, None)
         self._steps[rows] = 0
         self._running[rows] = True
         self._start(rows)

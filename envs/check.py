@@ -122,7 +122,7 @@ def _check_batched(
     episodes: list[dict[str, list[Any]]],
 ) -> list[str]:
     batch = task_tools.stack_tasks(task_tools.task_space(env), tasks)
-    observations, _ = vector.reset(seed=[SEED] * len(tasks), options={"tasks": batch})
+    observations, _ = vector.reset(seed=[SEED] * len(tasks), options={"tasks": batch})  # type: ignore[arg-type]
     env.action_space.seed(SEED)
     running = [True] * len(tasks)
     for step in range(max(len(episode["rewards"]) for episode in episodes)):

@@ -168,7 +168,8 @@ def _scaler(box: spaces.Box) -> Any:
     low, high = box.low.astype(np.float64), box.high.astype(np.float64)
 
     def scale(action: NDArray[Any]) -> NDArray[Any]:
-        return (low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)).astype(box.dtype)
+        scaled: NDArray[Any] = low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+        return scaled.astype(box.dtype)
 
     return scale
 

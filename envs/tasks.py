@@ -21,6 +21,17 @@ Task = Any
 SPLITS = ("train", "validation", "test")
 
 
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """Return a value that must be a whole number, as an int.
+
+    Raises:
+        ValueError: it is none, or smaller than ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
+        raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
+    return int(value)
+
+
 def attribute(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], name: str, default: Any = None) -> Any:
     """Read an attribute of a family through its wrappers, single or vector; ``default`` where there is none."""
     if isinstance(env, VectorEnv):
@@ -108,7 +119,7 @@ def _short(value: Any) -> str:
 
 def stack_tasks(space: spaces.Space[Any], tasks: Sequence[Task]) -> Any:
     """Stack single tasks into a batch with a first axis of ``len(tasks)``."""
-    return concatenate(space, tasks, create_empty_array(space, n=len(tasks)))
+    return concatenate(space, tasks, create_empty_array(space, n=len(tasks)))  # type: ignore[arg-type]
 
 
 def unstack_tasks(space: spaces.Space[Any], batch: Any) -> list[Task]:
@@ -154,13 +165,12 @@ def draw_tasks(
     Raises:
         ValueError: ``n`` is not positive, or ``split`` is not train, validation or test.
     """
-    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-        raise ValueError(f"the number of tasks is {n!r}; expected a whole number of at least 1")
+    n = whole_number("the number of tasks", n)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     own = attribute(family, "sample_tasks")
     if own is not None:
-        return own(int(n), rng, split)
+        return own(n, rng, split)
     space = copy.deepcopy(task_space(family))
     space.seed(int(rng.integers(2**31)))
     return stack_tasks(space, [space.sample() for _ in range(n)])
@@ -174,6 +184,5 @@ def task_rng(seed: int, split: str, *key: int) -> np.random.Generator:
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f"the seed is {seed!r}; expected a whole number of at least 0")
-    return np.random.default_rng(np.random.SeedSequence(int(seed), spawn_key=(SPLITS.index(split), *key)))
+    seed = whole_number("the seed", seed, least=0)
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), *key)))

@@ -190,7 +190,7 @@ class Curvature:
         return dict(zip(self._chain.parameters[0], self._split(vector), strict=True))
 
     def _split(self, vector: Tensor) -> Vector:
-        parts = vector.split([shape.numel() for shape in self._shapes])
+        parts = torch.split(vector, [shape.numel() for shape in self._shapes])
         return tuple(part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from metarl.agents import Parameters, Policy, Rollouts, Samples, build_policy, t
 from metarl.checkpoints import read_checkpoint, write_checkpoint
 from metarl.envs import make
 from metarl.envs import tasks as task_tools
+from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation
 from metarl.inner import inner_step, inner_update
 from metarl.sampler import Sampler, collect_single
@@ -181,10 +181,13 @@ class MetaLearner:
         """
         if iterations is None and total_timesteps is None:
             iterations = self.settings.learning.iterations
-        for label, value in (("iterations", iterations), ("total_timesteps", total_timesteps),
-                             ("log_interval", log_interval)):  # fmt: skip
-            if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1):
-                raise ValueError(f"{label} is {value!r}; expected a whole number of at least 1")
+        for label, value in {
+            "iterations": iterations,
+            "total_timesteps": total_timesteps,
+            "log_interval": log_interval,
+        }.items():
+            if value is not None:
+                whole_number(label, value)
         if reset_num_timesteps:
             self.num_timesteps = 0
         if self._logger is None:
@@ -272,9 +275,9 @@ class MetaLearner:
         Raises:
             ValueError: a task outside the task space, an environment with other spaces, or a negative count.
         """
-        steps = self.settings.inner.steps if steps is None else _count("steps", steps, least=0)
-        episodes = self.settings.learning.episodes if episodes is None else _count("episodes", episodes)
-        seed = self.settings.seed if seed is None else _count("seed", seed, least=0)
+        steps = self.settings.inner.steps if steps is None else whole_number("steps", steps, least=0)
+        episodes = self.settings.learning.episodes if episodes is None else whole_number("episodes", episodes)
+        seed = self.settings.seed if seed is None else whole_number("seed", seed, least=0)
         if isinstance(task, gymnasium.Env):
             for kind in ("observation_space", "action_space"):
                 if getattr(task, kind) != getattr(self, kind):
@@ -325,13 +328,13 @@ class MetaLearner:
             ValueError: a count that is not positive, an unknown split, or tasks outside the task space.
         """
         evaluating = self.settings.evaluation
-        steps = evaluating.steps if steps is None else _count("steps", steps)
-        episodes = evaluating.episodes if episodes is None else _count("episodes", episodes)
-        seed = self.settings.seed if seed is None else _count("seed", seed, least=0)
+        steps = evaluating.steps if steps is None else whole_number("steps", steps)
+        episodes = evaluating.episodes if episodes is None else whole_number("episodes", episodes)
+        seed = self.settings.seed if seed is None else whole_number("seed", seed, least=0)
         space = task_tools.task_space(self._env)
         if tasks is None:
             standard = evaluating.test_tasks if split == "test" else evaluating.tasks
-            wanted = standard if n_tasks is None else _count("tasks", n_tasks)
+            wanted = standard if n_tasks is None else whole_number("tasks", n_tasks)
             tasks = task_tools.draw_tasks(self._env, wanted, task_tools.task_rng(seed, split), split)
         single = [task_tools.as_task(self._env, task) for task in task_tools.unstack_tasks(space, tasks)]
         # Groups of the size of training, so that its environments serve again.
@@ -492,12 +495,6 @@ def _as_callback(callback: Any) -> BaseCallback:
     if isinstance(callback, list):
         return CallbackList(callback)
     return callback if isinstance(callback, BaseCallback) else ConvertCallback(callback)
-
-
-def _count(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
-    return int(value)
 
 
 def _zip(path: str | Path) -> Path:

@@ -52,7 +52,8 @@ class Sampler:
         n_tasks = task_tools.count_tasks(tasks)
         env = self.vector(n_tasks * episodes)
         seeds = [seed for stream in streams for seed in stream.environment_seeds(episodes)]
-        observations, _ = env.reset(seed=seeds, options={"tasks": task_tools.repeat_tasks(tasks, episodes)})
+        options = {"tasks": task_tools.repeat_tasks(tasks, episodes)}
+        observations, _ = env.reset(seed=seeds, options=options)  # type: ignore[arg-type]
         return _play(env, policy, parameters, observations, n_tasks, episodes, streams, self.family)
 
     def close(self) -> None:
@@ -74,7 +75,8 @@ def _play(
 ) -> Rollouts:
     actor = policy.actor(parameters)
     noise = Noise([stream.noise() for stream in streams], episodes, policy.action_space)
-    observations, steps = [first], []
+    observations = [first]
+    steps: list[tuple[NDArray[Any], ...]] = []
     running = np.ones(n_tasks * episodes, dtype=np.bool_)
     while running.any():
         if len(steps) == MAX_STEPS:

@@ -1,0 +1,30 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install train test check-all lint clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Meta-trains on 2-D navigation and ends with a table of how it adapts; each call makes a new run in runs/.
+train: install
+	$(BIN)/metarl train navigation
+
+test: install
+	$(BIN)/python -m pytest
+
+# What takes too long for every change: three seeds of the shipped configuration.
+check-all: install
+	$(BIN)/python -m pytest -m "full or not full"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

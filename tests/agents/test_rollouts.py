@@ -1,0 +1,86 @@
+"""The Rollouts type: shapes are checked, returns are counted, episodes are joined; samples are means."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from samples import make_policy, make_rollouts
+
+from metarl.agents import Rollouts, join_episodes, policy_gradient_loss, to_samples
+
+
+def test_a_wrong_shape_is_named() -> None:
+    rollouts = make_rollouts(make_policy())
+    with pytest.raises(ValueError, match="rewards has the leading shape"):
+        dataclasses.replace(rollouts, rewards=rollouts.rewards[:, :, 1:])
+    with pytest.raises(ValueError, match="observations have the leading shape"):
+        dataclasses.replace(rollouts, observations=rollouts.observations[:, :, 1:])
+    with pytest.raises(ValueError, match=r"expected \[task, episode, time\]"):
+        dataclasses.replace(rollouts, mask=rollouts.mask[0])
+
+
+def test_returns_and_steps_count_what_ran() -> None:
+    rollouts = make_rollouts(make_policy())
+    lengths = rollouts.mask.sum(dim=2)
+    assert rollouts.steps() == int(lengths.sum())
+    expected = [
+        sum(float(rollouts.rewards[0, e, : int(lengths[0, e])].sum()) for e in range(4)) / 4,
+    ]
+    assert rollouts.returns()[0].item() == pytest.approx(expected[0])
+
+
+def test_joined_episodes_are_padded_at_the_end() -> None:
+    policy = make_policy()
+    long, short = make_rollouts(policy, steps=6), make_rollouts(policy, steps=3, seed=1)
+    joined = join_episodes([long, short])
+    assert joined.mask.shape == (3, 8, 6)
+    assert torch.equal(joined.rewards[:, 4:, :3], short.rewards)
+    assert (joined.mask[:, 4:, 3:] == 0).all()
+    assert torch.equal(joined.observations[:, 4:, 5], short.observations[:, :, -1])
+
+
+def padded(rollouts: Rollouts, by: int) -> Rollouts:
+    tasks, episodes, _ = rollouts.mask.shape
+    none = torch.zeros(tasks, episodes, by, dtype=torch.float64)
+    return Rollouts(
+        observations=torch.cat([rollouts.observations, torch.full((tasks, episodes, by, 3), 3.0)], dim=2),
+        actions=torch.cat([rollouts.actions, torch.full((tasks, episodes, by, 2), 50.0)], dim=2),
+        log_probs=torch.cat([rollouts.log_probs, none - 5000.0], dim=2),
+        rewards=torch.cat([rollouts.rewards, none], dim=2),
+        mask=torch.cat([rollouts.mask, none], dim=2),
+        terminated=torch.cat([rollouts.terminated, none.bool()], dim=2),
+        truncated=torch.cat([rollouts.truncated, none.bool()], dim=2),
+    )
+
+
+def test_padding_changes_no_objective() -> None:
+    from metarl.agents import likelihood_ratio_gain, mean_kl
+
+    policy = make_policy()
+    parameters = {name: value.double() for name, value in policy.parameters().items()}
+    values = []
+    for rollouts in (make_rollouts(policy), padded(make_rollouts(policy), by=5)):
+        samples = to_samples(rollouts, rollouts.observations, gamma=0.9, gae_lambda=0.8).task(1)
+        distribution = policy.distribution(parameters, samples.observations)
+        shifted = policy.distribution({k: v + 0.1 for k, v in parameters.items()}, samples.observations)
+        values.append(
+            [
+                policy_gradient_loss(distribution, samples).item(),
+                likelihood_ratio_gain(distribution, samples).item(),
+                mean_kl(distribution, shifted, samples).item(),
+            ]
+        )
+    assert values[1] == pytest.approx(values[0], rel=1e-9)
+
+
+def test_thinning_keeps_a_mean() -> None:
+    policy = make_policy()
+    rollouts = make_rollouts(policy, steps=50)
+    samples = to_samples(rollouts, rollouts.observations, gamma=0.9, gae_lambda=0.8)
+    thin = samples.thin(0.25)
+    assert thin.weights.shape == (3, 50)
+    torch.testing.assert_close(thin.weights.sum(dim=1), torch.ones(3, dtype=torch.float64))
+    assert torch.equal(samples.thin(1.0).observations, samples.observations)
+    torch.testing.assert_close(samples.thin(1.0).weights, samples.weights)

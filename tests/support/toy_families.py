@@ -1,0 +1,150 @@
+"""Small families for the tests: one sound, and one for each way of breaking the contract."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from metarl.envs import BatchedFamily
+
+
+class SignEnv(gymnasium.Env):
+    """The reward is the hidden sign times the action; single environment only, three steps."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+
+    def __init__(self, actions: str = "box", observations: str = "box", noise: float = 0.0) -> None:
+        self.task_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = {
+            "box": spaces.Box(-2.0, 2.0, (1,), np.float32),
+            "discrete": spaces.Discrete(3, start=-1),
+            "multi": spaces.MultiDiscrete([2, 3]),
+        }[actions]
+        self.observation_space = {
+            "box": spaces.Box(-10.0, 10.0, (2,), np.float32),
+            "discrete": spaces.Discrete(4),
+            "image": spaces.Box(0, 255, (1, 36, 36), np.uint8),
+        }[observations]
+        self._noise = noise
+        self._task = np.zeros(1, dtype=np.float32)
+        self._t = 0
+
+    def _observe(self) -> Any:
+        if isinstance(self.observation_space, spaces.Discrete):
+            return np.int64(self._t)
+        if self.observation_space.dtype == np.uint8:
+            return np.full((1, 36, 36), self._t, dtype=np.uint8)
+        return np.array([self._t, 1.0], dtype=np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if options and options.get("task") is not None:
+            self._task = np.array(options["task"], dtype=np.float32)
+        self._t = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._t += 1
+        reward = float(self._task[0] * np.sum(action)) + self._noise * float(self.np_random.normal())
+        return self._observe(), reward, self._t == 3, False, {}
+
+
+class TaskIgnored(SignEnv):
+    """Never reads the task."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return super().reset(seed=seed)
+
+
+class OutsideSpace(SignEnv):
+    """Observes more than its space holds."""
+
+    def _observe(self) -> Any:
+        return np.array([self._t * 20.0, 1.0], dtype=np.float32)
+
+
+class NotSeeded(SignEnv):
+    """Draws noise from a generator of its own."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward + float(np.random.default_rng().normal()), terminated, truncated, info
+
+
+class NanReward(SignEnv):
+    """Gives a reward that is no number."""
+
+    def step(self, action: Any) -> Any:
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, float("nan"), terminated, truncated, info
+
+
+class TasksOutside(SignEnv):
+    """Draws tasks outside its own space."""
+
+    def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> Any:
+        return np.full((n, 1), 3.0, dtype=np.float32)
+
+
+class NoSpace(gymnasium.Env):
+    """No family: it does not say what varies."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, dtype=np.float32), 0.0, True, False, {}
+
+
+class OtherDynamics(BatchedFamily):
+    """The batched twin of ``SignEnv``, with another reward."""
+
+    factor = 2.0
+
+    def __init__(self, num_envs: int, max_episode_steps: int | None = None) -> None:
+        self.single_observation_space = spaces.Box(-10.0, 10.0, (2,), np.float32)
+        self.single_action_space = spaces.Box(-2.0, 2.0, (1,), np.float32)
+        self.task_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.default_task = np.zeros(1, dtype=np.float32)
+        super().__init__(num_envs, max_episode_steps)
+        self._t = np.zeros(self.num_envs)
+
+    def _start(self, rows: Any) -> None:
+        self._t[rows] = 0
+
+    def _move(self, actions: Any, rows: Any) -> Any:
+        self._t[rows] += 1
+        return self.factor * self.tasks[rows, 0] * actions[:, 0], self._t[rows] == 3
+
+    def _observe(self) -> Any:
+        return np.stack([self._t, np.ones(self.num_envs)], axis=1).astype(np.float32)
+
+
+class SameDynamics(OtherDynamics):
+    """The batched twin of ``SignEnv``."""
+
+    factor = 1.0
+
+
+def _register(name: str, entry: str, vector: str | None = None, **kwargs: Any) -> None:
+    if f"toy/{name}" not in gymnasium.registry:
+        gymnasium.register(
+            id=f"toy/{name}",
+            entry_point=f"toy_families:{entry}",
+            vector_entry_point=None if vector is None else f"toy_families:{vector}",
+            **kwargs,
+        )
+
+
+_register("Sign-v0", "SignEnv")
+_register("SignBatched-v0", "SignEnv", "SameDynamics")
+_register("Disagreeing-v0", "SignEnv", "OtherDynamics")
+for broken in ("TaskIgnored", "OutsideSpace", "NotSeeded", "NanReward", "TasksOutside", "NoSpace"):
+    _register(f"{broken}-v0", broken)
