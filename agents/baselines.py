@@ -46,8 +46,8 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor) -> Tens
     targets = (returns.double() * mask.double()).flatten(1, 2).unsqueeze(-1)
     gram = rows.mT @ rows
     gram = gram + RIDGE * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    # solve_ex does not read the outcome back to the host; the ridge makes it solvable.
-    coefficients = torch.linalg.solve_ex(gram, rows.mT @ targets).result
+    # cholesky_ex does not read the outcome back to the host; the ridge makes it solvable.
+    coefficients = torch.cholesky_solve(rows.mT @ targets, torch.linalg.cholesky_ex(gram).L)
     values = (features.flatten(1, 2) @ coefficients).reshape(observations.shape[:3])
     fitted: Tensor = values.to(returns.dtype)
     return fitted

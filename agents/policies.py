@@ -17,7 +17,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
-from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 
@@ -95,9 +95,12 @@ class Policy:
     def features(self, observations: Tensor) -> Tensor:
         """Return observations ``[task, episode, time, *obs]`` as vectors ``[task, episode, time, feature]``.
 
-        What the return baseline reads: one-hot for a discrete space, flat for a box.
+        What the return baseline reads: one-hot for a discrete space, flat for a box, nothing of an image (whose
+        baseline depends on time alone).
         """
         leading = observations.shape[:3]
+        if is_image_space(self.observation_space):
+            return observations.new_zeros((*leading, 0), dtype=torch.float32)
         flat = observations.flatten(0, 2)
         encoded = preprocess_obs(flat, self.observation_space, normalize_images=True)
         assert isinstance(encoded, Tensor)

@@ -135,7 +135,8 @@ def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, A
     """
     spec = find_family(family)
     if spec.vector_entry_point is None:
-        return SyncFamilyVectorEnv([lambda: make(family, **kwargs)] * num_envs)
+        # Gymnasium's passive checker is for people who write environments; here it would run at every step.
+        return SyncFamilyVectorEnv([lambda: make(family, **{"disable_env_checker": True, **kwargs})] * num_envs)
     env: VectorEnv[Any, Any, Any] = _construct(
         spec,
         lambda: gymnasium.make_vec(spec, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs),

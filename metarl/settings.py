@@ -53,7 +53,7 @@ class TrustRegion:
     damping: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 1e-5
     line_search_steps: Count = 15
     line_search_ratio: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.8
-    fisher_fraction: Share = 0.125  # share of the samples in the Fisher-vector products; all in the gradient
+    fisher_fraction: Share = 1.0  # share of the samples in the Fisher-vector products; the gradient takes all
 
 
 @dataclass(frozen=True, kw_only=True)

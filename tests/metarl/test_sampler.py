@@ -1,0 +1,118 @@
+"""The sampler: tasks reach the environments, rollouts are what was played, grouping changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metarl import MAML, make, sample_tasks, seeding
+from metarl.agents import Rollouts
+from metarl.envs import tasks as task_tools
+from metarl.sampler import Sampler, collect_single
+
+NAVIGATION = "metarl/Navigation2D-v0"
+SHORT = {"max_episode_steps": 7}
+
+
+def collect(tasks: Any, numbers: range, episodes: int = 2, model: MAML | None = None) -> Rollouts:
+    model = model or MAML(family_kwargs=SHORT)
+    sampler = Sampler(model.settings.family, model.settings.family_kwargs)
+    streams = seeding.streams(5, seeding.TRAINING, 1, 0, tasks=numbers)
+    return sampler.collect(model._policy, model.parameters, tasks, episodes, streams)
+
+
+def test_rewards_are_those_of_each_tasks_goal() -> None:
+    tasks = sample_tasks(NAVIGATION, 4, seed=3)
+    rollouts = collect(tasks, range(4))
+    for task in range(4):
+        positions = rollouts.observations[task, :, 1:].double().numpy()
+        expected = -np.linalg.norm(positions - tasks[task].astype(np.float64), axis=-1)
+        np.testing.assert_allclose(rollouts.rewards[task], expected, atol=1e-6)
+    assert (rollouts.truncated[:, :, -1]).all()
+    assert not rollouts.terminated.any()
+    assert rollouts.steps() == 4 * 2 * 7
+
+
+def test_grouping_changes_no_bit() -> None:
+    tasks = sample_tasks(NAVIGATION, 4, seed=3)
+    together = collect(tasks, range(4))
+    alone = collect(tasks[2:3], range(2, 3))
+    assert torch.equal(together.observations[2:3], alone.observations)
+    assert torch.equal(together.log_probs[2:3], alone.log_probs)
+
+
+def test_log_probabilities_are_those_of_the_policy_that_acted() -> None:
+    model = MAML(family_kwargs=SHORT)
+    rollouts = collect(sample_tasks(NAVIGATION, 2), range(2), model=model)
+    observations = rollouts.observations[:, :, :-1].flatten(0, 2)
+    distribution = model._policy.distribution(model.parameters, observations)
+    torch.testing.assert_close(
+        distribution.log_prob(rollouts.actions.flatten(0, 2)), rollouts.log_probs.flatten(), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_goal_that_is_reached_ends_the_episode() -> None:
+    model = MAML(policy_kwargs={"output_gain": 1e-6, "log_std_init": -20.0, "log_std_min": -20.0})
+    tasks = np.array([[0.0, 0.0], [0.4, 0.4]], dtype=np.float32)
+    rollouts = collect(tasks, range(2), model=model)
+    assert rollouts.terminated[0, :, 0].all()
+    assert rollouts.mask[0].sum() == 2
+    assert (rollouts.rewards[0, :, 1:] == 0).all()
+    assert rollouts.mask[1].sum() == 200
+
+
+@pytest.mark.parametrize("actions", ["box", "discrete", "multi"])
+@pytest.mark.parametrize("observations", ["box", "discrete", "image"])
+def test_every_kind_of_space_passes_through_a_meta_iteration(actions: str, observations: str) -> None:
+    model = MAML(
+        "CnnPolicy" if observations == "image" else "MlpPolicy",
+        "toy_families:toy/Sign-v0",
+        family_kwargs={"actions": actions, "observations": observations},
+        learning={"tasks": 2, "episodes": 3},
+        evaluation={"tasks": 2, "episodes": 2, "steps": 1},
+        policy_kwargs={"hidden_sizes": (8,)},
+    )
+    before = {name: value.clone() for name, value in model.parameters.items()}
+    model.learn(iterations=2)
+    assert any(not torch.equal(before[name], value) for name, value in model.parameters.items())
+    assert model.num_timesteps == 2 * 2 * 2 * 3 * 3
+    rollouts = collect(np.ones((2, 1), np.float32), range(2), model=model)
+    assert (
+        rollouts.observations.dtype
+        == {"image": torch.uint8, "box": torch.float32, "discrete": torch.int64}[observations]
+    )
+
+
+def test_numbers_that_are_not_finite_are_named() -> None:
+    model = MAML("MlpPolicy", "toy_families:toy/NanReward-v0", learning={"tasks": 2, "episodes": 2})
+    with pytest.raises(FloatingPointError, match="rewards that are not finite, first in task 0, episode 0, step 0"):
+        model.learn(iterations=1)
+
+
+def test_episodes_one_by_one_equal_the_environments_own() -> None:
+    model = MAML(family_kwargs=SHORT)
+    env = make(NAVIGATION, task=[0.2, 0.1], **SHORT)
+    streams = seeding.streams(5, seeding.ADAPTATION, 0, tasks=range(3))
+    rollouts = collect_single(env, model._policy, model.parameters, streams)
+    assert rollouts.mask.shape == (1, 3, 7)
+    goal = np.array([0.2, 0.1])
+    for episode in range(3):
+        env.reset()
+        for t in range(7):
+            observation, reward, *_ = env.step(rollouts.actions[0, episode, t].numpy())
+            np.testing.assert_allclose(observation, rollouts.observations[0, episode, t + 1], atol=1e-6)
+            assert reward == pytest.approx(-np.linalg.norm(observation - goal), abs=1e-6)
+            assert float(rollouts.rewards[0, episode, t]) == pytest.approx(reward, abs=1e-6)
+
+
+def test_tasks_of_iterations_differ_and_those_of_splits_too() -> None:
+    env = make(NAVIGATION)
+    drawn = [task_tools.draw_tasks(env, 3, task_tools.task_rng(1, "train", i), "train") for i in (1, 2)]
+    held_out = [task_tools.draw_tasks(env, 3, task_tools.task_rng(1, split), split) for split in task_tools.SPLITS]
+    batches = [*drawn, *held_out]
+    for i, one in enumerate(batches):
+        for other in batches[i + 1 :]:
+            assert not np.array_equal(one, other)
