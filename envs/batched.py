@@ -163,6 +163,15 @@ class SingleFamily(gymnasium.Env[Any, Any]):
         self.default_task = batch.default_task
 
     @property
+    def max_episode_steps(self) -> int | None:
+        """The time limit, which ``make`` sets: the environment's own code may need it (for its optimum, say)."""
+        return self._batch.max_episode_steps
+
+    @max_episode_steps.setter
+    def max_episode_steps(self, limit: int | None) -> None:
+        self._batch.max_episode_steps = limit
+
+    @property
     def task(self) -> Any:
         """The task of the current episode."""
         return task_tools.unstack_tasks(self.task_space, self._batch.tasks)[0]
@@ -182,6 +191,6 @@ class SingleFamily(gymnasium.Env[Any, Any]):
         return observations[0], info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step the episode; the time limit is Gymnasium's ``TimeLimit``, which ``make`` applies."""
+        """Step the episode; it is truncated at ``max_episode_steps``."""
         observations, rewards, terminated, truncated, info = self._batch.step(np.asarray(action)[None])
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info

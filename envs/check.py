@@ -38,7 +38,7 @@ def check_family(family: str, **kwargs: Any) -> list[str]:
         if isinstance(tasks, str):
             return [tasks]
         episodes = [_episode(env, task) for task in tasks]
-        faults = _check_observations(env, episodes) + _check_repeats(env, tasks, episodes)
+        faults = _check_observations(env, episodes) or _check_repeats(env, tasks, episodes)
         if not faults and registry.find_family(family).vector_entry_point is not None:
             vector = registry.make_vec(family, len(tasks), **kwargs)
             faults += _check_batched(vector, env, tasks, episodes)

@@ -104,8 +104,7 @@ class Navigation2DEnv(SingleFamily):
 
     def oracle_return(self, task: Any) -> float:
         """Return the best return of one who sees the goal; see ``Navigation2DVectorEnv.oracle_return``."""
-        limit = self.spec.max_episode_steps if self.spec is not None else None
-        return Navigation2DVectorEnv(1, max_episode_steps=limit).oracle_return(task)
+        return self._batch.oracle_return(task)
 
     def render(self) -> Any:
         """Draw the path of the episode so far, its start and its goal: an RGB array ``[256, 256, 3]``, uint8."""

@@ -7,6 +7,7 @@ because it was imported before.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 import importlib.metadata
@@ -23,6 +24,7 @@ from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
 from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
+from metarl.envs.batched import SingleFamily
 from metarl.envs.sync import SyncFamilyVectorEnv
 
 ENTRY_POINT_GROUP = "metarl.envs"
@@ -116,8 +118,10 @@ def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any
         ValueError: unknown family, arguments its constructor does not take, or a task outside its space.
         TypeError: the environment has no task space.
     """
-    spec = find_family(family)
+    spec = _limited(find_family(family), kwargs)
     env = _construct(spec, lambda: gymnasium.make(spec, **kwargs))
+    if isinstance(env.unwrapped, SingleFamily):
+        env.unwrapped.max_episode_steps = spec.max_episode_steps
     task_tools.task_space(env)
     if isinstance(env.action_space, spaces.Box) and _foreign(env.action_space):
         env = TransformAction(env, _scaler(env.action_space), _unit_box(env.action_space))
@@ -133,10 +137,12 @@ def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, A
         ValueError: unknown family, or arguments its constructor does not take.
         TypeError: the environment has no task space.
     """
+    num_envs = task_tools.whole_number("num_envs", num_envs)
     spec = find_family(family)
     if spec.vector_entry_point is None:
         # Gymnasium's passive checker is for people who write environments; here it would run at every step.
         return SyncFamilyVectorEnv([lambda: make(family, **{"disable_env_checker": True, **kwargs})] * num_envs)
+    spec = _limited(spec, kwargs)
     env: VectorEnv[Any, Any, Any] = _construct(
         spec,
         lambda: gymnasium.make_vec(spec, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs),
@@ -146,6 +152,16 @@ def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, A
     if isinstance(box, spaces.Box) and _foreign(box):
         env = VectorTransformAction(env, _scaler(box), single_action_space=_unit_box(box))
     return env
+
+
+def _limited(spec: EnvSpec, kwargs: dict[str, Any]) -> EnvSpec:
+    """Move ``max_episode_steps`` from the arguments into the registration, for single and vector alike."""
+    if "max_episode_steps" not in kwargs:
+        return spec
+    limit = task_tools.whole_number("max_episode_steps", kwargs.pop("max_episode_steps"))
+    spec = copy.deepcopy(spec)
+    spec.max_episode_steps = limit
+    return spec
 
 
 def _construct(spec: EnvSpec, construct: Any) -> Any:

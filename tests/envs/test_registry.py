@@ -1,0 +1,163 @@
+"""Making families, tasks as people write them, the checker, and vector environments of single ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import metarl
+from metarl.envs import registry
+from metarl.envs import tasks as task_tools
+
+SIGN = "toy_families:toy/Sign-v0"
+
+
+def test_a_foreign_box_is_mapped_to_the_unit_box_alike_for_single_and_vector() -> None:
+    for family in (SIGN, "toy_families:toy/SignBatched-v0"):
+        env, vector = metarl.make(family, task=[1.0]), metarl.make_vec(family, 2)
+        assert env.action_space == vector.single_action_space == spaces.Box(-1.0, 1.0, (1,), np.float32)
+        env.reset()
+        vector.reset(options={"tasks": np.array([[1.0], [-1.0]], np.float32)})
+        assert env.step(np.array([0.5], np.float32))[1] == pytest.approx(1.0)
+        assert vector.step(np.array([[0.5], [7.0]], np.float32))[1].tolist() == pytest.approx([1.0, -2.0])
+
+
+def test_finished_sub_environments_wait() -> None:
+    vector = metarl.make_vec(SIGN, 2)
+    tasks = np.array([[1.0], [-1.0]], np.float32)
+    vector.reset(options={"tasks": tasks})
+    actions = np.ones((2, 1), np.float32)
+    for _ in range(3):
+        observations, rewards, terminated, _, _ = vector.step(actions)
+    assert terminated.all()
+    assert rewards.tolist() == [2.0, -2.0]
+    again, rewards, terminated, truncated, _ = vector.step(actions)
+    np.testing.assert_array_equal(again, observations)
+    assert rewards.tolist() == [0.0, 0.0]
+    assert not (terminated | truncated).any()
+    vector.reset(options={"reset_mask": np.array([True, False])})
+    assert vector.step(actions)[1].tolist() == [2.0, 0.0]
+    with pytest.raises(ValueError, match="3 tasks for 2 sub-environments"):
+        vector.reset(options={"tasks": np.ones((3, 1), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("TaskIgnored", "episodes of different tasks are the same"),
+        ("OutsideSpace", "outside observation_space"),
+        ("NotSeeded", "the same seed and task do not give the same episode"),
+        ("NanReward", "the reward of step 1 is nan"),
+        ("TasksOutside", "outside task_space"),
+        ("Disagreeing", "differs between the batched and the single environment"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_checker_names_each_fault(name: str, fault: str) -> None:
+    faults = metarl.check_family(f"toy_families:toy/{name}-v0")
+    assert len(faults) == 1
+    assert fault in faults[0]
+
+
+@pytest.mark.parametrize("name", ["Sign", "SignBatched"])
+def test_the_checker_finds_nothing_in_sound_families(name: str) -> None:
+    assert metarl.check_family(f"toy_families:toy/{name}-v0") == []
+
+
+def test_unknown_families_offer_the_nearest() -> None:
+    for name in ("metarl/Navigation2D", "navigation2d-v0", "metarl/Navigation-v0"):
+        with pytest.raises(ValueError, match="metarl/Navigation2D-v0"):
+            metarl.make(name)
+    with pytest.raises(ValueError, match="cannot be imported"):
+        metarl.make("no_such_module:X-v0")
+    with pytest.raises(ValueError, match="registers no environment"):
+        metarl.make("toy_families:toy/Nothing-v0")
+    with pytest.raises(TypeError, match="no environment family"):
+        metarl.make("toy_families:toy/NoSpace-v0")
+
+
+class Entry:
+    """Stands in for an entry point of an installed package."""
+
+    def __init__(self, name: str, value: str, error: Exception | None = None) -> None:
+        self.name, self.value, self.error = name, value, error
+        self.module = value
+
+    def load(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return __import__(self.module)
+
+
+def test_a_broken_plug_in_is_listed_with_its_fault_and_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [Entry("bad", "bad_module", ImportError("no such thing")), Entry("toys", "toy_families")]
+    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda group: entries)
+    listings = registry.list_families()
+    assert listings[0].id == "metarl/Navigation2D-v0"
+    faulty = [listing for listing in listings if listing.fault is not None]
+    assert [(listing.source, listing.fault) for listing in faulty] == [("bad", "ImportError: no such thing")]
+    assert "toy/Sign-v0" in [listing.id for listing in listings if listing.source == "toys"]
+
+
+SPACES: list[tuple[spaces.Space[Any], Any, Any]] = [
+    (spaces.Box(-1, 1, (2,), np.float32), [0.5, -1], np.array([0.5, -1], np.float32)),
+    (spaces.Box(-1, 1, (), np.float32), 0.25, np.array(0.25, np.float32)),
+    (spaces.Discrete(3, start=1), 3, np.int64(3)),
+    (spaces.MultiDiscrete([2, 3]), [1, 2], np.array([1, 2])),
+    (
+        spaces.Dict({"mass": spaces.Box(0, 1, (1,), np.float32), "kind": spaces.Discrete(2)}),
+        {"mass": [0.5], "kind": 1},
+        {"mass": np.array([0.5], np.float32), "kind": np.int64(1)},
+    ),
+    (spaces.Tuple([spaces.Discrete(2), spaces.Discrete(2)]), [0, 1], (np.int64(0), np.int64(1))),
+]
+
+
+class Holder(gymnasium.Env[Any, Any]):
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.task_space = space
+
+
+@pytest.mark.parametrize(("space", "written", "expected"), SPACES)
+def test_tasks_are_written_as_json_and_stacked_again(space: spaces.Space[Any], written: Any, expected: Any) -> None:
+    task = metarl.as_task(Holder(space), written)
+    assert space.contains(task)
+    assert task_tools.plain(task) == task_tools.plain(expected) == written
+    batch = task_tools.repeat_tasks(task_tools.stack_tasks(space, [task, task]), 3)
+    assert task_tools.count_tasks(batch) == 6
+    singles = task_tools.unstack_tasks(space, batch)
+    assert len(singles) == 6
+    assert task_tools.plain(singles[5]) == written
+
+
+@pytest.mark.parametrize(
+    ("space", "value"),
+    [
+        (SPACES[0][0], [0.5]),
+        (SPACES[0][0], [0.5, 2.0]),
+        (SPACES[0][0], [0.5, float("nan")]),
+        (SPACES[0][0], "left"),
+        (SPACES[0][0], None),
+        (SPACES[0][0], [True, False]),
+        (SPACES[2][0], 0),
+        (SPACES[2][0], 1.5),
+        (SPACES[2][0], True),
+        (SPACES[3][0], [1.5, 1]),
+        (SPACES[4][0], {"mass": [0.5]}),
+        (SPACES[4][0], {"mass": [5.0], "kind": 1}),
+        (SPACES[5][0], [0]),
+    ],
+)
+def test_what_is_no_task_is_refused_in_a_sentence(space: spaces.Space[Any], value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^task .* (expected|outside)"):
+        metarl.as_task(Holder(space), value)
+
+
+@pytest.mark.parametrize(("n", "split", "seed"), [(0, "test", 0), (-1, "test", 0), (1, "tst", 0), (1, "test", -1)])
+def test_bad_draws_are_refused(n: int, split: str, seed: int) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        metarl.sample_tasks(SIGN, n, seed=seed, split=split)

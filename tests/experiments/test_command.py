@@ -1,0 +1,328 @@
+"""The command as its users call it: what it prints, what it leaves, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from metarl import MAML
+from metarl.version import __version__
+
+METARL = [str(Path(sys.executable).with_name("metarl"))]
+TINY = [
+    "learning.iterations=3",
+    "learning.tasks=3",
+    "learning.episodes=3",
+    "family_kwargs.max_episode_steps=8",
+    "policy.hidden_sizes=[8]",
+    "evaluation.every=2",
+    "evaluation.tasks=3",
+    "evaluation.test_tasks=4",
+    "evaluation.episodes=2",
+    "outer.fisher_fraction=1.0",
+]
+
+
+def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*METARL, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def train(cwd: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return call("train", "navigation", *TINY, *more, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which one run was trained."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "printed.txt").write_text(done.stdout)
+    (folder / "progress.txt").write_text(done.stderr)
+    return folder
+
+
+def test_training_ends_with_the_table_the_folder_and_the_tensorboard_command(finished: Path) -> None:
+    printed = (finished / "printed.txt").read_text()
+    results = json.loads((finished / "runs/navigation/results.json").read_text())
+    for entry in results["adaptation"]:
+        assert f"{entry['mean']:.2f}" in printed
+        assert f"[{entry['low']:.2f}, {entry['high']:.2f}]" in printed
+    assert f"{results['oracle']:.2f}" in printed
+    assert "runs/navigation" in printed
+    assert "tensorboard --logdir runs" in printed
+    bar = (finished / "progress.txt").read_text()
+    assert "3/3" in bar
+    assert "return before" in bar
+    assert "after adaptation" in bar
+
+
+def test_a_run_leaves_what_is_promised(finished: Path) -> None:
+    run = finished / "runs/navigation"
+    results = json.loads((run / "results.json").read_text())
+    expected = {
+        "schema",
+        "family",
+        "learner",
+        "split",
+        "statistic",
+        "level",
+        "seeds",
+        "iteration",
+        "oracle",
+        "adaptation",
+    }
+    assert set(results) == expected
+    assert (results["split"], results["learner"], results["seeds"]) == ("test", "maml", [1])
+    for number, entry in enumerate(results["adaptation"]):
+        assert set(entry) == {"step", "mean", "low", "high", "tasks", "episodes", "per_task"}
+        assert (entry["step"], entry["tasks"], entry["episodes"], len(entry["per_task"])) == (number, 4, 2, 4)
+    config = tomllib.loads((run / "config.toml").read_text())
+    assert config["learning"]["iterations"] == 3
+    assert config["inner"]["later_step_scale"] == 0.5
+    machine = json.loads((run / "machine.json").read_text())
+    assert machine["packages"]["torch"] == torch.__version__
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.zip", "best.zip"}
+    assert MAML.load(run / "checkpoints/last.zip").iteration == 3
+    assert MAML.load(run / "checkpoints/best.zip").iteration == results["iteration"]
+    rows = (run / "progress.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert not any(column.startswith("time/") for column in rows[0].split(","))
+
+
+def test_a_resolved_configuration_gives_the_same_run_again(finished: Path, tmp_path: Path) -> None:
+    again = call("train", str(finished / "runs/navigation/config.toml"), "--out", "elsewhere", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    one = (finished / "runs/navigation/results.json").read_text()
+    assert (tmp_path / "elsewhere/config/results.json").read_text() == one
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    accumulator = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    return {
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]
+    }
+
+
+def test_tensorboard_has_every_series_by_environment_step(finished: Path) -> None:
+    run = finished / "runs/navigation"
+    series = scalars(run)
+    expected = {
+        "rollout/iteration", "rollout/return_step_0", "rollout/return_step_1", "rollout/gain", "policy/entropy",
+        "policy/std", "train/kl", "train/line_search_step", "train/surrogate_improvement", "train/gradient_norm",
+        "train/line_search_failures", "time/steps_per_second", "time/seconds_rollouts", "time/seconds_update",
+        "validation/return_step_0", "validation/return_step_1", "validation/return_step_2",
+        "validation/return_step_3", "validation/gain",
+    }  # fmt: skip
+    assert set(series) == expected
+    each = 3 * 3 * 8 * 2
+    assert series["rollout/iteration"] == [(each, 1), (2 * each, 2), (3 * each, 3)]
+    assert [step for step, _ in series["validation/gain"]] == [2 * each, 3 * each]
+    for (_, before), (_, after), (_, gain) in zip(
+        series["rollout/return_step_0"], series["rollout/return_step_1"], series["rollout/gain"], strict=True
+    ):
+        assert gain == pytest.approx(after - before, abs=1e-4)
+    accumulator = EventAccumulator(str(run))
+    accumulator.Reload()
+    text = accumulator.Tensors("configuration/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "step_size = 0.1" in text
+
+
+def test_a_second_run_is_numbered_and_a_given_name_is_taken_once(finished: Path) -> None:
+    before = (finished / "runs/navigation/results.json").read_bytes()
+    assert train(finished).returncode == 0
+    assert (finished / "runs/navigation-2/results.json").is_file()
+    assert train(finished, "--name", "mine", "--seed", "2").returncode == 0
+    taken = train(finished, "--name", "mine")
+    assert taken.returncode == 2
+    assert "mine" in taken.stderr
+    assert (finished / "runs/navigation/results.json").read_bytes() == before
+    assert json.loads((finished / "runs/mine/results.json").read_text())["seeds"] == [2]
+
+
+def test_evaluate_writes_a_numbered_result_and_prints_the_table(finished: Path) -> None:
+    arguments = ["evaluate", "runs/navigation", "--tasks", "5", "--episodes", "3", "--steps", "2"]
+    first = call(*arguments, cwd=finished)
+    assert first.returncode == 0, first.stderr
+    call(*arguments, "--seed", "4", cwd=finished)
+    folder = finished / "runs/navigation/evaluations"
+    assert sorted(path.name for path in folder.iterdir()) == ["1.csv", "1.json", "2.csv", "2.json"]
+    one, two = (json.loads((folder / f"{n}.json").read_text()) for n in (1, 2))
+    assert [entry["step"] for entry in one["adaptation"]] == [0, 1, 2]
+    assert len(one["adaptation"][0]["per_task"]) == 5
+    assert one["adaptation"] != two["adaptation"]
+    assert f"{one['adaptation'][2]['mean']:.2f}" in first.stdout
+    assert "evaluations/1.json" in first.stdout
+    assert (folder / "1.csv").read_text().splitlines()[0] == "step,mean,low,high,tasks,episodes,oracle"
+
+
+def test_envs_lists_the_families() -> None:
+    listed = call("envs", "--json", cwd=Path.cwd())
+    families = {entry["id"]: entry for entry in json.loads(listed.stdout)}
+    assert families["metarl/Navigation2D-v0"]["max_episode_steps"] == 100
+    assert "metarl/Navigation2D-v0" in call("envs", cwd=Path.cwd()).stdout
+    assert call("--version", cwd=Path.cwd()).stdout == f"metarl {__version__}\n"
+
+
+def test_a_family_of_the_folder_one_works_in_trains(tmp_path: Path) -> None:
+    source = Path(__file__).parents[1] / "support" / "toy_families.py"
+    (tmp_path / "my_module.py").write_text(
+        source.read_text().replace("toy_families:", "my_module:").replace("toy/", "my/")
+    )
+    settings = [setting for setting in TINY if not setting.startswith("family_kwargs")]
+    done = call("train", "navigation", "family=my_module:my/Sign-v0", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "runs/navigation/results.json").read_text())["oracle"] is None
+
+
+BAD: list[tuple[Sequence[str], str]] = [
+    (["train", "navigation", "family=metarl/Nav2D-v0"], "metarl/Navigation2D-v0"),
+    (["train", "navgation"], "did you mean 'navigation'"),
+    (["train", "missing.toml"], "No such file"),
+    (["train"], "no configuration is given"),
+    (["train", "navigation", "learning.tasks=0", "inner.stepsize=1", "outer.max_kl=nan"], "inner.step_size"),
+    (["train", "navigation", "learning.episodes=-1"], "learning.episodes is -1"),
+    (["train", "navigation", "step_size"], "expected key=value"),
+    (["train", "navigation", "--seed", "x"], "seed is 'x'"),
+    (["train", "navigation", "--out", "/dev/null/runs"], "cannot be written"),
+    (["train", "navigation", "--device", "cuda:99"], "is not available"),
+    (["train", "navigation", "--device", "gpu"], "unknown device"),
+    (["train", "navigation", "--name", "../up"], "not allowed"),
+    (["train", "navigation", "--name", "a/b"], "not allowed"),
+    (["train", "navigation", "--name", ""], "not allowed"),
+    (["train", "navigation", "family_kwargs.speed=3"], "speed"),
+    (["train", "navigation", "--frobnicate"], "--frobnicate"),
+    (["train", "--resume", "nowhere"], "is no run"),
+    (["train", "navigation", "--resume", "nowhere"], "--resume"),
+    (["evaluate", "."], "is no run"),
+    (["evaluate", ".", "--tasks", "many"], "invalid int"),
+    (["frobnicate"], "frobnicate"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "part"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_input_is_one_sentence_and_status_2(arguments: list[str], part: str, tmp_path: Path) -> None:
+    from metarl.experiments.command import main
+
+    code, printed = run_inside(main, arguments, tmp_path)
+    assert code == 2
+    assert part in printed
+    assert printed.startswith("metarl: ")
+    assert len(printed.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def run_inside(main: object, arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Call the command in this process, from a folder; return status and standard error."""
+    import contextlib
+    import io
+
+    printed = io.StringIO()
+    path = list(sys.path)
+    with contextlib.chdir(folder), contextlib.redirect_stderr(printed):
+        try:
+            code = main(arguments)  # type: ignore[operator]
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    sys.path[:] = path
+    return code, printed.getvalue()
+
+
+def test_several_faults_are_named_at_once(tmp_path: Path) -> None:
+    done = call("train", "navigation", "learning.tasks=0", "inner.stepsize=1", "outer.max_kl=nan", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "learning.tasks is 0" in done.stderr
+    assert "did you mean 'inner.step_size'" in done.stderr
+    assert "outer.max_kl is nan" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_bad_counts_and_finished_runs(finished: Path) -> None:
+    from metarl.experiments.command import main
+
+    for arguments, part in [
+        (["evaluate", "runs/navigation", "--tasks", "0"], "tasks is 0"),
+        (["evaluate", "runs/navigation", "--steps", "-1"], "steps is -1"),
+        (["evaluate", "runs/navigation", "--seed", "-1"], "seed is -1"),
+        (["train", "--resume", "runs/navigation"], "is finished"),
+    ]:
+        code, printed = run_inside(main, arguments, finished)
+        assert (code, part in printed) == (2, True), printed
+
+
+def test_a_damaged_checkpoint_of_a_run_is_one_sentence(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    run = tmp_path / "broken"
+    shutil.copytree(finished / "runs/navigation", run)
+    (run / "checkpoints/best.zip").write_bytes(b"garbage")
+    done = call("evaluate", "broken", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "damaged or no checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+LONG = [setting if not setting.startswith("learning.iterations") else "learning.iterations=12" for setting in TINY]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    whole = call("train", "navigation", *LONG, "--name", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+
+    # Slowed down, so that the signal meets it in the middle.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'slow' in sys.argv:\n"
+        "    import gymnasium, time, metarl.envs.navigation as n\n"
+        "    step = n.Navigation2DVectorEnv.step\n"
+        "    n.Navigation2DVectorEnv.step = lambda self, a: (time.sleep(0.004), step(self, a))[1]\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = subprocess.Popen(
+        [*METARL, "train", "navigation", *LONG, "--name", "slow"],
+        cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    progress = tmp_path / "runs/slow/progress.csv"
+    deadline = time.monotonic() + 120
+    while not progress.exists() or len(progress.read_text().splitlines()) < 5:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == status
+    if number != signal.SIGKILL:
+        last = printed.strip().splitlines()[-1]
+        assert "metarl train --resume runs/slow" in last
+        assert "Traceback" not in printed
+    assert not (tmp_path / "runs/slow/results.json").exists()
+    stopped_at = MAML.load(tmp_path / "runs/slow/checkpoints/last.zip").iteration
+    assert 1 <= stopped_at < 12
+
+    resumed = call("train", "--resume", "runs/slow", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    one, other = tmp_path / "runs/whole", tmp_path / "runs/slow"
+    assert (other / "progress.csv").read_bytes() == (one / "progress.csv").read_bytes()
+    assert (other / "results.json").read_bytes() == (one / "results.json").read_bytes()
+    for name in ("last.zip", "best.zip"):
+        assert (other / "checkpoints" / name).read_bytes() == (one / "checkpoints" / name).read_bytes()
+    a, b = scalars(one), scalars(other)
+    assert a.keys() == b.keys()
+    for tag in a:
+        if not tag.startswith("time/"):
+            assert a[tag] == b[tag], tag
+        assert [step for step, _ in a[tag]] == [step for step, _ in b[tag]], tag

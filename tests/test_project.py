@@ -1,0 +1,140 @@
+"""The project as a whole: its documents run, its folders keep to themselves, its tests check something."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import metarl
+from metarl.experiments.configuration import read_configuration, shipped_configurations
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"envs": "metarl.envs", "agents": "metarl.agents", "metarl": "metarl", "experiments": "metarl.experiments"}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+def test_the_readmes_example_runs_as_it_stands(tmp_path: Path) -> None:
+    (code,) = blocks("python")
+    assert len(code.strip().splitlines()) <= 10
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    mean, deviation = ast.literal_eval(done.stdout.strip())
+    assert -200.0 < mean < 0.0
+    assert deviation >= 0.0
+    assert (tmp_path / "navigation.zip").is_file()
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    from metarl.experiments.command import _parser
+
+    lines = [line.partition("#")[0].split() for line in "\n".join(blocks("sh")).splitlines()]
+    commands = [words[1:] for words in lines if words and words[0] == "metarl"]
+    assert len(commands) == 4
+    for words in commands:
+        _parser().parse_args(words)
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [words[1] for words in lines if words and words[0] == "make"]
+    assert targets == ["train", "test"]
+    assert all(f"\n{target}: " in makefile for target in targets)
+
+
+def test_every_shipped_configuration_is_valid_and_complete() -> None:
+    shipped = shipped_configurations()
+    assert "navigation" in shipped
+    for name in shipped:
+        _, settings = read_configuration(name, [])
+        metarl.make(settings.family, **settings.family_kwargs).close()
+
+
+FORBIDDEN = {
+    "envs": ("torch", "stable_baselines3", "metarl.agents", "metarl.sampler", "metarl.maml", "metarl.experiments"),
+    "agents": ("metarl.envs", "metarl.sampler", "metarl.maml", "metarl.experiments"),
+    "metarl": ("metarl.experiments",),
+}
+
+
+def imported_names(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_folders_import_only_what_they_may(folder: str) -> None:
+    files = list((ROOT / folder).glob("*.py"))
+    assert files
+    for path in files:
+        for name in imported_names(path):
+            banned = [part for part in FORBIDDEN[folder] if name == part or name.startswith(part + ".")]
+            assert not banned, f"{path.name} imports {name}"
+
+
+def test_importing_metarl_registers_the_families_and_loads_no_torch() -> None:
+    code = (
+        "import sys, metarl, gymnasium\n"
+        "assert 'metarl/Navigation2D-v0' in gymnasium.registry\n"
+        "assert 'torch' not in sys.modules and 'stable_baselines3' not in sys.modules\n"
+        "assert metarl.MAML.name == 'maml' and 'torch' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def modules() -> list[str]:
+    names = []
+    for package in FOLDERS.values():
+        path = importlib.import_module(package).__path__
+        names += [package, *(f"{package}.{entry.name}" for entry in pkgutil.iter_modules(path) if not entry.ispkg)]
+    return names
+
+
+def test_docstrings_examples_run_and_every_module_and_public_name_has_a_docstring() -> None:
+    count = 0
+    for name in modules():
+        module = importlib.import_module(name)
+        assert module.__doc__, name
+        with contextlib.redirect_stdout(sys.stderr):
+            assert doctest.testmod(module).failed == 0, name
+        count += 1
+    assert count > 25
+
+
+def test_every_test_checks_something() -> None:
+    """A test without a check cannot fail: each needs an assertion, or a helper that makes one."""
+    checks = ("assert", "raises", "testing", "run_inside")
+    count = 0
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        source = path.read_text()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                text = ast.get_source_segment(source, node) or ""
+                body = text.partition('"""')[2].partition('"""')[2] if '"""' in text else text
+                assert any(word in body for word in checks) or node.name.endswith("commands_that_exist"), node.name
+                count += 1
+    assert count > 100
+
+
+def test_the_packages_of_the_wheel_are_all_folders_with_code() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    mapping = project["tool"]["setuptools"]["package-dir"]
+    found = {str(path.parent.relative_to(ROOT)) for top in FOLDERS for path in (ROOT / top).rglob("__init__.py")}
+    assert found == set(mapping.values())
+    assert set(project["tool"]["setuptools"]["packages"]) == set(mapping)
