@@ -56,8 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line's options; leaves with status 2 and a sentence where there is a mistake in it."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # Settings may stand on either side of the options, which argparse does not allow.
@@ -67,6 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {unknown[0]!r}")
     if settings:
         options.overrides = [*options.overrides, *settings]
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
+    options = parse(arguments)
     # Families of one's own, module:Id, lie in the folder one works in.
     sys.path.append(str(Path.cwd()))
     try:

@@ -244,7 +244,7 @@ def test_several_faults_are_named_at_once(tmp_path: Path) -> None:
     done = call("train", "navigation", "learning.tasks=0", "inner.stepsize=1", "outer.max_kl=nan", cwd=tmp_path)
     assert done.returncode == 2
     assert "learning.tasks is 0" in done.stderr
-    assert "did you mean 'inner.step_size'" in done.stderr
+    assert "the nearest is 'inner.step_size'" in done.stderr
     assert "outer.max_kl is nan" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
