@@ -1,15 +1,19 @@
 """``check_family``: what breaks the contract of a family, one sentence a fault.
 
-It comes on top of ``gymnasium.utils.env_checker.check_env``, which knows nothing of tasks.
+It comes on top of ``gymnasium.utils.env_checker.check_env``, which knows nothing of tasks and runs at the end.
 """
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.utils.env_checker import data_equivalence
+from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import VectorEnv
 
 from metarl.envs import registry
@@ -20,8 +24,28 @@ TASKS = 3
 SEED = 1234
 
 
+@dataclass(frozen=True)
+class Episode:
+    """What a single environment gave, step by step; observations are copies, ``shared`` tells of the originals."""
+
+    observations: list[Any] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    ends: list[tuple[bool, bool]] = field(default_factory=list)
+    shared: list[int] = field(default_factory=list)
+
+    def equals(self, other: Episode) -> bool:
+        """Whether two episodes are the same to the last bit."""
+        return (
+            self.ends == other.ends
+            and np.array_equal(self.rewards, other.rewards)
+            and all(data_equivalence(x, y) for x, y in zip(self.observations, other.observations, strict=True))
+        )
+
+
 def check_family(family: str, **kwargs: Any) -> list[str]:
     """Return the faults of a family, each a sentence that says what to do; an empty list where there is none.
+
+    Later checks build on earlier ones, so a fault may hide others: mend it and check again.
 
     Args:
         family: an id, or ``module:Id``.
@@ -31,18 +55,19 @@ def check_family(family: str, **kwargs: Any) -> list[str]:
         ValueError: the family is unknown or cannot be made.
         TypeError: the environment has no task space.
     """
-    env = registry.make(family, **kwargs)
+    env = registry.make(family, **{"disable_env_checker": True, **kwargs})
     vector = None
     try:
         tasks = _tasks(env)
         if isinstance(tasks, str):
             return [tasks]
-        episodes = [_episode(env, task) for task in tasks]
-        faults = _check_observations(env, episodes) or _check_repeats(env, tasks, episodes)
-        if not faults and registry.find_family(family).vector_entry_point is not None:
+        episodes = [_episode(env, {"task": task}) for task in tasks]
+        faults = _check_values(env, episodes) + _check_memory(episodes)
+        faults = faults or _check_repeats(env, tasks, episodes) or _check_secrecy(env, tasks, episodes)
+        if not faults:
             vector = registry.make_vec(family, len(tasks), **kwargs)
-            faults += _check_batched(vector, env, tasks, episodes)
-        return faults
+            faults = _check_vector(vector, env, tasks, episodes)
+        return faults or _check_gymnasium(family, kwargs)
     finally:
         env.close()
         if vector is not None:
@@ -50,102 +75,199 @@ def check_family(family: str, **kwargs: Any) -> list[str]:
 
 
 def _tasks(env: gymnasium.Env[Any, Any]) -> list[Any] | str:
+    """Draw tasks, or say why none can be drawn."""
     space = task_tools.task_space(env)
+    if not task_tools.can_be_batched(space):
+        return (
+            f"task_space {space} cannot be batched into arrays; build it of Box, Discrete, MultiDiscrete, MultiBinary, "
+            "Dict and Tuple spaces"
+        )
     try:
         batch = task_tools.draw_tasks(env, TASKS, task_tools.task_rng(SEED, "train"), "train")
         tasks = task_tools.unstack_tasks(space, batch)
     except (TypeError, ValueError, AttributeError, NotImplementedError, gymnasium.error.Error) as error:
         return f"tasks cannot be drawn and batched ({error}); sample_tasks(n, rng, split) must return a batch of n"
+    if len(tasks) != TASKS:
+        return f"sample_tasks({TASKS}, rng, split) returned {len(tasks)} tasks; it must return a batch of n"
     for task in tasks:
         if not space.contains(task):
             return f"sample_tasks draws {task_tools.plain(task)}, which is outside task_space {space}; make them agree"
     return tasks
 
 
-def _episode(env: gymnasium.Env[Any, Any], task: Any) -> dict[str, list[Any]]:
-    """Play an episode of a task with actions and seed that are the same for every task."""
-    actions = task_tools.attribute(env, "action_space")
-    actions.seed(SEED)
-    observation, _ = env.reset(seed=SEED, options={"task": task})
-    episode: dict[str, list[Any]] = {"observations": [observation], "rewards": [], "ends": []}
-    for _ in range(EPISODE_STEPS):
-        observation, reward, terminated, truncated, _ = env.step(actions.sample())
-        episode["observations"].append(observation)
-        episode["rewards"].append(float(reward))
-        episode["ends"].append((bool(terminated), bool(truncated)))
+def _episode(env: gymnasium.Env[Any, Any], options: dict[str, Any] | None) -> Episode:
+    """Play an episode with actions and seed that are always the same."""
+    env.action_space.seed(SEED)
+    original, _ = env.reset(seed=SEED, options=options)
+    episode = Episode(observations=[_copy(original)])
+    for step in range(EPISODE_STEPS):
+        previous = original
+        original, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        if any(np.shares_memory(a, b) for a, b in zip(_arrays(previous), _arrays(original), strict=False)):
+            episode.shared.append(step)
+        episode.observations.append(_copy(original))
+        episode.rewards.append(float(reward))
+        episode.ends.append((bool(terminated), bool(truncated)))
         if terminated or truncated:
             break
     return episode
 
 
-def _same(a: dict[str, list[Any]], b: dict[str, list[Any]]) -> bool:
-    return (
-        a["ends"] == b["ends"]
-        and np.array_equal(a["rewards"], b["rewards"])
-        and all(data_equivalence(x, y) for x, y in zip(a["observations"], b["observations"], strict=True))
-    )
+def _arrays(observation: Any) -> Iterator[Any]:
+    if isinstance(observation, dict):
+        for part in observation.values():
+            yield from _arrays(part)
+    elif isinstance(observation, tuple):
+        for part in observation:
+            yield from _arrays(part)
+    elif isinstance(observation, np.ndarray):
+        yield observation
 
 
-def _check_observations(env: gymnasium.Env[Any, Any], episodes: list[dict[str, list[Any]]]) -> list[str]:
+def _copy(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {key: _copy(part) for key, part in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(_copy(part) for part in observation)
+    return observation.copy() if isinstance(observation, np.ndarray) else observation
+
+
+def _check_values(env: gymnasium.Env[Any, Any], episodes: list[Episode]) -> list[str]:
     for episode in episodes:
-        for step, observation in enumerate(episode["observations"]):
+        for step, observation in enumerate(episode.observations):
             if not env.observation_space.contains(observation):
                 return [
                     f"the observation after {step} steps, {observation!r}, is outside observation_space "
                     f"{env.observation_space}; widen the space or fix the observation's values, shape or dtype"
                 ]
-        for step, reward in enumerate(episode["rewards"]):
+        for step, reward in enumerate(episode.rewards):
             if not np.isfinite(reward):
                 return [f"the reward of step {step + 1} is {reward}; rewards must be finite numbers"]
     return []
 
 
-def _check_repeats(env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: list[dict[str, list[Any]]]) -> list[str]:
-    faults = []
-    if not _same(episodes[0], _episode(env, tasks[0])):
-        faults.append(
+def _check_memory(episodes: list[Episode]) -> list[str]:
+    for episode in episodes:
+        if episode.shared:
+            return [
+                f"the observations before and after step {episode.shared[0] + 1} share memory, so the first changes "
+                "when the environment steps; return a new array, as with .copy()"
+            ]
+    return []
+
+
+def _check_repeats(env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: list[Episode]) -> list[str]:
+    if not episodes[0].equals(_episode(env, {"task": tasks[0]})):
+        return [
             "the same seed and task do not give the same episode; call super().reset(seed=seed) and draw all noise "
             "from self.np_random"
-        )
-    elif all(_same(episodes[0], episode) for episode in episodes[1:]):
-        faults.append(
+        ]
+    if all(episodes[0].equals(episode) for episode in episodes[1:]):
+        return [
             'episodes of different tasks are the same; reset must read options["task"], and rewards or transitions '
             "must depend on it"
-        )
-    return faults
+        ]
+    for row in (1, 0):
+        env.reset(seed=SEED, options={"task": tasks[row]})
+        if not episodes[row].equals(_episode(env, None)):
+            return [
+                "a reset without a task does not play the last one again; keep the task until reset is given another"
+            ]
+    return []
 
 
-def _check_batched(
-    vector: VectorEnv[Any, Any, Any],
-    env: gymnasium.Env[Any, Any],
-    tasks: list[Any],
-    episodes: list[dict[str, list[Any]]],
+def _check_secrecy(env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: list[Episode]) -> list[str]:
+    """Whether the first observation, or a constant entry of the later ones, tells the task."""
+    if task_tools.attribute(env, "observation_reveals_task", False):
+        return []
+    first = [episode.observations[0] for episode in episodes]
+    if not all(data_equivalence(first[0], other) for other in first[1:]):
+        return [
+            "the first observation differs between tasks at the same seed, so it gives the task away; leave the task "
+            "out of the observation, or declare it with observation_reveals_task = True"
+        ]
+    numbers = [[float(x) for part in _arrays(_leaves(task)) for x in np.ravel(part)] for task in tasks]
+    for index in range(min(len(entries) for entries in numbers)):
+        if len({entries[index] for entries in numbers}) == 1:
+            continue
+        found = [_places(episode, entries[index]) for episode, entries in zip(episodes, numbers, strict=True)]
+        if set.intersection(*found):
+            return [
+                f"entry {sorted(set.intersection(*found))[0]} of the observations after the first is always entry "
+                f"{index} of the task; leave it out, or declare it with observation_reveals_task = True"
+            ]
+    return []
+
+
+def _leaves(task: Any) -> Any:
+    if isinstance(task, dict):
+        return {key: _leaves(part) for key, part in task.items()}
+    return tuple(_leaves(part) for part in task) if isinstance(task, tuple) else np.asarray(task)
+
+
+def _places(episode: Episode, value: float) -> set[int]:
+    """Return where a value stands in every observation after the first."""
+    flat = [np.concatenate([np.ravel(part) for part in _arrays(_leaves(o))]) for o in episode.observations[1:]]
+    return set(np.flatnonzero(np.all([np.isclose(row, value, rtol=1e-6, atol=0) for row in flat], axis=0)).tolist())
+
+
+def _check_vector(
+    vector: VectorEnv[Any, Any, Any], env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: list[Episode]
 ) -> list[str]:
+    fault = _disagreement(vector, env, tasks, episodes)
+    if fault is None:
+        return []
+    alone = _disagreement(vector, env, [tasks[0]] * len(tasks), [episodes[0]] * len(tasks))
+    if alone is None:
+        return [
+            f"sub-environments leak tasks into each other: {fault} when their tasks differ, not when they are the "
+            "same; keep the task on the instance (one row of the batch), never on the class or the module"
+        ]
+    return [
+        f"{fault} between the batched and the single environment for the same seed, task and actions; make both "
+        "compute the same dynamics"
+    ]
+
+
+def _disagreement(
+    vector: VectorEnv[Any, Any, Any], env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: list[Episode]
+) -> str | None:
     batch = task_tools.stack_tasks(task_tools.task_space(env), tasks)
     observations, _ = vector.reset(seed=[SEED] * len(tasks), options={"tasks": batch})  # type: ignore[arg-type]
     env.action_space.seed(SEED)
     running = [True] * len(tasks)
-    for step in range(max(len(episode["rewards"]) for episode in episodes)):
+    for step in range(max(len(episode.rewards) for episode in episodes)):
         action = env.action_space.sample()
-        actions = np.stack([action] * len(tasks))
         for row, episode in enumerate(episodes):
-            expected = episode["observations"][min(step, len(episode["rewards"]))]
-            if not np.allclose(task_tools.take_tasks(observations, row), expected, rtol=1e-6, atol=1e-6):
-                return [_disagreement("observation", step, row)]
+            expected = episode.observations[min(step, len(episode.rewards))]
+            if not _close(task_tools.take_tasks(observations, row), expected):
+                return f"the observation at step {step} of sub-environment {row} differs"
+        actions = task_tools.stack_tasks(env.action_space, [action] * len(tasks))
         observations, rewards, terminated, truncated, _ = vector.step(actions)
         for row, episode in enumerate(episodes):
             if not running[row]:
                 continue
-            if not np.isclose(rewards[row], episode["rewards"][step], rtol=1e-6, atol=1e-6):
-                return [_disagreement("reward", step + 1, row)]
-            if (bool(terminated[row]), bool(truncated[row])) != episode["ends"][step]:
-                return [_disagreement("end of the episode", step + 1, row)]
+            if not np.isclose(rewards[row], episode.rewards[step], rtol=1e-6, atol=1e-6):
+                return f"the reward at step {step + 1} of sub-environment {row} differs"
+            if (bool(terminated[row]), bool(truncated[row])) != episode.ends[step]:
+                return f"the end of the episode at step {step + 1} of sub-environment {row} differs"
             running[row] = not (terminated[row] or truncated[row])
+    return None
+
+
+def _close(found: Any, expected: Any) -> bool:
+    pairs = zip(_arrays(_leaves(found)), _arrays(_leaves(expected)), strict=True)
+    return all(np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in pairs)
+
+
+def _check_gymnasium(family: str, kwargs: dict[str, Any]) -> list[str]:
+    env = registry.make(family, **{"disable_env_checker": True, **kwargs})
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+            warnings.simplefilter("ignore")
+            check_env(env.unwrapped, skip_render_check=True)
+    except Exception as error:  # check_env asserts, and lets through what the environment raises
+        return [f"gymnasium.utils.env_checker.check_env finds: {error}"]
+    finally:
+        env.close()
     return []
-
-
-def _disagreement(what: str, step: int, row: int) -> str:
-    return (
-        f"the {what} at step {step} of sub-environment {row} differs between the batched and the single environment "
-        "for the same seed, task and actions; make both compute the same dynamics"
-    )

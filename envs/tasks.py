@@ -117,6 +117,15 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def can_be_batched(space: spaces.Space[Any]) -> bool:
+    """Whether elements of a space stack into arrays whose first axis is the task."""
+    if isinstance(space, spaces.Dict):
+        return all(can_be_batched(part) for part in space.spaces.values())
+    if isinstance(space, spaces.Tuple):
+        return all(can_be_batched(part) for part in space.spaces)
+    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+
+
 def stack_tasks(space: spaces.Space[Any], tasks: Sequence[Task]) -> Any:
     """Stack single tasks into a batch with a first axis of ``len(tasks)``."""
     return concatenate(space, tasks, create_empty_array(space, n=len(tasks)))  # type: ignore[arg-type]

@@ -50,6 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", help="auto, cpu, cuda (default: the run's)")
     evaluate.set_defaults(work=_evaluate)
 
+    check = commands.add_parser("check", help="say what breaks the contract of a family, one sentence a fault")
+    check.add_argument("family", help="an id, or module:Id")
+    check.set_defaults(work=_check)
+
     envs = commands.add_parser("envs", help="list the environment families that are installed")
     envs.add_argument("--json", action="store_true", help="print JSON")
     envs.set_defaults(work=_envs)
@@ -161,6 +165,20 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _complain(_one_line(error))
     print(f"{evaluation.table()}\n\nWritten to {path}")
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from metarl.envs import check_family
+
+    try:
+        faults = check_family(options.family)
+    except (ValueError, TypeError) as error:
+        return _complain(_one_line(error))
+    for fault in faults:
+        print(fault)
+    if not faults:
+        print(f"{options.family}: no fault found")
+    return 1 if faults else 0
 
 
 def _envs(options: argparse.Namespace) -> int:

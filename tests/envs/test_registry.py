@@ -53,7 +53,15 @@ def test_finished_sub_environments_wait() -> None:
         ("NotSeeded", "the same seed and task do not give the same episode"),
         ("NanReward", "the reward of step 1 is nan"),
         ("TasksOutside", "outside task_space"),
+        ("WrongDtype", "outside observation_space"),
         ("Disagreeing", "differs between the batched and the single environment"),
+        ("LeaksTasks", "sub-environments leak tasks into each other"),
+        ("GivesAway", "the first observation differs between tasks"),
+        ("GivesAwayLater", "entry 1 of the observations after the first is always entry 0 of the task"),
+        ("SharesMemory", "share memory"),
+        ("Unbatchable", "cannot be batched"),
+        ("Forgets", "a reset without a task does not play the last one again"),
+        ("NotReseeded", "check_env finds"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -63,7 +71,7 @@ def test_the_checker_names_each_fault(name: str, fault: str) -> None:
     assert fault in faults[0]
 
 
-@pytest.mark.parametrize("name", ["Sign", "SignBatched"])
+@pytest.mark.parametrize("name", ["Sign", "SignBatched", "SaysSo"])
 def test_the_checker_finds_nothing_in_sound_families(name: str) -> None:
     assert metarl.check_family(f"toy_families:toy/{name}-v0") == []
 

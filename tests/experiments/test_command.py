@@ -176,6 +176,20 @@ def test_envs_lists_the_families() -> None:
     assert call("--version", cwd=Path.cwd()).stdout == f"metarl {__version__}\n"
 
 
+def test_check_prints_each_fault_and_ends_with_1(tmp_path: Path) -> None:
+    source = Path(__file__).parents[1] / "support" / "toy_families.py"
+    (tmp_path / "toy_families.py").write_text(source.read_text())
+    sound = call("check", "toy_families:toy/Sign-v0", cwd=tmp_path)
+    assert (sound.returncode, sound.stdout) == (0, "toy_families:toy/Sign-v0: no fault found\n"), sound.stderr
+    broken = call("check", "toy_families:toy/TaskIgnored-v0", cwd=tmp_path)
+    assert broken.returncode == 1
+    assert 'reset must read options["task"]' in broken.stdout
+    assert len(broken.stdout.splitlines()) == 1
+    unknown = call("check", "toy_families:toy/None-v0", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "registers no environment" in unknown.stderr
+
+
 def test_a_family_of_the_folder_one_works_in_trains(tmp_path: Path) -> None:
     source = Path(__file__).parents[1] / "support" / "toy_families.py"
     (tmp_path / "my_module.py").write_text(

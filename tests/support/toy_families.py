@@ -89,6 +89,82 @@ class TasksOutside(SignEnv):
         return np.full((n, 1), 3.0, dtype=np.float32)
 
 
+class WrongDtype(SignEnv):
+    """Observes in double precision what its space holds in single."""
+
+    def _observe(self) -> Any:
+        return np.array([self._t, 1.0])
+
+
+class LeaksTasks(SignEnv):
+    """Keeps the task on the class, where all sub-environments share it."""
+
+    shared: ClassVar[list[Any]] = [np.zeros(1, dtype=np.float32)]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        result = super().reset(seed=seed, options=options)
+        if options and options.get("task") is not None:
+            self.shared[0] = self._task
+        return result
+
+    def step(self, action: Any) -> Any:
+        self._task = self.shared[0]
+        return super().step(action)
+
+
+class GivesAway(SignEnv):
+    """Observes the task from the start."""
+
+    def _observe(self) -> Any:
+        return np.array([self._t, self._task[0]], dtype=np.float32)
+
+
+class GivesAwayLater(SignEnv):
+    """Observes the task from the first step on."""
+
+    def _observe(self) -> Any:
+        return np.array([self._t, self._task[0] * (self._t > 0)], dtype=np.float32)
+
+
+class SaysSo(GivesAway):
+    """Observes the task, and declares it."""
+
+    observation_reveals_task = True
+
+
+class SharesMemory(SignEnv):
+    """Returns the same array each time."""
+
+    buffer = np.zeros(2, dtype=np.float32)
+
+    def _observe(self) -> Any:
+        self.buffer[:] = self._t, 1.0
+        return self.buffer
+
+
+class Unbatchable(SignEnv):
+    """Has a task space whose elements have no fixed shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task_space = spaces.OneOf([spaces.Discrete(2), spaces.Box(0, 1, (1,))])
+
+
+class Forgets(SignEnv):
+    """Goes back to a task of its own when reset is given none."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self._task = np.array([0.3], dtype=np.float32)
+        return super().reset(seed=seed, options=options)
+
+
+class NotReseeded(SignEnv):
+    """Breaks Gymnasium's own contract: reset does not hand on its seed."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return super().reset(options=options)
+
+
 class NoSpace(gymnasium.Env):
     """No family: it does not say what varies."""
 
@@ -146,5 +222,21 @@ def _register(name: str, entry: str, vector: str | None = None, **kwargs: Any) -
 _register("Sign-v0", "SignEnv")
 _register("SignBatched-v0", "SignEnv", "SameDynamics")
 _register("Disagreeing-v0", "SignEnv", "OtherDynamics")
-for broken in ("TaskIgnored", "OutsideSpace", "NotSeeded", "NanReward", "TasksOutside", "NoSpace"):
+for broken in (
+    "TaskIgnored",
+    "OutsideSpace",
+    "WrongDtype",
+    "NotSeeded",
+    "NanReward",
+    "TasksOutside",
+    "LeaksTasks",
+    "GivesAway",
+    "GivesAwayLater",
+    "SaysSo",
+    "SharesMemory",
+    "Unbatchable",
+    "Forgets",
+    "NotReseeded",
+    "NoSpace",
+):
     _register(f"{broken}-v0", broken)
