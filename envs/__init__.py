@@ -15,12 +15,14 @@ from metarl.envs.registry import (
     register_own,
     sample_tasks,
 )
+from metarl.envs.sync import RolloutError
 from metarl.envs.tasks import as_task
 
 __all__ = [
     "BatchedFamily",
     "FixedTask",
     "Listing",
+    "RolloutError",
     "SingleFamily",
     "as_task",
     "check_family",

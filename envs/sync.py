@@ -11,6 +11,17 @@ from gymnasium.vector.utils import concatenate, iterate
 from metarl.envs import tasks as task_tools
 
 
+class RolloutError(RuntimeError):
+    """A rollout failed: an environment raised an error, or numbers are not finite; the message says where.
+
+    ``row`` is the number of the sub-environment.
+    """
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 class SyncFamilyVectorEnv(SyncVectorEnv):
     """Gymnasium's ``SyncVectorEnv`` with a task for each sub-environment, where a finished episode waits.
 
@@ -49,7 +60,10 @@ class SyncFamilyVectorEnv(SyncVectorEnv):
         infos: dict[str, Any] = {}
         for i in np.flatnonzero(mask):
             own = {**options, "task": rows[i]} if rows is not None else dict(options)
-            self._env_obs[i], info = self.envs[i].reset(seed=seed[i], options=own)
+            try:
+                self._env_obs[i], info = self.envs[i].reset(seed=seed[i], options=own)
+            except Exception as error:
+                raise RolloutError(f"raised {type(error).__name__} in reset: {error}", int(i)) from error
             infos = self._add_info(infos, info, int(i))
         self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
         return task_tools.take_tasks(self._observations, np.arange(self.num_envs)), infos
@@ -63,7 +77,10 @@ class SyncFamilyVectorEnv(SyncVectorEnv):
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
         for i, action in enumerate(iterate(self.action_space, actions)):
             if not finished[i]:
-                observation, rewards[i], terminated[i], truncated[i], info = self.envs[i].step(action)
+                try:
+                    observation, rewards[i], terminated[i], truncated[i], info = self.envs[i].step(action)
+                except Exception as error:
+                    raise RolloutError(f"raised {type(error).__name__}: {error}", i) from error
                 self._env_obs[i] = observation
                 infos = self._add_info(infos, info, i)
         self._terminations |= terminated

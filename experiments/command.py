@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from metarl.version import __version__
 
+FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 TERMINATED = 143
@@ -75,7 +76,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run the command; return its exit status.
+
+    0, 1 where training failed, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     options = parse(arguments)
     # Families of one's own, module:Id, lie in the folder one works in.
     sys.path.append(str(Path.cwd()))
@@ -95,6 +99,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from metarl.envs import RolloutError
     from metarl.experiments import training
 
     try:
@@ -111,6 +116,10 @@ def _train(options: argparse.Namespace) -> int:
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         evaluation = training.finish_run(run, learner)
+    except (RolloutError, FloatingPointError) as error:
+        return _complain(
+            f"{_one_line(error)}; the checkpoint after iteration {learner.iteration} is in {run.last}", FAILED
+        )
     except (KeyboardInterrupt, Terminated) as stop:
         status = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         return _complain(

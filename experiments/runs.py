@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from metarl.experiments.configuration import read_configuration, to_toml
 from metarl.settings import Settings
@@ -30,6 +31,7 @@ class Run:
         self.best = folder / "checkpoints" / "best.zip"
         self.results = folder / "results.json"
         self.evaluations = folder / "evaluations"
+        self._lock = FileLock(folder / "lock", blocking=False)
 
     @classmethod
     def create(cls, out: Path, name: str | None, standard: str, settings: Settings) -> Run:
@@ -75,6 +77,17 @@ class Run:
                 "'metarl train' made, as runs/navigation"
             )
         return run
+
+    def lock(self) -> None:
+        """Keep other processes from training in the folder; the lock of a process that died does not hold.
+
+        Raises:
+            ValueError: another process is training in it.
+        """
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise ValueError(f"another process is training in {str(self.folder)!r}; wait until it ends") from None
 
     def settings(self) -> Settings:
         """Return the run's settings."""

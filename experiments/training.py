@@ -36,6 +36,7 @@ def start_run(settings: Settings, out: Path, name: str | None, standard: str) ->
     """
     learner = MAML.from_settings(settings)
     run = Run.create(out, name, standard, settings)
+    run.lock()
     learner.set_logger(run_logger(run.folder))
     learner.save(run.last)
     return run, learner
@@ -53,6 +54,7 @@ def resume_run(folder: Path, device: str | None) -> tuple[Run, MAML]:
             f"the run {str(folder)!r} is finished; train a new one with more learning.iterations, or look at it with "
             f"'metarl evaluate {folder}'"
         )
+    run.lock()
     settings = run.settings()
     learner = MAML.load(run.last, device=device)
     if replace(learner.settings, device=settings.device) != settings:

@@ -121,6 +121,8 @@ class Curvature:
 
     Vectors are flat: the shared parameters one after another, in the order of the dict.
 
+    ``gain`` is the surrogate at these parameters, ``gradients`` its gradient by task, ``gradient`` their mean.
+
     Args:
         policy: whose distribution is differentiated.
         chain: the inner updates.
@@ -157,7 +159,8 @@ class Curvature:
         self._old = [part[0] for part in prepared]
         self._factors = [(part[3], part[4]) for part in prepared]
         self.gain = torch.stack([part[1] for part in prepared]).mean()
-        self.gradient = torch.stack([part[2] for part in prepared]).mean(dim=0)
+        self.gradients = torch.stack([part[2] for part in prepared])
+        self.gradient = self.gradients.mean(dim=0)
 
     def product(self, vector: Tensor) -> Tensor:
         """Return the Fisher-vector product ``mean_i J_i^T F_i J_i v``."""

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from metarl import logs, seeding
 from metarl.agents import Parameters, Policy, Rollouts, Samples, build_policy, to_samples
 from metarl.checkpoints import read_checkpoint, write_checkpoint
-from metarl.envs import make
+from metarl.envs import RolloutError, make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation
@@ -178,6 +178,8 @@ class MetaLearner:
 
         Raises:
             ValueError: a count that is not positive.
+            RolloutError: an environment raised an error or gave numbers that are not finite.
+            FloatingPointError: the meta-gradient is not finite; the parameters stay as they were.
         """
         if iterations is None and total_timesteps is None:
             iterations = self.settings.learning.iterations
@@ -212,7 +214,10 @@ class MetaLearner:
         iteration = self.iteration + 1
         callbacks.on_rollout_start()
         self.logger.record("rollout/iteration", iteration)
-        steps, rollout_seconds = self._meta_iteration(iteration)
+        try:
+            steps, rollout_seconds = self._meta_iteration(iteration)
+        except RolloutError as error:
+            raise RolloutError(f"iteration {iteration}: {error}", error.row) from error
         self.iteration = iteration
         self.num_timesteps += steps
         callbacks.update_locals(locals())

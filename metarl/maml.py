@@ -5,6 +5,7 @@ Source: Finn et al. 2017, algorithm 3, with TRPO (Schulman et al. 2015) as the m
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Literal
 
@@ -45,6 +46,14 @@ class MAML(MetaLearner):
                 chain.parameters.append(inner_update(self._policy, chain.parameters[-1], samples, inner.step_size))
 
         curvature = Curvature(self._policy, chain, samples, outer.fisher_fraction)
+        norm = float(curvature.gradient.norm())
+        if not math.isfinite(norm):
+            faulty = int((~torch.isfinite(curvature.gradients)).any(dim=1).int().argmax())
+            named = task_tools.plain(task_tools.take_tasks(tasks, faulty))
+            raise FloatingPointError(
+                f"iteration {iteration}: the meta-gradient is not finite, first that of task {named}; a smaller "
+                "inner.step_size or a higher policy.log_std_min may help"
+            )
         solution, residual = conjugate_gradient(
             lambda vector: curvature.product(vector) + outer.damping * vector,
             curvature.gradient,
@@ -68,7 +77,7 @@ class MAML(MetaLearner):
         else:
             self.line_search_failures += 1
         self.logger.record("train/line_search_failures", self.line_search_failures)
-        self.logger.record("train/gradient_norm", float(curvature.gradient.norm()))
+        self.logger.record("train/gradient_norm", norm)
         self._record_returns(rollouts)
         return sum(part.steps() for part in rollouts), seconds
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gymnasium
@@ -12,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from metarl.agents import Noise, Parameters, Policy, Rollouts, join_episodes
-from metarl.envs import make_vec
+from metarl.envs import RolloutError, make_vec
 from metarl.envs import tasks as task_tools
 from metarl.seeding import Stream
 
@@ -46,15 +47,16 @@ class Sampler:
             streams: the randomness of each task.
 
         Raises:
-            FloatingPointError: an observation or reward is not finite; the message names task and step.
-            RuntimeError: an episode does not end.
+            RolloutError: an environment raised an error, gave an observation or reward that is not finite, or
+                does not end; the message names family, task, sub-environment and step.
         """
         n_tasks = task_tools.count_tasks(tasks)
         env = self.vector(n_tasks * episodes)
         seeds = [seed for stream in streams for seed in stream.environment_seeds(episodes)]
         options = {"tasks": task_tools.repeat_tasks(tasks, episodes)}
-        observations, _ = env.reset(seed=seeds, options=options)  # type: ignore[arg-type]
-        return _play(env, policy, parameters, observations, n_tasks, episodes, streams, self.family)
+        with _naming(self.family, tasks, episodes):
+            observations, _ = env.reset(seed=seeds, options=options)  # type: ignore[arg-type]
+            return _play(env, policy, parameters, observations, n_tasks, episodes, streams)
 
     def close(self) -> None:
         """Close the environments."""
@@ -71,7 +73,6 @@ def _play(
     n_tasks: int,
     episodes: int,
     streams: Sequence[Stream],
-    family: str,
 ) -> Rollouts:
     actor = policy.actor(parameters)
     noise = Noise([stream.noise() for stream in streams], episodes, policy.action_space)
@@ -80,14 +81,20 @@ def _play(
     running = np.ones(n_tasks * episodes, dtype=np.bool_)
     while running.any():
         if len(steps) == MAX_STEPS:
-            raise RuntimeError(
-                f"an episode of {family} is still running after {MAX_STEPS} steps; set family_kwargs.max_episode_steps"
+            raise RolloutError(
+                f"is still running after {MAX_STEPS} steps; set family_kwargs.max_episode_steps", int(running.argmax())
             )
         shaped = observations[-1].reshape(n_tasks, episodes, *observations[-1].shape[1:])
         actions, log_probs = actor.act(shaped, noise.at(len(steps)))
         flat = actions.reshape(n_tasks * episodes, *actions.shape[2:])
         start = getattr(policy.action_space, "start", 0)
-        following, rewards, terminated, truncated, _ = env.step(flat if np.all(start == 0) else flat + start)
+        _refuse_non_finite("got the action", flat, len(steps))
+        try:
+            following, rewards, terminated, truncated, _ = env.step(flat if np.all(start == 0) else flat + start)
+        except RolloutError as error:
+            raise RolloutError(f"{error}, at step {len(steps)}", error.row) from error
+        _refuse_non_finite("gave the observation", following, len(steps))
+        _refuse_non_finite("gave the reward", rewards, len(steps))
         steps.append(
             (
                 flat,
@@ -101,7 +108,7 @@ def _play(
         observations.append(following)
         running = running & ~(terminated | truncated)
     parts = [_stack(list(part), n_tasks, episodes) for part in zip(*steps, strict=True)]
-    rollouts = Rollouts(
+    return Rollouts(
         observations=_stack(observations, n_tasks, episodes),
         actions=parts[0],
         log_probs=parts[1],
@@ -110,8 +117,6 @@ def _play(
         terminated=parts[4],
         truncated=parts[5],
     )
-    _refuse_non_finite(rollouts, family)
-    return rollouts
 
 
 def _stack(steps: list[NDArray[Any]], n_tasks: int, episodes: int) -> torch.Tensor:
@@ -122,14 +127,21 @@ def _stack(steps: list[NDArray[Any]], n_tasks: int, episodes: int) -> torch.Tens
     return torch.from_numpy(stacked.reshape(n_tasks, episodes, *stacked.shape[1:]))
 
 
-def _refuse_non_finite(rollouts: Rollouts, family: str) -> None:
-    for name in ("observations", "rewards"):
-        values = getattr(rollouts, name)
-        if values.is_floating_point() and not torch.isfinite(values).all():
-            task, episode, step = torch.nonzero(~torch.isfinite(values))[0][:3].tolist()
-            raise FloatingPointError(
-                f"{family} gave {name} that are not finite, first in task {task}, episode {episode}, step {step}"
-            )
+def _refuse_non_finite(what: str, values: NDArray[Any], step: int) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise RolloutError(f"{what} {values[row]}, at step {step}", row)
+
+
+@contextlib.contextmanager
+def _naming(family: str, tasks: Any, episodes: int) -> Iterator[None]:
+    """Add family, task and sub-environment to a failure."""
+    try:
+        yield
+    except RolloutError as error:
+        task = task_tools.plain(task_tools.take_tasks(tasks, error.row // episodes))
+        message = f"{family}, task {task}, sub-environment {error.row} {error}"
+        raise RolloutError(message, error.row) from error
 
 
 class _OneEnvironment:
@@ -158,10 +170,9 @@ def collect_single(
     Returns:
         rollouts of one task.
     """
-    name = task_tools.family_name(env)
     played = []
     for stream in streams:
         observation, _ = env.reset(seed=stream.environment_seeds(1)[0])
         first = np.asarray(observation)[None]
-        played.append(_play(_OneEnvironment(env), policy, parameters, first, 1, 1, [stream], name))
+        played.append(_play(_OneEnvironment(env), policy, parameters, first, 1, 1, [stream]))
     return join_episodes(played)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from metarl import MAML, make, sample_tasks, seeding
-from metarl.agents import Rollouts
+from metarl.agents import Rollouts, Samples, to_samples
+from metarl.envs import RolloutError
 from metarl.envs import tasks as task_tools
 from metarl.sampler import Sampler, collect_single
 
@@ -88,8 +89,46 @@ def test_every_kind_of_space_passes_through_a_meta_iteration(actions: str, obser
 
 def test_numbers_that_are_not_finite_are_named() -> None:
     model = MAML("MlpPolicy", "toy_families:toy/NanReward-v0", learning={"tasks": 2, "episodes": 2})
-    with pytest.raises(FloatingPointError, match="rewards that are not finite, first in task 0, episode 0, step 0"):
+    with pytest.raises(
+        RolloutError,
+        match=r"iteration 1: .*NanReward-v0, task \[.*\], sub-environment 0 gave the reward nan, at step 0",
+    ):
         model.learn(iterations=1)
+
+
+def test_an_error_of_an_environment_is_named_and_leaves_the_parameters() -> None:
+    model = MAML("MlpPolicy", "toy_families:toy/Raises-v0", learning={"tasks": 2, "episodes": 2})
+    before = {name: value.clone() for name, value in model.parameters.items()}
+    with pytest.raises(
+        RolloutError, match=r"iteration 1: .*task \[-?\d.*\], sub-environment 0 raised OSError: broken, at step 1"
+    ):
+        model.learn(iterations=1)
+    assert all(torch.equal(before[name], value) for name, value in model.parameters.items())
+
+
+def test_parameters_that_leave_the_finite_numbers_are_named() -> None:
+    model = MAML(family_kwargs=SHORT, learning={"tasks": 2, "episodes": 2})
+    model.parameters["action_net.bias"] = torch.full((2,), torch.nan)
+    with pytest.raises(RolloutError, match=r"iteration 1: .*task .* got the action \[nan nan\], at step 0"):
+        model.learn(iterations=1)
+
+
+def test_a_meta_gradient_that_is_not_finite_names_iteration_and_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    def poisoned(rollouts: Rollouts, *rest: Any, **kwargs: Any) -> Samples:
+        samples = to_samples(rollouts, *rest, **kwargs)
+        samples.advantages[1] = float("inf") if calls else samples.advantages[1]
+        calls.append(1)
+        return samples
+
+    calls: list[int] = []
+    monkeypatch.setattr("metarl.learner.to_samples", poisoned)
+    model = MAML(family_kwargs=SHORT, learning={"tasks": 2, "episodes": 2})
+    before = {name: value.clone() for name, value in model.parameters.items()}
+    tasks = task_tools.draw_tasks(make(NAVIGATION), 2, task_tools.task_rng(1, "train", 1), "train")
+    with pytest.raises(FloatingPointError, match="iteration 1: the meta-gradient is not finite") as caught:
+        model.learn(iterations=1)
+    assert str(task_tools.plain(tasks[1])) in str(caught.value)
+    assert all(torch.equal(before[name], value) for name, value in model.parameters.items())
 
 
 def test_episodes_one_by_one_equal_the_environments_own() -> None:

@@ -82,6 +82,15 @@ class NanReward(SignEnv):
         return observation, float("nan"), terminated, truncated, info
 
 
+class Raises(SignEnv):
+    """Raises an error in its second step."""
+
+    def step(self, action: Any) -> Any:
+        if self._t == 1:
+            raise OSError("broken")
+        return super().step(action)
+
+
 class TasksOutside(SignEnv):
     """Draws tasks outside its own space."""
 
@@ -228,6 +237,7 @@ for broken in (
     "WrongDtype",
     "NotSeeded",
     "NanReward",
+    "Raises",
     "TasksOutside",
     "LeaksTasks",
     "GivesAway",

@@ -1,0 +1,55 @@
+"""Run folders: a lock that a dead process does not keep, and failures that leave the checkpoint."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metarl import MAML
+from metarl.experiments.runs import Run
+from metarl.settings import Settings
+
+METARL = str(Path(sys.executable).with_name("metarl"))
+
+
+def test_two_processes_cannot_train_in_one_folder_and_a_dead_one_keeps_no_lock(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "mine", "mine", Settings())
+    code = (
+        "import os, sys, pathlib\n"
+        "from metarl.experiments.runs import Run\n"
+        "run = Run(pathlib.Path(sys.argv[1])); run.lock(); print('locked', flush=True)\n"
+        "sys.stdin.readline(); os.kill(os.getpid(), 9)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(run.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "locked\n"
+    with pytest.raises(ValueError, match="another process is training"):
+        run.lock()
+    process.communicate("\n", timeout=60)
+    assert process.returncode == -9
+    run.lock()
+
+
+def test_a_failing_plug_in_is_one_sentence_and_leaves_the_checkpoint(tmp_path: Path) -> None:
+    source = Path(__file__).parents[1] / "support" / "toy_families.py"
+    (tmp_path / "toy_families.py").write_text(source.read_text())
+    arguments = ["train", "navigation", "family=toy_families:toy/Raises-v0", "learning.tasks=2", "learning.episodes=2"]
+    done = subprocess.run([METARL, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    for part in (
+        "iteration 1",
+        "toy_families:toy/Raises-v0",
+        "task [",
+        "sub-environment 0",
+        "OSError: broken",
+        "step 1",
+    ):
+        assert part in last
+    assert "Traceback" not in done.stderr
+    assert MAML.load(tmp_path / "runs/navigation/checkpoints/last.zip").iteration == 0
