@@ -11,9 +11,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from metarl.evaluation import Evaluation
 from metarl.experiments.configuration import to_toml
 from metarl.experiments.runs import Run
-from metarl.logs import run_logger
+from metarl.logs import run_logger, write_hparams
 from metarl.maml import MAML
-from metarl.settings import Settings
+from metarl.settings import Settings, as_dict
 
 
 class SaveLast(BaseCallback):
@@ -76,6 +76,8 @@ def finish_run(run: Run, learner: MAML) -> Evaluation:
         learner.save_best(run.best)
     best = MAML.load(run.best, device=learner.settings.device)
     evaluation = best.evaluate(split="test")
+    tested = {f"test/return_step_{step}": evaluation.mean(step) for step in range(len(evaluation.returns))}
+    write_hparams(run.folder, as_dict(learner.settings), tested, learner.num_timesteps)
     run.write_results(evaluation.to_json())
     return evaluation
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,14 @@ from stable_baselines3.common.logger import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+# Charts of the "Custom scalars" tab: returns before and after adaptation side by side; tags are regular expressions.
+LAYOUT = {
+    "Adaptation": {
+        "Return after each adaptation step, training": ["Multiline", [r"rollout/return_step_\d+"]],
+        "Return after each adaptation step, validation": ["Multiline", [r"validation/return_step_\d+"]],
+    },
+}
+
 
 class ResumableTensorBoard(TensorBoardOutputFormat):
     """stable-baselines3's TensorBoard writer; a resumed run hides what an interrupted one wrote after its checkpoint.
@@ -29,6 +38,7 @@ class ResumableTensorBoard(TensorBoardOutputFormat):
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
         self.writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)
+        self.writer.add_custom_scalars(LAYOUT)
         self._is_closed = False
 
 
@@ -89,6 +99,24 @@ class ProgressFile(KVWriter):
 
 def _text(value: Any) -> str:
     return repr(value.item() if isinstance(value, np.number) else value)
+
+
+def write_hparams(folder: Path, settings: dict[str, Any], results: dict[str, float], step: int) -> None:
+    """Write a run's settings and its final results for TensorBoard's HParams tab.
+
+    Args:
+        folder: the run's.
+        settings: nested; lists are written as text.
+        results: by tag.
+        step: the environment steps of training.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        for name, entry in value.items() if isinstance(value, dict) else [("", value)]:
+            plain = entry if isinstance(entry, bool | int | float | str) else json.dumps(entry)
+            flat[f"{key}.{name}" if name else key] = plain
+    with SummaryWriter(log_dir=str(folder)) as writer:
+        writer.add_hparams(flat, results, run_name=".", global_step=step)
 
 
 def run_logger(folder: Path, *, keep_rows: int = 0, purge_step: int | None = None) -> Logger:
