@@ -27,6 +27,7 @@ from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation
 from metarl.inner import inner_step, inner_update
+from metarl.policy_arguments import decode, encode
 from metarl.sampler import Sampler, collect_single
 from metarl.settings import Settings, as_dict, structure
 from metarl.version import __version__
@@ -439,7 +440,7 @@ class MetaLearner:
             "learner": self.name,
             "metarl": __version__,
             "settings": as_dict(self.settings),
-            "policy_kwargs": _encoded(self.policy_kwargs),
+            "policy_kwargs": encode(self.policy_kwargs),
             "iteration": iteration,
             "num_timesteps": self.num_timesteps,
             "line_search_failures": self.line_search_failures,
@@ -466,7 +467,7 @@ class MetaLearner:
             raise ValueError(f"{str(path)!r} is a checkpoint of learner {state.get('learner')!r}, not {cls.name!r}")
         try:
             data = dict(state["settings"])
-            kept = _decoded(state["policy_kwargs"], policy_kwargs or {})
+            kept = decode(state["policy_kwargs"], policy_kwargs or {})
             if device is not None:
                 data["device"] = device
             settings = structure(data)
@@ -505,41 +506,3 @@ def _as_callback(callback: Any) -> BaseCallback:
 def _zip(path: str | Path) -> Path:
     path = Path(path)
     return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
-
-
-def _encoded(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return policy arguments as JSON: torch's own classes by name, other objects marked as missing."""
-
-    def encode(value: Any) -> Any:
-        if isinstance(value, type):
-            own = (
-                getattr(torch.nn, value.__name__, None) is value or getattr(torch.optim, value.__name__, None) is value
-            )
-            return {"torch": value.__name__} if own else {"missing": f"{value.__module__}.{value.__qualname__}"}
-        if isinstance(value, dict):
-            return {"dict": {str(key): encode(entry) for key, entry in value.items()}}
-        if isinstance(value, list | tuple):
-            return [encode(entry) for entry in value]
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        return {"missing": repr(value)}
-
-    return {key: encode(value) for key, value in policy_kwargs.items()}
-
-
-def _decoded(kept: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    def decode(key: str, value: Any) -> Any:
-        if isinstance(value, list):
-            return [decode(key, entry) for entry in value]
-        if not isinstance(value, dict):
-            return value
-        if "missing" in value:
-            raise ValueError(
-                f"the checkpoint cannot keep {key} = {value['missing']}; give it again: load(..., "
-                f"policy_kwargs={{{key!r}: ...}})"
-            )
-        if "torch" in value:
-            return getattr(torch.nn, value["torch"], None) or getattr(torch.optim, value["torch"])
-        return {name: decode(key, entry) for name, entry in value["dict"].items()}
-
-    return {key: given[key] if key in given else decode(key, value) for key, value in kept.items()} | given
