@@ -6,7 +6,6 @@ Importing this package registers the families metarl ships with Gymnasium.
 from metarl.envs.batched import BatchedFamily, SingleFamily
 from metarl.envs.check import check_family
 from metarl.envs.registry import (
-    FixedTask,
     Listing,
     find_family,
     list_families,
@@ -17,11 +16,13 @@ from metarl.envs.registry import (
 )
 from metarl.envs.sync import RolloutError
 from metarl.envs.tasks import as_task
+from metarl.envs.wrappers import FixedTask, RandomTask
 
 __all__ = [
     "BatchedFamily",
     "FixedTask",
     "Listing",
+    "RandomTask",
     "RolloutError",
     "SingleFamily",
     "as_task",

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from metarl.envs import tasks as task_tools
 from metarl.envs.batched import SingleFamily
 from metarl.envs.sync import SyncFamilyVectorEnv
+from metarl.envs.wrappers import FixedTask
 
 ENTRY_POINT_GROUP = "metarl.envs"
 
@@ -189,19 +190,6 @@ def _scaler(box: spaces.Box) -> Any:
         return scaled.astype(box.dtype)
 
     return scale
-
-
-class FixedTask(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstructorArgs):
-    """A family's environment in which every episode is of one task, unless ``reset`` names another."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any], task: Any) -> None:
-        gymnasium.utils.RecordConstructorArgs.__init__(self, task=task)
-        super().__init__(env)
-        self.task = task_tools.as_task(env, task)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode of the task."""
-        return self.env.reset(seed=seed, options={"task": self.task, **(options or {})})
 
 
 def sample_tasks(family: str, n: int, seed: int = 0, split: str = "test", **kwargs: Any) -> Any:

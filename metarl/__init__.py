@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from metarl.envs import as_task, check_family, make, make_vec, sample_tasks
+from metarl.envs import RandomTask, as_task, check_family, make, make_vec, sample_tasks
 from metarl.version import __version__
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAML",
     "Evaluation",
+    "RandomTask",
     "__version__",
     "as_task",
     "check_family",

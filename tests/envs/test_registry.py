@@ -26,6 +26,34 @@ def test_a_foreign_box_is_mapped_to_the_unit_box_alike_for_single_and_vector() -
         assert vector.step(np.array([[0.5], [7.0]], np.float32))[1].tolist() == pytest.approx([1.0, -2.0])
 
 
+def test_a_fixed_task_is_played_unless_another_is_named() -> None:
+    env = metarl.make(SIGN, task=[0.5])
+    rewards = []
+    for options in (None, {"task": np.array([-1.0], np.float32)}, None):
+        env.reset(options=options)
+        rewards.append(env.step(np.ones(1, np.float32))[1])
+    assert rewards == pytest.approx([1.0, -2.0, 1.0])
+    with pytest.raises(ValueError, match="outside its space"):
+        metarl.make(SIGN, task=[5.0])
+
+
+def test_random_tasks_are_new_each_episode_and_repeat_with_the_seed() -> None:
+    env = metarl.RandomTask(metarl.make(SIGN))
+
+    def rewards() -> list[float]:
+        played = []
+        for seed in (3, None, None):
+            env.reset(seed=seed)
+            played.append(float(env.step(np.ones(1, np.float32))[1]))
+        return played
+
+    first = rewards()
+    assert len(set(first)) == 3
+    assert rewards() == first
+    with pytest.raises(ValueError, match="unknown split"):
+        metarl.RandomTask(metarl.make(SIGN), split="tets")
+
+
 def test_finished_sub_environments_wait() -> None:
     vector = metarl.make_vec(SIGN, 2)
     tasks = np.array([[1.0], [-1.0]], np.float32)
