@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -124,7 +125,7 @@ def _train(options: argparse.Namespace) -> int:
         status = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         return _complain(
             f"stopped after iteration {learner.iteration}; a checkpoint is in {run.last}; go on with: "
-            f"metarl train --resume {run.folder}",
+            f"{training.program('metarl')} train --resume {shlex.quote(str(run.folder))}",
             status,
         )
     finally:

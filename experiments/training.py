@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,10 +103,16 @@ def evaluate_run(
     return evaluation, path
 
 
+def program(name: str) -> str:
+    """Return how a program of this environment is called from here: by its name where that is on the path."""
+    beside = Path(sys.executable).with_name(name)
+    return name if shutil.which(name) or not beside.exists() else shlex.quote(os.path.relpath(beside))
+
+
 def closing_words(run: Run, evaluation: Evaluation) -> str:
     """Return what ends ``metarl train``: the table, where the run is, and how to look at it."""
-    quoted = shlex.quote(str(run.folder.parent))
+    look = f"{program('tensorboard')} --logdir {shlex.quote(str(run.folder.parent))}"
     return (
         f"{evaluation.table()}\n\nThe run is in {run.folder} (parameters after iteration {evaluation.iteration}, the "
-        f"best on validation tasks).\nLook at it: tensorboard --logdir {quoted}"
+        f"best on validation tasks).\nLook at it: {look}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,7 +63,9 @@ def test_training_ends_with_the_table_the_folder_and_the_tensorboard_command(fin
         assert f"[{entry['low']:.2f}, {entry['high']:.2f}]" in printed
     assert f"{results['oracle']:.2f}" in printed
     assert "runs/navigation" in printed
-    assert "tensorboard --logdir runs" in printed
+    command = printed.splitlines()[-1].removeprefix("Look at it: ").split()
+    assert command[1:] == ["--logdir", "runs"]
+    assert shutil.which(command[0], path=f"{finished}:{os.environ['PATH']}") or (finished / command[0]).exists()
     bar = (finished / "progress.txt").read_text()
     assert "3/3" in bar
     assert "return before" in bar
@@ -280,8 +283,6 @@ def test_bad_counts_and_finished_runs(finished: Path) -> None:
 
 
 def test_a_damaged_checkpoint_of_a_run_is_one_sentence(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     run = tmp_path / "broken"
     shutil.copytree(finished / "runs/navigation", run)
     (run / "checkpoints/best.zip").write_bytes(b"garbage")
