@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
-import numpy as np
-from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TransformAction
 from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
-from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
+from metarl.envs.actions import standard_actions
 from metarl.envs.batched import SingleFamily
 from metarl.envs.sync import SyncFamilyVectorEnv
 from metarl.envs.wrappers import FixedTask
@@ -124,8 +122,9 @@ def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any
     if isinstance(env.unwrapped, SingleFamily):
         env.unwrapped.max_episode_steps = spec.max_episode_steps
     task_tools.task_space(env)
-    if isinstance(env.action_space, spaces.Box) and _foreign(env.action_space):
-        env = TransformAction(env, _scaler(env.action_space), _unit_box(env.action_space))
+    mapped = standard_actions(env.action_space)
+    if mapped is not None:
+        env = TransformAction(env, mapped[1], mapped[0])
     return env if task is None else FixedTask(env, task)
 
 
@@ -149,9 +148,9 @@ def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, A
         lambda: gymnasium.make_vec(spec, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs),
     )
     task_tools.task_space(env)
-    box = env.single_action_space
-    if isinstance(box, spaces.Box) and _foreign(box):
-        env = VectorTransformAction(env, _scaler(box), single_action_space=_unit_box(box))
+    mapped = standard_actions(env.single_action_space)
+    if mapped is not None:
+        env = VectorTransformAction(env, mapped[1], single_action_space=mapped[0])
     return env
 
 
@@ -170,26 +169,6 @@ def _construct(spec: EnvSpec, construct: Any) -> Any:
         return construct()
     except (TypeError, ValueError, ImportError, gymnasium.error.Error) as error:
         raise ValueError(f"family {spec.id} cannot be made: {error}") from error
-
-
-def _foreign(box: spaces.Box) -> bool:
-    """Whether a bounded box differs from [-1, 1]; an unbounded one has no scale to map."""
-    bounded = bool(box.is_bounded("both"))
-    return bounded and box.dtype.kind == "f" and not ((box.low == -1.0).all() and (box.high == 1.0).all())
-
-
-def _unit_box(box: spaces.Box) -> spaces.Box:
-    return spaces.Box(-1.0, 1.0, box.shape, np.float32)
-
-
-def _scaler(box: spaces.Box) -> Any:
-    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
-
-    def scale(action: NDArray[Any]) -> NDArray[Any]:
-        scaled: NDArray[Any] = low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
-        return scaled.astype(box.dtype)
-
-    return scale
 
 
 def sample_tasks(family: str, n: int, seed: int = 0, split: str = "test", **kwargs: Any) -> Any:

@@ -87,10 +87,9 @@ def _play(
         shaped = observations[-1].reshape(n_tasks, episodes, *observations[-1].shape[1:])
         actions, log_probs = actor.act(shaped, noise.at(len(steps)))
         flat = actions.reshape(n_tasks * episodes, *actions.shape[2:])
-        start = getattr(policy.action_space, "start", 0)
         _refuse_non_finite("got the action", flat, len(steps))
         try:
-            following, rewards, terminated, truncated, _ = env.step(flat if np.all(start == 0) else flat + start)
+            following, rewards, terminated, truncated, _ = env.step(flat)
         except RolloutError as error:
             raise RolloutError(f"{error}, at step {len(steps)}", error.row) from error
         _refuse_non_finite("gave the observation", following, len(steps))

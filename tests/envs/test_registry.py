@@ -26,6 +26,19 @@ def test_a_foreign_box_is_mapped_to_the_unit_box_alike_for_single_and_vector() -
         assert vector.step(np.array([[0.5], [7.0]], np.float32))[1].tolist() == pytest.approx([1.0, -2.0])
 
 
+@pytest.mark.parametrize("actions", ["discrete", "multi"])
+def test_discrete_actions_start_at_zero(actions: str) -> None:
+    env = metarl.make(SIGN, task=[1.0], actions=actions)
+    vector = metarl.make_vec(SIGN, 2, actions=actions)
+    vector.reset(options={"tasks": np.ones((2, 1), np.float32)})
+    env.reset()
+    lowest = np.zeros(env.action_space.shape, np.int64)
+    assert env.action_space.contains(lowest)
+    expected = -1.0 if actions == "discrete" else 0.0
+    assert env.step(lowest)[1] == expected
+    assert vector.step(np.stack([lowest, lowest]))[1].tolist() == [expected] * 2
+
+
 def test_a_fixed_task_is_played_unless_another_is_named() -> None:
     env = metarl.make(SIGN, task=[0.5])
     rewards = []

@@ -1,0 +1,34 @@
+"""The action spaces that policies see: a bounded box is mapped to [-1, 1], a discrete space to one that starts at 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+Mapping = Callable[[Any], Any]
+
+
+def standard_actions(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], Mapping] | None:
+    """Return the space that policies see and the map from it to the environment's, or None where it is the same.
+
+    Actions outside [-1, 1] are clipped before they are mapped. An unbounded box has no scale to map and stays. The map
+    takes one action or a batch of them.
+    """
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f" and space.is_bounded("both"):
+        if (space.low == -1.0).all() and (space.high == 1.0).all():
+            return None
+        low, high, dtype = space.low.astype(np.float64), space.high.astype(np.float64), space.dtype
+        return (
+            spaces.Box(-1.0, 1.0, space.shape, np.float32),
+            lambda action: (low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)).astype(dtype),
+        )
+    if isinstance(space, spaces.Discrete) and space.start != 0:
+        start = space.start
+        return spaces.Discrete(int(space.n)), lambda action: action + start
+    if isinstance(space, spaces.MultiDiscrete) and np.any(space.start != 0):
+        starts = space.start
+        return spaces.MultiDiscrete(space.nvec), lambda action: action + starts
+    return None
