@@ -119,12 +119,13 @@ def _train(options: argparse.Namespace) -> int:
         evaluation = training.finish_run(run, learner)
     except (RolloutError, FloatingPointError) as error:
         return _complain(
-            f"{_one_line(error)}; the checkpoint after iteration {learner.iteration} is in {run.last}", FAILED
+            f"{_one_line(error)}; the checkpoint after iteration {training.saved_iteration(run)} is in {run.last}",
+            FAILED,
         )
     except (KeyboardInterrupt, Terminated) as stop:
         status = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         return _complain(
-            f"stopped after iteration {learner.iteration}; a checkpoint is in {run.last}; go on with: "
+            f"stopped; the checkpoint after iteration {training.saved_iteration(run)} is in {run.last}; go on with: "
             f"{training.program('metarl')} train --resume {shlex.quote(str(run.folder))}",
             status,
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from metarl.checkpoints import read_checkpoint
 from metarl.evaluation import Evaluation
 from metarl.experiments.configuration import to_toml
 from metarl.experiments.runs import Run
@@ -64,6 +65,11 @@ def resume_run(folder: Path, device: str | None) -> tuple[Run, MAML]:
         raise ValueError(f"{str(run.config)!r} was changed since the run began; undo the change, or begin a new run")
     learner.set_logger(run_logger(run.folder, keep_rows=learner.iteration, purge_step=learner.num_timesteps + 1))
     return run, learner
+
+
+def saved_iteration(run: Run) -> int:
+    """Return after which iteration the run's latest checkpoint was written."""
+    return int(read_checkpoint(run.last)[1]["iteration"])
 
 
 def finish_run(run: Run, learner: MAML) -> Evaluation:

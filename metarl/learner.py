@@ -112,12 +112,12 @@ class MetaLearner:
                 "learner": self.name,
                 "seed": seed,
                 "device": device,
-                "family_kwargs": dict(family_kwargs or {}),
-                "learning": dict(learning or {}),
-                "inner": dict(inner or {}),
-                "outer": dict(outer or {}),
+                "family_kwargs": {} if family_kwargs is None else family_kwargs,
+                "learning": {} if learning is None else learning,
+                "inner": {} if inner is None else inner,
+                "outer": {} if outer is None else outer,
                 "policy": {"name": policy, **own},
-                "evaluation": dict(evaluation or {}),
+                "evaluation": {} if evaluation is None else evaluation,
             }
         )
         self._set_up(settings, policy_kwargs, verbose, tensorboard_log)

@@ -292,6 +292,13 @@ def test_a_damaged_checkpoint_of_a_run_is_one_sentence(finished: Path, tmp_path:
     assert "Traceback" not in done.stderr
 
 
+# Where the tests run in the background of a shell, SIGINT is ignored by what they start unless it is asked for.
+INTERRUPTIBLE = [
+    sys.executable,
+    "-c",
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from metarl.experiments.command import main; sys.exit(main())",
+]
 LONG = [setting if not setting.startswith("learning.iterations") else "learning.iterations=12" for setting in TINY]
 
 
@@ -310,7 +317,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path, number: sig
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     process = subprocess.Popen(
-        [*METARL, "train", "navigation", *LONG, "--name", "slow"],
+        [*INTERRUPTIBLE, "train", "navigation", *LONG, "--name", "slow"],
         cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     progress = tmp_path / "runs/slow/progress.csv"

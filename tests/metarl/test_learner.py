@@ -292,6 +292,7 @@ def test_callbacks_of_stable_baselines3_are_called_and_stop() -> None:
         ({"inner": {"stepsize": 0.1}}, "'inner.step_size'"),
         ({"learning": {"tasks": 0}}, "learning.tasks is 0"),
         ({"learning": {"episodes": -3}}, "learning.episodes is -3"),
+        ({"learning": 3}, "learning is 3; expected a table of settings"),
         ({"inner": {"step_size": float("nan")}}, "inner.step_size is nan"),
         ({"outer": {"max_kl": "much"}}, "outer.max_kl is 'much'"),
         ({"seed": -1}, "seed is -1"),
