@@ -29,6 +29,7 @@ from metarl.evaluation import Evaluation
 from metarl.inner import inner_step, inner_update
 from metarl.policy_arguments import decode, encode
 from metarl.sampler import Sampler, collect_single
+from metarl.sb3 import Model, to_model
 from metarl.settings import Settings, as_dict, structure
 from metarl.version import __version__
 
@@ -304,6 +305,33 @@ class MetaLearner:
             samples = self._samples(rollouts).task(0)
             parameters = inner_step(self._policy, parameters, samples, self.step_size(step))
         return self._policy.module(parameters, self.device)
+
+    def to_sb3(
+        self,
+        algorithm: type[Model],
+        task: Any,
+        *,
+        steps: int | None = None,
+        episodes: int | None = None,
+        seed: int | None = None,
+        **arguments: Any,
+    ) -> Model:
+        """Adapt to a task and return a model of stable-baselines3 (PPO or A2C) that goes on learning it.
+
+        Args:
+            algorithm: the model's class.
+            task: a task of the family.
+            steps: adaptation steps first, as for ``adapt``; 0 starts from the shared parameters.
+            episodes: for each step, as for ``adapt``.
+            seed: of adaptation and of the model.
+            arguments: further arguments of the model.
+
+        Raises:
+            ValueError: see ``adapt``; or the algorithm is not an on-policy one.
+        """
+        policy = self.adapt(task, steps=steps, episodes=episodes, seed=seed)
+        env = make(self.settings.family, task=task, **self.settings.family_kwargs)
+        return to_model(algorithm, policy, env, **{"seed": seed, "device": self.device, **arguments})
 
     def step_size(self, step: int) -> float:
         """Return the size of adaptation step ``step`` (from 0) at evaluation; training uses the first for all."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
@@ -124,6 +125,28 @@ def test_adapt_takes_an_environment_whose_task_is_unknown() -> None:
     assert not torch.equal(adapted.action_net.weight, model.policy.action_net.weight)
     with pytest.raises(ValueError, match="observation_space"):
         model.adapt(metarl.make("toy_families:toy/Sign-v0"))
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C])
+def test_an_adapted_policy_goes_on_learning_in_stable_baselines3(algorithm: Any) -> None:
+    model = small().learn(1)
+    task = [0.3, 0.2]
+    ours = model.adapt(task)
+    theirs = model.to_sb3(algorithm, task, n_steps=64)
+    observation = np.array([0.1, 0.2], dtype=np.float32)
+    expected, _ = ours.predict(observation, deterministic=True)
+    np.testing.assert_array_equal(theirs.predict(observation, deterministic=True)[0], expected)
+    assert torch.equal(theirs.policy.log_std, ours.log_std)
+    theirs.learn(128)
+    assert not np.array_equal(theirs.predict(observation, deterministic=True)[0], expected)
+    env = metarl.make(NAVIGATION, task=task, max_episode_steps=10)
+    assert -20.0 < evaluate_policy(theirs, env, n_eval_episodes=2, warn=False)[0] < 0.0
+    start = model.to_sb3(algorithm, task, steps=0)
+    np.testing.assert_array_equal(
+        start.predict(observation, deterministic=True)[0], model.predict(observation, deterministic=True)[0]
+    )
+    with pytest.raises(ValueError, match="expected PPO or A2C"):
+        model.to_sb3(SAC, task)
 
 
 @pytest.mark.parametrize(
