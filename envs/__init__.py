@@ -11,11 +11,14 @@ from metarl.envs.registry import (
     list_families,
     make,
     make_vec,
+    own_actions,
     register_own,
     sample_tasks,
+    standardize,
 )
 from metarl.envs.sync import RolloutError
 from metarl.envs.tasks import as_task
+from metarl.envs.workers import WorkerFamilyVectorEnv, choose_workers
 from metarl.envs.wrappers import FixedTask, RandomTask
 
 __all__ = [
@@ -25,13 +28,17 @@ __all__ = [
     "RandomTask",
     "RolloutError",
     "SingleFamily",
+    "WorkerFamilyVectorEnv",
     "as_task",
     "check_family",
+    "choose_workers",
     "find_family",
     "list_families",
     "make",
     "make_vec",
+    "own_actions",
     "sample_tasks",
+    "standardize",
 ]
 
 register_own()

@@ -106,6 +106,14 @@ class Navigation2DEnv(SingleFamily):
         """Return the best return of one who sees the goal; see ``Navigation2DVectorEnv.oracle_return``."""
         return self._batch.oracle_return(task)
 
+    def positions(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Return the positions that observations ``[..., 2]`` are, for pictures of paths."""
+        return observations
+
+    def landmarks(self, task: Any) -> NDArray[Any]:
+        """Return the points of a task, ``[1, 2]``: its goal."""
+        return np.asarray(task)[None]
+
     def render(self) -> Any:
         """Draw the path of the episode so far, its start and its goal: an RGB array ``[256, 256, 3]``, uint8."""
         if self.render_mode != "rgb_array":

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TransformAction
@@ -122,10 +123,22 @@ def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any
     if isinstance(env.unwrapped, SingleFamily):
         env.unwrapped.max_episode_steps = spec.max_episode_steps
     task_tools.task_space(env)
-    mapped = standard_actions(env.action_space)
-    if mapped is not None:
-        env = TransformAction(env, mapped[1], mapped[0])
+    env = standardize(env)
     return env if task is None else FixedTask(env, task)
+
+
+def standardize(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """Return an environment with the actions that policies see: a bounded box is [-1, 1]; see ``standard_actions``."""
+    mapped = standard_actions(env.action_space)
+    return env if mapped is None else TransformAction(env, mapped[1], mapped[0])
+
+
+def own_actions(env: gymnasium.Env[Any, Any]) -> spaces.Space[Any]:
+    """Return the action space of an environment made by ``make`` as it was before it was mapped."""
+    while isinstance(env, FixedTask):
+        env = env.env
+    mapped = isinstance(env, TransformAction) and standard_actions(env.env.action_space) is not None
+    return env.env.action_space if mapped else env.action_space  # type: ignore[attr-defined]
 
 
 def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:

@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import gymnasium
+import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+
+from metarl.agents import Rollouts, discounted_returns
+from metarl.agents.observations import map_observations
+from metarl.agents.policies import is_critic
 
 Model = TypeVar("Model", bound=OnPolicyAlgorithm)
 _GIVEN_BY_THE_MODEL = ("observation_space", "action_space", "lr_schedule", "use_sde")
+_EPOCHS = 100
+_BATCH = 256
 
 
 def to_model(
@@ -17,7 +25,7 @@ def to_model(
 ) -> Model:
     """Return a model of an on-policy algorithm with a policy's architecture and weights, ready to learn in ``env``.
 
-    The value function is the policy's, untrained where the policy was meta-trained here; the optimizer is new.
+    The optimizer is new.
 
     Raises:
         ValueError: the algorithm is none of stable-baselines3's on-policy ones (PPO, A2C).
@@ -27,6 +35,43 @@ def to_model(
     kept = {key: value for key, value in policy._get_constructor_parameters().items() if key not in _GIVEN_BY_THE_MODEL}
     # A policy names every argument of every distribution; those of state-dependent noise do not apply.
     kept = {key: value for key, value in kept.items() if value is not None}
+    # Not among a policy's constructor parameters, though its constructor takes it.
+    kept["share_features_extractor"] = policy.share_features_extractor
     model = algorithm(type(policy), env, policy_kwargs=kept, **arguments)
     model.policy.load_state_dict(policy.state_dict())
     return model
+
+
+def fit_value(policy: ActorCriticPolicy, rollouts: Rollouts, gamma: float, seed: int) -> None:
+    """Fit a policy's value function to the discounted returns of one task's rollouts, in place; the actor stays.
+
+    Only what the critic does not share with the actor is trained (Adam, mean squared error).
+
+    Args:
+        policy: of stable-baselines3.
+        rollouts: of one task, ``[1, episode, time, ...]``, as the environment gave them.
+        gamma: the discount factor.
+        seed: of the order of the samples.
+    """
+    device = policy.device
+    running = rollouts.mask[0].bool()
+    targets = discounted_returns(rollouts.rewards, rollouts.mask, gamma)[0][running].to(device)
+    given = map_observations(lambda part: part[0, :, :-1][running].to(device), rollouts.observations)
+    critic = [parameter for name, parameter in policy.named_parameters() if is_critic(name)]
+    optimizer = torch.optim.Adam(critic, lr=3e-3)
+    generator = torch.Generator().manual_seed(seed)
+    # A value head as trained starts near 0; its bias begins at the mean, which Adam would take long to reach.
+    with torch.no_grad():
+        policy.value_net.bias.copy_(targets.mean())
+
+    def loss(rows: Tensor) -> Tensor:
+        values = policy.predict_values(map_observations(lambda part: part[rows], given)).flatten()
+        return nn.functional.mse_loss(values, targets[rows])
+
+    for _ in range(_EPOCHS):
+        order = torch.randperm(len(targets), generator=generator).to(device)
+        for rows in torch.split(order, _BATCH):
+            optimizer.zero_grad()
+            loss(rows).backward()
+            optimizer.step()
+    policy.zero_grad()

@@ -15,6 +15,8 @@ Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 Unit = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
+Switch = Annotated[bool, Field(strict=True)]
+
 _FORBID = ConfigDict(extra="forbid")
 
 
@@ -31,6 +33,10 @@ class Learning:
     episodes: Count = 20  # for each task and each adaptation step
     gamma: Unit = 0.99
     gae_lambda: Unit = 0.9
+    normalize_observations: Switch = False  # by running mean and deviation over all training tasks
+    normalize_rewards: Switch = False  # by the running deviation of discounted returns; reports stay as they are
+    workers: Literal["auto"] | Count = "auto"  # processes that step environments without a batched implementation
+    step_timeout: Positive = 60.0  # seconds that a worker may take for one step of its environments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,7 @@ class PolicyNetwork:
     """The policy and its initial weights."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _FORBID
-    name: Literal["MlpPolicy", "CnnPolicy"] = "MlpPolicy"
+    name: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"] = "MlpPolicy"
     hidden_sizes: tuple[Count, ...] = (64, 64)
     activation: Literal["tanh", "relu"] = "tanh"
     output_gain: Positive = 1.0  # a small one collapses on navigation

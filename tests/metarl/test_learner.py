@@ -73,8 +73,8 @@ def test_iterations_draw_different_tasks_and_the_environments_play_them(monkeypa
     played = []
     collect = model._sampler.collect
 
-    def spy(policy: Any, parameters: Any, tasks: Any, *rest: Any) -> Any:
-        rollouts = collect(policy, parameters, tasks, *rest)
+    def spy(policy: Any, parameters: Any, normalizer: Any, tasks: Any, *rest: Any) -> Any:
+        rollouts = collect(policy, parameters, normalizer, tasks, *rest)
         positions = rollouts.observations[:, 0, 1].double().numpy()
         np.testing.assert_allclose(rollouts.rewards[:, 0, 0], -np.linalg.norm(positions - tasks, axis=-1), atol=1e-6)
         played.append(np.array(tasks))
