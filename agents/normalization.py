@@ -78,6 +78,8 @@ class Normalizer:
         }
 
     def _scaled(self, key: str, values: Any) -> Any:
+        if self.observations[key].count == 0.0:
+            return values
         mean, scale = self._numbers(key)
         if isinstance(values, np.ndarray):
             return np.clip((values - mean.numpy()) / scale.numpy(), -self.clip, self.clip).astype(np.float32)
@@ -90,7 +92,7 @@ class Normalizer:
 
     def scale_rewards(self, rewards: Tensor) -> Tensor:
         """Return rewards divided by the standard deviation of discounted returns (their mean is kept)."""
-        if self.returns is None:
+        if self.returns is None or self.returns.count == 0.0:
             return rewards
         scale = float((self.returns.variance + self.epsilon).sqrt())
         return (rewards / scale).clamp(-self.clip, self.clip)
@@ -182,7 +184,8 @@ class NormalizedExtractor(nn.Module):
 
     def take(self, normalizer: Normalizer) -> None:
         """Take over the statistics of a normaliser."""
-        self.clip.fill_(normalizer.clip)  # type: ignore[operator]
+        nothing_yet = all(moments.count == 0.0 for moments in normalizer.observations.values())
+        self.clip.fill_(torch.inf if nothing_yet else normalizer.clip)  # type: ignore[operator]
         for index, key in enumerate(self.keys):
             mean, scale = normalizer._numbers(key)
             getattr(self, f"mean_{index}").copy_(mean)

@@ -20,7 +20,7 @@ class Samples:
 
     Attributes:
         observations: ``[task, sample, *obs]``, a dict of them for a Dict space.
-        actions: ``[task, sample, *action]``.
+        actions: ``[task, sample, *action]``, those of a box as vectors.
         log_probs: ``[task, sample]``, under the policy that acted.
         advantages: ``[task, sample]``, normalised per task.
         weights: ``[task, sample]``, what turns a sum over samples into the mean over the steps that ran; 0 for
@@ -44,10 +44,14 @@ class Samples:
         return Samples(**{field.name: map_observations(function, getattr(self, field.name)) for field in fields(self)})
 
     def thin(self, fraction: float) -> Samples:
-        """Return about ``fraction`` of each task's samples, evenly spaced, weighted to a mean again."""
+        """Return about ``fraction`` of each task's samples, weighted to a mean again.
+
+        The same rows each time, in no regular pattern, which could keep the same time steps of every episode.
+        """
         total = self.weights.shape[-1]
         keep = max(1, round(total * fraction))
-        rows = (torch.arange(keep, device=self.weights.device) * total) // keep
+        chosen = torch.randperm(total, generator=torch.Generator().manual_seed(total))[:keep]
+        rows = chosen.sort().values.to(self.weights.device)
         kept = self._map(lambda part: part[:, rows])
         mask = (kept.weights > 0).to(self.weights.dtype)
         return replace(kept, weights=mask / mask.sum(dim=-1, keepdim=True).clamp(min=1.0))
@@ -74,10 +78,14 @@ def to_samples(rollouts: Rollouts, features: Tensor, *, gamma: float, gae_lambda
         gae_lambda=gae_lambda,
     )
     count = rollouts.mask.sum(dim=(1, 2), keepdim=True).clamp(min=1.0)
+    actions = rollouts.actions.flatten(1, 2)
+    if actions.is_floating_point():
+        # A box of any shape; distributions know vectors.
+        actions = actions.reshape(*actions.shape[:2], -1)
     return Samples(
         observations=map_observations(lambda part: part[:, :, :-1].flatten(1, 2), rollouts.observations),
-        actions=rollouts.actions.flatten(1, 2),
+        actions=actions,
         log_probs=rollouts.log_probs.flatten(1, 2),
-        advantages=normalize(advantages, rollouts.mask).flatten(1, 2),
+        advantages=normalize(advantages, rollouts.mask, returns).flatten(1, 2),
         weights=(rollouts.mask / count).flatten(1, 2),
     )

@@ -14,7 +14,6 @@ from metarl.envs.registry import (
     own_actions,
     register_own,
     sample_tasks,
-    standardize,
 )
 from metarl.envs.sync import RolloutError
 from metarl.envs.tasks import as_task
@@ -38,7 +37,6 @@ __all__ = [
     "make_vec",
     "own_actions",
     "sample_tasks",
-    "standardize",
 ]
 
 register_own()

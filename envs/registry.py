@@ -22,8 +22,8 @@ from gymnasium.wrappers import TransformAction
 from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
 
 from metarl.envs import tasks as task_tools
-from metarl.envs.actions import standard_actions
-from metarl.envs.batched import SingleFamily
+from metarl.envs.actions import is_standard, standard_actions
+from metarl.envs.batched import BatchedFamily, SingleFamily
 from metarl.envs.sync import SyncFamilyVectorEnv
 from metarl.envs.wrappers import FixedTask
 
@@ -123,14 +123,10 @@ def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any
     if isinstance(env.unwrapped, SingleFamily):
         env.unwrapped.max_episode_steps = spec.max_episode_steps
     task_tools.task_space(env)
-    env = standardize(env)
-    return env if task is None else FixedTask(env, task)
-
-
-def standardize(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    """Return an environment with the actions that policies see: a bounded box is [-1, 1]; see ``standard_actions``."""
     mapped = standard_actions(env.action_space)
-    return env if mapped is None else TransformAction(env, mapped[1], mapped[0])
+    if mapped is not None and not (is_standard(env.action_space) and isinstance(env.unwrapped, SingleFamily)):
+        env = TransformAction(env, mapped[1], mapped[0])
+    return env if task is None else FixedTask(env, task)
 
 
 def own_actions(env: gymnasium.Env[Any, Any]) -> spaces.Space[Any]:
@@ -162,7 +158,7 @@ def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, A
     )
     task_tools.task_space(env)
     mapped = standard_actions(env.single_action_space)
-    if mapped is not None:
+    if mapped is not None and not (is_standard(env.single_action_space) and isinstance(env.unwrapped, BatchedFamily)):
         env = VectorTransformAction(env, mapped[1], single_action_space=mapped[0])
     return env
 

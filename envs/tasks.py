@@ -63,9 +63,14 @@ def as_task(family: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], value: A
     """Turn what a person writes (lists, Python numbers, JSON) into an element of the family's task space.
 
     Raises:
-        ValueError: the value has another structure or shape, or lies outside the space; the message says where.
+        ValueError: the value has another structure or shape, or lies outside the space, or the family's own
+            ``check_task`` refuses it; the message says where.
     """
-    return _element(task_space(family), value, f"task {_short(value)} of {family_name(family)}")
+    task = _element(task_space(family), value, f"task {_short(value)} of {family_name(family)}")
+    check = attribute(family, "check_task")
+    if check is not None:
+        check(task)
+    return task
 
 
 def _element(space: spaces.Space[Any], value: Any, what: str) -> Task:

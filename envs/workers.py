@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -45,8 +46,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def can_leave_process(spec: EnvSpec) -> bool:
-    """Whether another process can make the environment: its class is named, and not in the main module."""
+def can_leave_process(spec: EnvSpec, kwargs: dict[str, Any]) -> bool:
+    """Whether another process can make the environment: its class is named, not in the main module, and can be sent."""
+    try:
+        pickle.dumps((spec, kwargs))
+    except Exception:  # whatever an argument raises that cannot be pickled
+        return False
     return isinstance(spec.entry_point, str) and not spec.entry_point.startswith("__main__")
 
 
@@ -57,7 +62,7 @@ def choose_workers(family: str, num_envs: int, **kwargs: Any) -> int:
         ValueError: the family is unknown or cannot be made.
     """
     spec = find_family(family)
-    if spec.vector_entry_point is not None or not can_leave_process(spec) or cores() == 1:
+    if spec.vector_entry_point is not None or not can_leave_process(spec, kwargs) or cores() == 1:
         return 1
     env = make(family, **{"disable_env_checker": True, **kwargs})
     try:
@@ -107,10 +112,11 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         self._workers: list[_Worker] = []
         self.num_envs = task_tools.whole_number("num_envs", num_envs)
         spec = find_family(family)
-        if not can_leave_process(spec):
+        if not can_leave_process(spec, kwargs):
             raise ValueError(
-                f"family {family} is defined in the main program, where other processes cannot import it; put its "
-                'class into a module of its own and register it as "module:Class", or use learning.workers = 1'
+                f"family {family} cannot be made in another process, since its class is defined in the main program or "
+                'an argument cannot be pickled; put the class into a module of its own and register it as "module:Class", '
+                "or use learning.workers = 1"
             )
         env = make(family, **{"disable_env_checker": True, **kwargs})
         self.spec = spec
@@ -125,7 +131,7 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
             self._workers = [
                 _Worker(range(low, high), (spec, family, kwargs)) for low, high in itertools.pairwise(bounds.tolist())
             ]
-        self._receive(START_SECONDS)
+        self._ask([], START_SECONDS)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start episodes; see ``SyncFamilyVectorEnv.reset``."""
@@ -139,29 +145,31 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
             )
         if seed is None or isinstance(seed, int | np.integer):
             seed = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        messages = []
         for worker in self._workers:
             rows = slice(worker.rows.start, worker.rows.stop)
             own = {**options, "reset_mask": mask[rows]}
             if batch is not None:
                 own["tasks"] = task_tools.take_tasks(batch, rows)
-            worker.send(("reset", list(seed[rows]), own))
-        return _join(self.single_observation_space, self._receive(self._timeout)), {}
+            messages.append(("reset", list(seed[rows]), own))
+        return _join(self.single_observation_space, self._ask(messages, self._timeout)), {}
 
     def step(self, actions: Any) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step the sub-environments whose episode is running."""
-        for worker in self._workers:
-            worker.send(("step", actions[worker.rows.start : worker.rows.stop]))
-        parts = self._receive(self._timeout)
+        messages = [("step", actions[worker.rows.start : worker.rows.stop]) for worker in self._workers]
+        parts = self._ask(messages, self._timeout)
         observations = _join(self.single_observation_space, [part[0] for part in parts])
         rewards, terminated, truncated = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
         return observations, rewards, terminated, truncated, {}
 
-    def _receive(self, seconds: float) -> list[Any]:
-        """Return every worker's answer, in the order of the rows."""
+    def _ask(self, messages: list[Any], seconds: float) -> list[Any]:
+        """Send each worker a message, where there are any, and return their answers in the order of the rows."""
         if not self._workers:
             raise ValueError("the workers are gone after a failure or close(); make a new vector environment")
         deadline = time.monotonic() + seconds
         try:
+            for worker, message in zip(self._workers, messages, strict=False):
+                worker.send(message)
             return [worker.receive(deadline, seconds) for worker in self._workers]
         except BaseException:
             # Answers that nobody reads would be taken for those of the next step.

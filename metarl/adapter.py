@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -12,33 +13,36 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from metarl import seeding
 from metarl.agents import Noise, Parameters, Rollouts, join_episodes
 from metarl.agents.observations import map_observations, transpose_images
-from metarl.envs import RolloutError, standardize
+from metarl.envs import RolloutError
+from metarl.envs.actions import standard_actions
 from metarl.inner import stack_parameters, task_parameters
 from metarl.sampler import MAX_STEPS, refuse_non_finite, stack_steps
 
 if TYPE_CHECKING:
-    from metarl.learner import MetaLearner
+    from metarl.agent import MetaAgent
 
 
 class Adapter:
     """Adapts a learner's policy to one environment: plays or is shown episodes, and updates after every ``episodes``.
 
-    ``play()`` plays an episode in the environment. In a loop of one's own, ``start`` and ``observe`` give the actions::
+    ``play()`` plays an episode in the environment. In a loop of one's own, ``start`` and ``observe`` give the actions,
+    as the environment takes them::
 
         action = adapter.start(env.reset()[0])
         while action is not None:
             observation, reward, terminated, truncated, _ = env.step(action)
             action = adapter.observe(observation, reward, terminated, truncated)
 
-    The learner does not change. Made by ``MetaLearner.adapter``.
+    The learner does not change. Made by ``MetaAgent.adapter``.
 
     Attributes:
         returns: the undiscounted return of every episode so far, one list for each number of updates made before.
     """
 
-    def __init__(self, learner: MetaLearner, env: gymnasium.Env[Any, Any], episodes: int, seed: int) -> None:
+    def __init__(self, learner: MetaAgent, env: gymnasium.Env[Any, Any], episodes: int, seed: int) -> None:
         self._learner = learner
         self._env = env
+        self._to_env = _action_map(learner, env)
         self._episodes = episodes
         self._seed = seed
         self._space = env.observation_space
@@ -138,7 +142,7 @@ class Adapter:
         actions, log_probs = self._actor.act(latest, self._noise.at(len(self._steps)))
         self._action, self._log_prob = actions[0], log_probs[0]
         refuse_non_finite("got the action", self._action, f"at step {len(self._steps)}")
-        return self._action[0]
+        return self._to_env(self._action[0])
 
     def _update(self) -> None:
         rollouts = join_episodes(self._played)
@@ -148,17 +152,18 @@ class Adapter:
         self.returns.append([])
 
 
-def own_environment(learner: MetaLearner, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    """Return an environment with the actions that a learner's policy gives, mapped where they have to be.
+def _action_map(learner: MetaAgent, env: gymnasium.Env[Any, Any]) -> Callable[[Any], Any]:
+    """Return the map from what a learner's policy samples to an environment's actions.
 
     Raises:
-        ValueError: it has other spaces than the learner's family.
+        ValueError: the environment has other spaces than the learner's family.
     """
-    mapped = standardize(env)
-    for kind in ("observation_space", "action_space"):
-        if getattr(mapped, kind) != getattr(learner, kind):
+    mapped = standard_actions(env.action_space)
+    space, convert = (env.action_space, lambda action: action) if mapped is None else mapped
+    for kind, found in (("observation_space", env.observation_space), ("action_space", space)):
+        if found != getattr(learner, kind):
             raise ValueError(
-                f"the environment's {kind} is {getattr(mapped, kind)}, that of {learner.settings.family} "
-                f"{getattr(learner, kind)}; expected an environment like those it was trained on"
+                f"the environment's {kind} is {found}, that of {learner.settings.family} {getattr(learner, kind)}; "
+                "expected an environment like those it was trained on"
             )
-    return mapped
+    return convert

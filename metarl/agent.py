@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from metarl import seeding
-from metarl.adapter import Adapter, own_environment
+from metarl.adapter import Adapter
 from metarl.agents import Parameters, Policy, Rollouts, Samples, build_policy, new_normalizer, to_samples
 from metarl.agents.policies import Actor
 from metarl.devices import pick_device
@@ -24,6 +24,9 @@ from metarl.inner import inner_update, stack_parameters, task_parameters
 from metarl.sampler import Sampler
 from metarl.sb3 import Model, fit_value, to_model
 from metarl.settings import Settings
+
+# Numbered for the random streams; ``given`` are tasks of the caller's own.
+SPLITS = (*task_tools.SPLITS, "given")
 
 
 class MetaAgent:
@@ -116,7 +119,7 @@ class MetaAgent:
         _, episodes, seed = self._adaptation_counts(None, episodes, seed)
         if not isinstance(env, gymnasium.Env):
             raise ValueError(f"{type(env).__name__} is no gymnasium.Env; give the environment to adapt to")
-        return Adapter(self, own_environment(self, env), episodes, seed)
+        return Adapter(self, env, episodes, seed)
 
     def adapted(self, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
         """Return stacked parameters after adaptation step ``step`` (from 0) on rollouts collected with them."""
@@ -180,7 +183,7 @@ class MetaAgent:
         policy = self.as_policy(task_parameters(parameters, 0))
         fit_value(policy, rollouts, float(arguments.get("gamma", 0.99)), chosen)
         env = make(self.settings.family, task=task, **self.settings.family_kwargs)
-        return to_model(algorithm, policy, env, **{"seed": seed, "device": self.device, **arguments})
+        return to_model(algorithm, policy, env, **{"seed": chosen, "device": self.device, **arguments})
 
     def step_size(self, step: int) -> float:
         """Return the size of adaptation step ``step`` (from 0) at evaluation; training uses the first for all."""
@@ -201,7 +204,7 @@ class MetaAgent:
 
         Args:
             split: ``validation`` or ``test`` (or ``train``).
-            tasks: a batch of tasks; drawn from the split where it is not given.
+            tasks: a batch of tasks, which the result then calls ``given``; drawn from the split where it is not given.
             n_tasks: how many are drawn.
             episodes: for each task and step.
             steps: adaptation steps.
@@ -210,9 +213,9 @@ class MetaAgent:
         Raises:
             ValueError: a count that is not positive, an unknown split, or tasks outside the task space.
         """
-        return self._evaluate(split, tasks, n_tasks, episodes, steps, seed)[0]
+        return self.evaluate_rollouts(split, tasks, n_tasks, episodes, steps, seed)[0]
 
-    def _evaluate(
+    def evaluate_rollouts(
         self,
         split: str,
         tasks: Any = None,
@@ -231,7 +234,11 @@ class MetaAgent:
             standard = evaluating.test_tasks if split == "test" else evaluating.tasks
             wanted = standard if n_tasks is None else whole_number("tasks", n_tasks)
             tasks = task_tools.draw_tasks(self._env, wanted, task_tools.task_rng(seed, split), split)
+        else:
+            split = "given"
         single = [task_tools.as_task(self._env, task) for task in task_tools.unstack_tasks(space, tasks)]
+        if not single:
+            raise ValueError("the batch of tasks is empty; give at least one")
         # Groups of the size of training, so that its environments serve again.
         size = self.settings.learning.tasks
         groups = [range(start, min(start + size, len(single))) for start in range(0, len(single), size)]
@@ -247,6 +254,7 @@ class MetaAgent:
             learner=self.name,
             split=split,
             seed=self.settings.seed,
+            evaluation_seed=seed,
             iteration=self.iteration,
             episodes=episodes,
             returns=np.concatenate(returns, axis=1),
@@ -258,7 +266,7 @@ class MetaAgent:
         self, single: list[Any], group: range, episodes: int, steps: int, seed: int, split: str
     ) -> list[Rollouts]:
         tasks = task_tools.stack_tasks(task_tools.task_space(self._env), [single[i] for i in group])
-        domain = (seeding.EVALUATION, task_tools.SPLITS.index(split))
+        domain = (seeding.EVALUATION, SPLITS.index(split))
         parameters = self.parameters
         rollouts = []
         for step in range(steps + 1):
@@ -267,6 +275,11 @@ class MetaAgent:
             if step < steps:
                 parameters = self.adapted(parameters, rollouts[-1], step)
         return rollouts
+
+    @property
+    def env(self) -> gymnasium.Env[Any, Any]:
+        """A single environment of the family, as the learner reads its spaces and tasks from."""
+        return self._env
 
     @property
     def policy(self) -> ActorCriticPolicy:

@@ -126,6 +126,7 @@ class MetaLearner(MetaAgent):
         self.best: Best | None = None
         self._rollout_seconds = 0.0
         self._logger: Logger | None = None
+        self._own_logger = False
         self._callback_env: VecEnv | None = None
 
     @classmethod
@@ -176,7 +177,7 @@ class MetaLearner(MetaAgent):
         learning = dict(arguments.pop("learning", None) or {})
         if normalizer is not None:
             learning["normalize_observations"] = True
-        architecture = {key: value for key, value in taken.arguments.items() if key != "log_std_init"}
+        architecture = pretrained.architecture(module)
         if isinstance(mapped, gymnasium.spaces.Box):
             floor = min(Settings().policy.log_std_min, float(module.log_std.detach().min()))
             architecture["log_std_min"] = floor
@@ -201,12 +202,14 @@ class MetaLearner(MetaAgent):
 
         Args:
             iterations: how many more; ``learning.iterations`` where neither this nor ``total_timesteps`` is given.
-            total_timesteps: stop after the iteration that reaches this many environment steps.
+            total_timesteps: stop after the iteration that reaches this many environment steps, counted from where
+                ``num_timesteps`` stands.
             callback: a callback of stable-baselines3, a list of them, or a function; its ``_on_step`` is called
                 after each iteration and stops training by returning False.
             log_interval: iterations between writes to the logger.
             tb_log_name: the name of the run under ``tensorboard_log``.
-            reset_num_timesteps: count environment steps from 0 and begin a new TensorBoard run.
+            reset_num_timesteps: count environment steps from 0 and begin a new TensorBoard run, else go on in the
+                latest of that name; a logger given to ``set_logger`` stays.
             progress_bar: show one, by iterations.
 
         Raises:
@@ -225,26 +228,36 @@ class MetaLearner(MetaAgent):
                 whole_number(label, value)
         if reset_num_timesteps:
             self.num_timesteps = 0
-        if self._logger is None:
+        if not self._own_logger:
+            if self._logger is not None:
+                self._logger.close()
             name = tb_log_name or type(self).__name__
             self._logger = logs.default_logger(self.verbose, self.tensorboard_log, name, reset_num_timesteps)
-        last = self.iteration + iterations if iterations is not None else None
-        steps_wanted = math.inf if total_timesteps is None else total_timesteps
+        last = math.inf if iterations is None else self.iteration + iterations
+        last_step = math.inf if total_timesteps is None else self.num_timesteps + total_timesteps
         callbacks = _as_callback(callback)
         callbacks.init_callback(self)  # type: ignore[arg-type]
         # Callbacks are called once for each iteration, so that is what a bar of theirs can count.
-        expected = total_timesteps if iterations is None else self.num_timesteps + iterations
+        expected = last_step if iterations is None else self.num_timesteps + iterations
         callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
         with tqdm(total=iterations, initial=0, disable=not progress_bar, unit="iteration") as bar:
-            while self.num_timesteps < steps_wanted and (last is None or self.iteration < last):
-                final = last is not None and self.iteration + 1 == last
-                self._iterate(callbacks, bar, log_interval, final)
-                if not callbacks.on_step():
+            final = False
+            while not final:
+                self._iterate(callbacks, bar)
+                final = self.iteration >= last or self.num_timesteps >= last_step
+                if self.iteration % self.settings.evaluation.every == 0 or final:
+                    self._validate()
+                if self.iteration % log_interval == 0 or final:
+                    self.logger.dump(self.num_timesteps)
+                if not callbacks.on_step() and not final:
+                    if self.iteration % self.settings.evaluation.every != 0:
+                        self._validate()
+                    self.logger.dump(self.num_timesteps)
                     break
         callbacks.on_training_end()
         return self
 
-    def _iterate(self, callbacks: BaseCallback, bar: Any, log_interval: int, final: bool) -> None:
+    def _iterate(self, callbacks: BaseCallback, bar: Any) -> None:
         began = time.perf_counter()
         iteration = self.iteration + 1
         callbacks.on_rollout_start()
@@ -260,6 +273,9 @@ class MetaLearner(MetaAgent):
             normalizer = normalizer.update(part, self.settings.learning.gamma)
         # Copies, so that a resumed run, whose parameters are no views of a longer vector, computes the same bits.
         parameters = {name: value.clone() for name, value in outcome.parameters.items()}
+        if "log_std" in parameters:
+            # The policy is the same, but below its floor the noise would have no gradient and never rise again.
+            parameters["log_std"].clamp_(min=self.settings.policy.log_std_min)
         self.parameters, self.normalizer, self.iteration = parameters, normalizer, iteration
         self.num_timesteps += steps
         callbacks.update_locals({"self": self, "iteration": iteration, **_episodes(outcome.rollouts)})
@@ -275,10 +291,6 @@ class MetaLearner(MetaAgent):
         self.logger.record("rollout/gain", means[-1] - means[0])
         bar.set_postfix_str(f"return before {means[0]:.2f}, after adaptation {means[-1]:.2f}")
         bar.update()
-        if iteration % self.settings.evaluation.every == 0 or final:
-            self._validate(iteration)
-        if iteration % log_interval == 0 or final:
-            self.logger.dump(self.num_timesteps)
 
     def _meta_iteration(self, iteration: int) -> Outcome:
         """Collect, adapt, collect, and return what the shared parameters become; the learner stays as it is."""
@@ -298,8 +310,8 @@ class MetaLearner(MetaAgent):
         self._rollout_seconds += time.perf_counter() - began
         return rollouts
 
-    def _validate(self, iteration: int) -> None:
-        evaluation, tasks, rollouts = self._evaluate("validation")
+    def _validate(self) -> None:
+        evaluation, tasks, rollouts = self.evaluate_rollouts("validation")
         shown = any(isinstance(part, TensorBoardOutputFormat) for part in self.logger.output_formats)
         if shown and has_paths(self._env):
             picture = paths_figure(self._env, tasks[:_PICTURED_TASKS], rollouts)
@@ -311,7 +323,7 @@ class MetaLearner(MetaAgent):
         score = float(evaluation.returns[1:].mean())
         if self.best is None or score > self.best.score:
             kept = {name: value.clone() for name, value in self.parameters.items()}
-            self.best = Best(iteration, score, kept, self.normalizer)
+            self.best = Best(self.iteration, score, kept, self.normalizer)
 
     @property
     def logger(self) -> Logger:
@@ -321,8 +333,9 @@ class MetaLearner(MetaAgent):
         return self._logger
 
     def set_logger(self, logger: Logger) -> None:
-        """Use a logger of stable-baselines3."""
+        """Use a logger of stable-baselines3, in every ``learn`` from now on."""
         self._logger = logger
+        self._own_logger = True
 
     def get_env(self) -> VecEnv:
         """Return an environment for stable-baselines3's callbacks: one of the family, each episode of a new task."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from stable_baselines3.common import torch_layers
 
@@ -35,6 +36,8 @@ def _encode(value: Any) -> Any:
         return {"dict": {str(key): _encode(entry) for key, entry in value.items()}}
     if isinstance(value, list | tuple):
         return [_encode(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return {"missing": repr(value)}

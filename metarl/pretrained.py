@@ -197,6 +197,13 @@ def make_module(source: Source, observation_space: spaces.Space[Any], action_spa
     return name, module
 
 
+def architecture(module: ActorCriticPolicy) -> dict[str, Any]:
+    """Return the arguments that make a policy like ``module``, whatever stable-baselines3's defaults are."""
+    given = module._get_constructor_parameters()
+    kept = {key: given[key] for key in _KEPT_ARGUMENTS if key != "log_std_init"}
+    return {**kept, "share_features_extractor": module.share_features_extractor}
+
+
 def fold_actions(module: ActorCriticPolicy, own: spaces.Box) -> None:
     """Turn a policy for the box ``own`` into the one for [-1, 1] that does the same, in place.
 

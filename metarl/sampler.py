@@ -19,10 +19,11 @@ from metarl.envs import tasks as task_tools
 from metarl.seeding import Stream
 
 MAX_STEPS = 100_000
+KEPT_VECTORS = 2
 
 
 class Sampler:
-    """Owns the vector environments of a family, one for each number of sub-environments that was asked for.
+    """Owns the vector environments of a family, for the numbers of sub-environments that were asked for last.
 
     Args:
         family: an id, or ``module:Id``.
@@ -41,10 +42,14 @@ class Sampler:
         self._vectors: dict[int, VectorEnv[Any, Any, Any]] = {}
 
     def vector(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        """Return the vector environment with ``num_envs`` sub-environments, made when first asked for."""
-        if num_envs not in self._vectors:
-            self._vectors[num_envs] = self._make(num_envs)
-        return self._vectors[num_envs]
+        """Return the vector environment with ``num_envs`` sub-environments, made when it is not there."""
+        chosen = self._vectors.pop(num_envs, None)
+        if chosen is None:
+            while len(self._vectors) >= KEPT_VECTORS:
+                self._vectors.pop(next(iter(self._vectors))).close()
+            chosen = self._make(num_envs)
+        self._vectors[num_envs] = chosen
+        return chosen
 
     def _make(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
         if find_family(self.family).vector_entry_point is not None or self.workers == 1:
@@ -93,12 +98,14 @@ class Sampler:
 
     @contextlib.contextmanager
     def _naming(self, env: VectorEnv[Any, Any, Any], tasks: Any, episodes: int) -> Iterator[None]:
-        """Add family, task and sub-environment to a failure, after which the environments are made anew."""
+        """Add family, task and sub-environment to a failure; after one, or Ctrl-C, the environments are made anew."""
         try:
             yield
-        except RolloutError as error:
+        except BaseException as error:
             self._vectors = {size: vector for size, vector in self._vectors.items() if vector is not env}
             env.close()
+            if not isinstance(error, RolloutError):
+                raise
             if error.row is None:
                 message = f"{self.family} (the sub-environment is not known) {error}"
             else:

@@ -25,11 +25,19 @@ def to_model(
 ) -> Model:
     """Return a model of an on-policy algorithm with a policy's architecture and weights, ready to learn in ``env``.
 
-    The optimizer is new.
+    The optimizer is new; ``policy_kwargs`` may choose it.
 
     Raises:
-        ValueError: the algorithm is none of stable-baselines3's on-policy ones (PPO, A2C).
+        ValueError: the algorithm is none of stable-baselines3's on-policy ones (PPO, A2C), or ``policy_kwargs`` asks
+            for another architecture.
     """
+    given = arguments.pop("policy_kwargs", None) or {}
+    for key in given:
+        if key not in ("optimizer_class", "optimizer_kwargs"):
+            raise ValueError(
+                f"policy_kwargs has {key!r}, but the architecture is that of the adapted policy; give only "
+                "'optimizer_class' and 'optimizer_kwargs'"
+            )
     if not isinstance(algorithm, type) or not issubclass(algorithm, OnPolicyAlgorithm):
         raise ValueError(f"{algorithm!r} cannot go on from a policy-gradient agent; expected PPO or A2C")
     kept = {key: value for key, value in policy._get_constructor_parameters().items() if key not in _GIVEN_BY_THE_MODEL}
@@ -37,7 +45,7 @@ def to_model(
     kept = {key: value for key, value in kept.items() if value is not None}
     # Not among a policy's constructor parameters, though its constructor takes it.
     kept["share_features_extractor"] = policy.share_features_extractor
-    model = algorithm(type(policy), env, policy_kwargs=kept, **arguments)
+    model = algorithm(type(policy), env, policy_kwargs={**kept, **given}, **arguments)
     model.policy.load_state_dict(policy.state_dict())
     return model
 

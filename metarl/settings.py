@@ -7,6 +7,7 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -115,10 +116,33 @@ def structure(data: dict[str, Any]) -> Settings:
             what was expected.
     """
     try:
-        return _ADAPTER.validate_python(data)
+        settings = _ADAPTER.validate_python(data)
     except ValidationError as error:
         problems = [_sentence(problem) for problem in error.errors()]
         raise ValueError("; ".join(dict.fromkeys(problems))) from None
+    if settings.policy.log_std_init < settings.policy.log_std_min:
+        raise ValueError(
+            f"policy.log_std_init is {settings.policy.log_std_init}, below its floor policy.log_std_min = "
+            f"{settings.policy.log_std_min}, where it would not be learned; lower the floor as well"
+        )
+    kwargs = {key: _plain(f"family_kwargs.{key}", value) for key, value in settings.family_kwargs.items()}
+    return dataclasses.replace(settings, family_kwargs=kwargs)
+
+
+def _plain(key: str, value: Any) -> Any:
+    """Return a value as TOML and JSON keep it, so that a loaded learner gets the very arguments of the saved one."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(name): _plain(f"{key}.{name}", entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(key, entry) for entry in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(
+        f"{key} is {value!r}; expected numbers, text, lists and tables, which a file can keep (other arguments belong "
+        "into the family's registration: gymnasium.register(..., kwargs=...))"
+    )
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_iterations_draw_different_tasks_and_the_environments_play_them(monkeypa
         return rollouts
 
     monkeypatch.setattr(model._sampler, "collect", spy)
-    monkeypatch.setattr(model, "_validate", lambda iteration: None)
+    monkeypatch.setattr(model, "_validate", lambda: None)
     model.learn(2)
     before_1, after_1, before_2, after_2 = played
     np.testing.assert_array_equal(before_1, after_1)
