@@ -9,8 +9,9 @@ import math
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from metarl.agents import Samples
+from metarl.agents import Parameters, Samples
 from metarl.agents.observations import map_observations
 from metarl.curvature import Chain, Curvature
 from metarl.envs import tasks as task_tools
@@ -54,17 +55,21 @@ class MAML(MetaLearner):
             outer.cg_iterations,
         )
         found = line_search(
-            curvature.evaluate,
+            lambda vector: (
+                *curvature.evaluate(vector),
+                self._kl_before(curvature.named(vector), chain.supports[0].thin(outer.fisher_fraction)),
+            ),
             curvature.parameters,
             full_step(solution, residual, curvature.gradient, outer.max_kl),
             gain=curvature.gain,
-            max_kl=outer.max_kl,
+            max_kls=(outer.max_kl, outer.max_kl_before),
             steps=outer.line_search_steps,
             ratio=outer.line_search_ratio,
         )
         self._record_policy(chain.supports[0])
         if found.accepted is not None:
-            self.logger.record("train/kl", found.kl)
+            self.logger.record("train/kl", found.kls[0])
+            self.logger.record("train/kl_before", found.kls[1])
             self.logger.record("train/surrogate_improvement", found.improvement)
             self.logger.record("train/line_search_step", outer.line_search_ratio**found.accepted)
         else:
@@ -72,6 +77,14 @@ class MAML(MetaLearner):
         self.logger.record("train/line_search_failures", self.line_search_failures)
         self.logger.record("train/gradient_norm", norm)
         return Outcome(curvature.named(found.parameters), rollouts)
+
+    @torch.no_grad()
+    def _kl_before(self, parameters: Parameters, samples: Samples) -> Tensor:
+        """Return the mean KL, old to new, of the policy before adaptation on what it met."""
+        observations = map_observations(lambda part: part.flatten(0, 1), samples.observations)
+        old = self._policy.distribution(self.parameters, observations)
+        kl = old.kl(self._policy.distribution(parameters, observations))
+        return kl @ samples.weights.flatten() / samples.weights.sum()
 
     @torch.no_grad()
     def _record_policy(self, samples: Samples) -> None:

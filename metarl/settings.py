@@ -56,6 +56,7 @@ class TrustRegion:
 
     __pydantic_config__: ClassVar[ConfigDict] = _FORBID
     max_kl: Positive = 0.01  # mean KL of the adapted policies, old to new
+    max_kl_before: Positive = 0.01  # mean KL of the policy before adaptation, which without a bound can collapse
     cg_iterations: Count = 10
     damping: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 1e-5
     line_search_steps: Count = 15
