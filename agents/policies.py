@@ -407,13 +407,13 @@ def build_policy(
                 f"observations of type {type(part).__name__} are not supported; expected Box, Discrete, MultiDiscrete, "
                 "MultiBinary or a Dict of them (gymnasium.wrappers.FlattenObservation flattens others)"
             )
+        if isinstance(part, spaces.Discrete | spaces.MultiDiscrete) and np.any(part.start != 0):
+            raise ValueError(f"observations of {part} are not supported; use a space whose values start at 0")
     if isinstance(observation_space, spaces.Dict) != (name == "MultiInputPolicy"):
         raise ValueError(
             f"policy {name!r} does not take observations of type {type(observation_space).__name__}; use "
             f"{'MultiInputPolicy' if isinstance(observation_space, spaces.Dict) else 'MlpPolicy'!r}"
         )
-        if isinstance(part, spaces.Discrete | spaces.MultiDiscrete) and np.any(part.start != 0):
-            raise ValueError(f"observations of {part} are not supported; use a space whose values start at 0")
     if isinstance(action_space, spaces.Box) and action_space.dtype.kind != "f":
         raise ValueError(f"actions of {action_space} are not supported; use MultiDiscrete for whole numbers")
     if not isinstance(action_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):

@@ -46,12 +46,13 @@ class Samples:
     def thin(self, fraction: float) -> Samples:
         """Return about ``fraction`` of each task's samples, weighted to a mean again.
 
-        The same rows each time, in no regular pattern, which could keep the same time steps of every episode.
+        One row of every stretch of ``1 / fraction`` rows, the same each time, but at no regular distance, which could
+        keep the same time steps of every episode.
         """
         total = self.weights.shape[-1]
         keep = max(1, round(total * fraction))
-        chosen = torch.randperm(total, generator=torch.Generator().manual_seed(total))[:keep]
-        rows = chosen.sort().values.to(self.weights.device)
+        within = torch.rand(keep, generator=torch.Generator().manual_seed(total), dtype=torch.float64)
+        rows = ((torch.arange(keep) + within) * (total / keep)).long().to(self.weights.device)
         kept = self._map(lambda part: part[:, rows])
         mask = (kept.weights > 0).to(self.weights.dtype)
         return replace(kept, weights=mask / mask.sum(dim=-1, keepdim=True).clamp(min=1.0))

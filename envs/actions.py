@@ -19,11 +19,11 @@ def standard_actions(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], Mappi
     """
     if isinstance(space, spaces.Box) and space.dtype.kind == "f" and space.is_bounded("both"):
         if is_standard(space):
-            return space, lambda action: np.clip(action, -1.0, 1.0).astype(space.dtype)
+            return space, lambda action: np.asarray(np.clip(action, -1.0, 1.0), space.dtype)
         low, high, dtype = space.low.astype(np.float64), space.high.astype(np.float64), space.dtype
         return (
             spaces.Box(-1.0, 1.0, space.shape, np.float32),
-            lambda action: (low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)).astype(dtype),
+            lambda action: np.asarray(low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low), dtype),
         )
     if isinstance(space, spaces.Discrete) and space.start != 0:
         start = space.start

@@ -62,8 +62,8 @@ def check_family(family: str, **kwargs: Any) -> list[str]:
     except Exception as error:  # the environment's own, whatever it raises
         where = traceback.extract_tb(error.__traceback__)[-1]
         return [
-            f"the environment raises {type(error).__name__}: {error} (line {where.lineno} of {where.filename}) where it "
-            "is reset and stepped with tasks of its task_space and actions of its action_space; mend that first"
+            f"the environment raises {type(error).__name__}: {error} (line {where.lineno} of {where.filename}) where "
+            "it is reset and stepped with tasks of its task_space and actions of its action_space; mend that first"
         ]
     finally:
         env.close()

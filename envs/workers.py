@@ -115,8 +115,8 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         if not can_leave_process(spec, kwargs):
             raise ValueError(
                 f"family {family} cannot be made in another process, since its class is defined in the main program or "
-                'an argument cannot be pickled; put the class into a module of its own and register it as "module:Class", '
-                "or use learning.workers = 1"
+                'an argument cannot be pickled; put it into a module of its own and register it as "module:Class", or '
+                "use learning.workers = 1"
             )
         env = make(family, **{"disable_env_checker": True, **kwargs})
         self.spec = spec

@@ -16,7 +16,8 @@ from metarl.agents.policies import is_critic
 
 Model = TypeVar("Model", bound=OnPolicyAlgorithm)
 _GIVEN_BY_THE_MODEL = ("observation_space", "action_space", "lr_schedule", "use_sde")
-_EPOCHS = 100
+_FITS = 10
+_EPOCHS = 5
 _BATCH = 256
 
 
@@ -45,15 +46,18 @@ def to_model(
     kept = {key: value for key, value in kept.items() if value is not None}
     # Not among a policy's constructor parameters, though its constructor takes it.
     kept["share_features_extractor"] = policy.share_features_extractor
+    if "optimizer_class" in given:
+        kept.pop("optimizer_kwargs", None)
     model = algorithm(type(policy), env, policy_kwargs={**kept, **given}, **arguments)
     model.policy.load_state_dict(policy.state_dict())
     return model
 
 
 def fit_value(policy: ActorCriticPolicy, rollouts: Rollouts, gamma: float, seed: int) -> None:
-    """Fit a policy's value function to the discounted returns of one task's rollouts, in place; the actor stays.
+    """Fit a policy's value function to one task's rollouts, in place; the actor stays.
 
-    Only what the critic does not share with the actor is trained (Adam, mean squared error).
+    Only what the critic does not share with the actor is trained (Adam, mean squared error), on discounted returns
+    that go on with its own value where an episode was truncated, as stable-baselines3's targets do.
 
     Args:
         policy: of stable-baselines3.
@@ -63,23 +67,37 @@ def fit_value(policy: ActorCriticPolicy, rollouts: Rollouts, gamma: float, seed:
     """
     device = policy.device
     running = rollouts.mask[0].bool()
-    targets = discounted_returns(rollouts.rewards, rollouts.mask, gamma)[0][running].to(device)
+    returns = discounted_returns(rollouts.rewards, rollouts.mask, gamma)[0]
+    length = running.sum(dim=1)
+    remaining = length[:, None] - torch.arange(running.shape[1])
+    discount = torch.where(rollouts.truncated[0].any(dim=1)[:, None], gamma ** remaining.clamp(min=0), 0.0)
+    episodes = torch.arange(len(length))
+    last = map_observations(lambda part: part[0, episodes, length].to(device), rollouts.observations)
     given = map_observations(lambda part: part[0, :, :-1][running].to(device), rollouts.observations)
     critic = [parameter for name, parameter in policy.named_parameters() if is_critic(name)]
-    optimizer = torch.optim.Adam(critic, lr=3e-3)
+    optimizer = torch.optim.Adam(critic, lr=5e-3)
     generator = torch.Generator().manual_seed(seed)
-    # A value head as trained starts near 0; its bias begins at the mean, which Adam would take long to reach.
+    # Fitted in units of the returns' own spread, and folded into the value head at the end.
+    centre, scale = returns[running].mean().to(device), returns[running].std(correction=0).clamp(min=1e-3).to(device)
     with torch.no_grad():
-        policy.value_net.bias.copy_(targets.mean())
-
-    def loss(rows: Tensor) -> Tensor:
-        values = policy.predict_values(map_observations(lambda part: part[rows], given)).flatten()
-        return nn.functional.mse_loss(values, targets[rows])
-
-    for _ in range(_EPOCHS):
-        order = torch.randperm(len(targets), generator=generator).to(device)
-        for rows in torch.split(order, _BATCH):
-            optimizer.zero_grad()
-            loss(rows).backward()
-            optimizer.step()
+        policy.value_net.weight /= scale
+        policy.value_net.bias.zero_()
+    for _ in range(_FITS):
+        with torch.no_grad():
+            beyond = centre + scale * policy.predict_values(last).flatten()
+            targets = (returns + discount * beyond.cpu()[:, None])[running].to(device)
+        for _ in range(_EPOCHS):
+            order = torch.randperm(len(targets), generator=generator).to(device)
+            for rows in torch.split(order, _BATCH):
+                values = policy.predict_values(_rows(given, rows)).flatten()
+                optimizer.zero_grad()
+                nn.functional.mse_loss(values, (targets[rows] - centre) / scale).backward()
+                optimizer.step()
+    with torch.no_grad():
+        policy.value_net.weight *= scale
+        policy.value_net.bias.copy_(centre + scale * policy.value_net.bias)
     policy.zero_grad()
+
+
+def _rows(observations: Any, rows: Tensor) -> Any:
+    return map_observations(lambda part: part[rows], observations)

@@ -134,6 +134,20 @@ def test_a_family_of_the_main_program_stays_in_its_process(tmp_path: Path) -> No
     assert "cannot be made in another process, since its class is defined in the main program" in err
 
 
+def test_ctrl_c_leaves_workers_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = learner("toy_families:toy/Sign-v0")
+    expected = learner("toy_families:toy/Sign-v0").learn(1).parameters
+    vector = model._sampler.vector(6)
+    assert isinstance(vector, WorkerFamilyVectorEnv)
+    monkeypatch.setattr("metarl.envs.workers._Worker.receive", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(1)
+    monkeypatch.undo()
+    model.learn(1)
+    assert all((expected[name] == value).all() for name, value in model.parameters.items())
+    model.close()
+
+
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     process = run_script(tmp_path, SLOW, "2", after="import time; sys.stdout.flush(); time.sleep(100)")
     assert process.stdout is not None

@@ -70,6 +70,26 @@ def test_adapt_takes_the_environment_with_its_own_action_box() -> None:
     assert not torch.equal(adapted.action_net.weight, model.policy.action_net.weight)
 
 
+@pytest.mark.parametrize("actions", ["box", "discrete"])
+def test_actions_come_as_the_environment_takes_them(actions: str) -> None:
+    """The environment refuses actions outside its space: a box of [-2, 2], a discrete space from -1 on."""
+    model = MAML("MlpPolicy", "toy_families:toy/Sign-v0", family_kwargs={"actions": actions}, learning={"episodes": 4})
+    raw = FixedTask(gymnasium.make("toy/Sign-v0", actions=actions), [0.5])
+    adapter = model.adapter(raw)
+    total = 0.0
+    action = adapter.start(raw.reset(seed=1)[0])
+    taken = []
+    while action is not None:
+        taken.append(action)
+        observation, reward, terminated, truncated, _ = raw.step(action)
+        total += float(reward)
+        action = adapter.observe(observation, float(reward), terminated, truncated)
+    assert total == pytest.approx(0.5 * float(np.sum(taken)), abs=1e-5)
+    assert adapter.returns == [[pytest.approx(total, abs=1e-5)]]
+    played = model.adapter(raw)
+    assert played.play() == pytest.approx(adapter.returns[0][0], abs=1e-5)
+
+
 def test_mistakes_are_named() -> None:
     model = learner()
     with pytest.raises(ValueError, match="observation_space is"):

@@ -10,7 +10,7 @@ import torch
 from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from metarl import MAML, make, sample_tasks, seeding
+from metarl import MAML, as_task, make, sample_tasks, seeding
 from metarl.agents import Rollouts, Samples, to_samples
 from metarl.envs import RolloutError
 from metarl.envs import tasks as task_tools
@@ -67,7 +67,7 @@ def test_a_goal_that_is_reached_ends_the_episode() -> None:
     assert rollouts.mask[1].sum() == 200
 
 
-@pytest.mark.parametrize("actions", ["box", "discrete", "multi"])
+@pytest.mark.parametrize("actions", ["box", "discrete", "multi", "matrix", "number"])
 @pytest.mark.parametrize("observations", ["box", "discrete", "image", "image channels last", "dict"])
 def test_every_kind_of_space_passes_through_a_meta_iteration(actions: str, observations: str) -> None:
     policy = {"box": "MlpPolicy", "discrete": "MlpPolicy", "dict": "MultiInputPolicy"}.get(observations, "CnnPolicy")
@@ -80,6 +80,12 @@ def test_every_kind_of_space_passes_through_a_meta_iteration(actions: str, obser
         policy_kwargs={"hidden_sizes": (8,)},
     )
     before = {name: value.clone() for name, value in model.parameters.items()}
+    tried = collect(np.ones((2, 1), np.float32), range(2), model=model)
+    samples = model._samples(tried)
+    for task in range(2):
+        one = samples.task(task)
+        again = model._policy.distribution(model.parameters, one.observations).log_prob(one.actions)
+        torch.testing.assert_close(again, one.log_probs, atol=1e-4, rtol=1e-4)
     model.learn(iterations=2)
     assert any(not torch.equal(before[name], value) for name, value in model.parameters.items())
     assert model.num_timesteps == 2 * 2 * 2 * 3 * 3
@@ -100,6 +106,44 @@ def test_every_kind_of_space_passes_through_a_meta_iteration(actions: str, obser
     adapted = model.adapt([0.5], episodes=2)
     env = make("toy_families:toy/Sign-v0", task=[0.5], actions=actions, observations=observations)
     assert len(evaluate_policy(adapted, env, n_eval_episodes=2, return_episode_rewards=True, warn=False)[0]) == 2
+
+
+def test_actions_outside_the_box_never_reach_the_environment() -> None:
+    # The environment refuses them, and unit noise on a box of [-1, 1] leaves it in one of three samples.
+    model = MAML(
+        "MlpPolicy",
+        "toy_families:toy/Sign-v0",
+        family_kwargs={"actions": "standard box"},
+        learning={"tasks": 2, "episodes": 6},
+        evaluation={"tasks": 2, "episodes": 2},
+    )
+    rollouts = collect(np.ones((2, 1), np.float32), range(2), episodes=6, model=model)
+    assert rollouts.actions.abs().max() > 1.0
+    torch.testing.assert_close(rollouts.rewards, rollouts.actions.clamp(-1.0, 1.0)[..., 0])
+    model.learn(1)
+
+
+def test_what_a_policy_cannot_take_is_refused_before_any_work() -> None:
+    with pytest.raises(ValueError, match="use a space whose values start at 0"):
+        MAML("MlpPolicy", "toy_families:toy/CountsFromOne-v0")
+    with pytest.raises(ValueError, match="use MultiDiscrete for whole numbers"):
+        MAML("MlpPolicy", "toy_families:toy/Sign-v0", family_kwargs={"actions": "whole numbers"})
+
+
+def test_a_familys_own_check_of_tasks_is_asked() -> None:
+    env = make("toy_families:toy/Refuses-v0")
+    assert as_task(env, [-0.4]) == pytest.approx(-0.4)
+    with pytest.raises(ValueError, match=r"give one of at least -0\.5"):
+        as_task(env, [-0.6])
+
+
+def test_only_the_latest_environments_are_kept() -> None:
+    sampler = Sampler(NAVIGATION, SHORT)
+    first, second = sampler.vector(3), sampler.vector(4)
+    assert sampler.vector(3) is first
+    sampler.vector(5)
+    assert sampler.vector(3) is first
+    assert sampler.vector(4) is not second
 
 
 def test_episodes_of_different_lengths_pass_through() -> None:

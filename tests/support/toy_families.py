@@ -23,6 +23,10 @@ class SignEnv(gymnasium.Env):
         self.task_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.action_space = {
             "box": spaces.Box(-2.0, 2.0, (1,), np.float32),
+            "standard box": spaces.Box(-1.0, 1.0, (1,), np.float32),
+            "matrix": spaces.Box(-1.0, 1.0, (2, 3), np.float32),
+            "number": spaces.Box(-1.0, 1.0, (), np.float32),
+            "whole numbers": spaces.Box(0, 3, (2,), np.int64),
             "discrete": spaces.Discrete(3, start=-1),
             "multi": spaces.MultiDiscrete([2, 3]),
         }[actions]
@@ -63,9 +67,26 @@ class SignEnv(gymnasium.Env):
         return self._observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
         self._t += 1
         reward = float(self._task[0] * np.sum(action)) + self._noise * float(self.np_random.normal())
         return self._observe(), reward, self._t == 3, False, {}
+
+
+class Refuses(SignEnv):
+    """Says itself which tasks it takes."""
+
+    def check_task(self, task: Any) -> None:
+        if task[0] < -0.5:
+            raise ValueError(f"the sign {task[0]} is too low; give one of at least -0.5")
+
+
+class CountsFromOne(SignEnv):
+    """Observes a whole number that starts at 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Discrete(4, start=1)
 
 
 class LengthsDiffer(SignEnv):
@@ -295,6 +316,8 @@ _register("SignBatched-v0", "SignEnv", "SameDynamics")
 _register("Disagreeing-v0", "SignEnv", "OtherDynamics")
 _register("Wrapped-v0", "wrapped")
 for broken in (
+    "Refuses",
+    "CountsFromOne",
     "LengthsDiffer",
     "Dies",
     "Hangs",
