@@ -1,16 +1,27 @@
 """Policy-gradient agents: rollouts, policies with one set of parameters per task, objectives, baselines."""
 
 from metarl.agents.distributions import Categorical, Distribution, Gaussian, MultiCategorical
-from metarl.agents.objectives import likelihood_ratio_gain, mean_kl, policy_gradient_loss
+from metarl.agents.objectives import (
+    LIKELIHOOD_RATIO,
+    POLICY_GRADIENT,
+    InnerObjective,
+    likelihood_ratio_gain,
+    likelihood_ratio_parts,
+    mean_kl,
+    policy_gradient_loss,
+)
 from metarl.agents.policies import Noise, Parameters, Policy, build_policy
 from metarl.agents.returns import discounted_returns, generalized_advantages, normalize
 from metarl.agents.rollouts import Rollouts, join_episodes
 from metarl.agents.samples import Samples, to_samples
 
 __all__ = [
+    "LIKELIHOOD_RATIO",
+    "POLICY_GRADIENT",
     "Categorical",
     "Distribution",
     "Gaussian",
+    "InnerObjective",
     "MultiCategorical",
     "Noise",
     "Parameters",
@@ -22,6 +33,7 @@ __all__ = [
     "generalized_advantages",
     "join_episodes",
     "likelihood_ratio_gain",
+    "likelihood_ratio_parts",
     "mean_kl",
     "normalize",
     "policy_gradient_loss",

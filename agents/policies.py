@@ -83,8 +83,14 @@ class Policy:
             observations: ``[sample, *obs]``, in the observation space's own type.
         """
         output = self._forward(parameters, observations)
+        log_std = parameters.get("log_std")
+        return self.head(output, None if log_std is None else log_std.expand_as(output))
+
+    def head(self, output: Tensor, log_std: Tensor | None) -> Distribution:
+        """Return the distribution that the last layer's output ``[..., output]`` stands for; the floor is applied."""
         if isinstance(self.action_space, spaces.Box):
-            return Gaussian(output, self._log_std(parameters["log_std"]).expand_as(output))
+            assert log_std is not None
+            return Gaussian(output, self._log_std(log_std))
         if isinstance(self.action_space, spaces.MultiDiscrete):
             return MultiCategorical(output, tuple(int(n) for n in self.action_space.nvec))
         return Categorical(output)

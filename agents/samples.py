@@ -32,8 +32,11 @@ class Samples:
     weights: Tensor
 
     def task(self, index: int) -> Samples:
-        """Return the samples of one task, without the task axis."""
-        return Samples(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        """Return a copy of the samples of one task, without the task axis.
+
+        A copy, since the bits of a matrix product may depend on how its operands lie in memory.
+        """
+        return Samples(**{field.name: getattr(self, field.name)[index].clone() for field in fields(self)})
 
     def thin(self, fraction: float) -> Samples:
         """Return about ``fraction`` of each task's samples, evenly spaced, weighted to a mean again."""

@@ -15,8 +15,9 @@ from metarl import seeding
 from metarl.agents import Parameters, Rollouts, Samples
 from metarl.curvature import Chain, Curvature
 from metarl.envs import tasks as task_tools
-from metarl.inner import inner_update
+from metarl.inner import choose_path
 from metarl.learner import MetaLearner
+from metarl.settings import Settings
 from metarl.trust_region import conjugate_gradient, full_step, line_search
 
 
@@ -28,12 +29,19 @@ class MAML(MetaLearner):
 
     name: Literal["maml"] = "maml"
 
+    def _set_up(self, settings: Settings, *rest: Any) -> None:
+        super()._set_up(settings, *rest)
+        outer = settings.outer
+        self.path = choose_path(self._policy, self.device, path=outer.path, keep=outer.memory == "keep")
+
     def _meta_iteration(self, iteration: int) -> tuple[int, float]:
         learning, inner, outer = self.settings.learning, self.settings.inner, self.settings.outer
         rng = task_tools.task_rng(self.settings.seed, "train", iteration)
         tasks = task_tools.draw_tasks(self._env, learning.tasks, rng, "train")
 
-        chain = Chain([self.parameters], [], inner.step_size)
+        if iteration == 1:
+            self.logger.record("train/path", self.path.name, exclude="csv")
+        chain = Chain(self._policy, self.path, self.parameters)
         rollouts = []
         seconds = 0.0
         for step in range(inner.steps + 1):
@@ -42,10 +50,9 @@ class MAML(MetaLearner):
             seconds += time.perf_counter() - began
             samples = self._samples(rollouts[-1])
             if step < inner.steps:
-                chain.supports.append(samples)
-                chain.parameters.append(inner_update(self._policy, chain.parameters[-1], samples, inner.step_size))
+                chain.adapt(samples, inner.step_size)
 
-        curvature = Curvature(self._policy, chain, samples, outer.fisher_fraction)
+        curvature = Curvature(chain, samples, outer.fisher_fraction)
         norm = float(curvature.gradient.norm())
         if not math.isfinite(norm):
             faulty = int((~torch.isfinite(curvature.gradients)).any(dim=1).int().argmax())
