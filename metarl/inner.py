@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from metarl.agents import POLICY_GRADIENT, InnerObjective, Parameters, Policy, Samples
-from metarl.autograd import Autograd
+from metarl.fast_path import FastPath
+from metarl.general_path import GeneralPath
 from metarl.parallel import map_tasks
-from metarl.perceptron import Perceptron
 from metarl.vectors import flatten, flatten_tasks, named
 
 StepSize = float | Parameters
@@ -84,8 +84,8 @@ def choose_path(
             "relu on a flat Box) on the CPU; use 'auto' or 'general'"
         )
     if fits and path != "general":
-        return Perceptron(policy, objective, keep=keep)
-    return Autograd(policy, objective, keep=keep)
+        return FastPath(policy, objective, keep=keep)
+    return GeneralPath(policy, objective, keep=keep)
 
 
 def scale(step_size: StepSize) -> float | Tensor:

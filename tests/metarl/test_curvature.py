@@ -13,7 +13,7 @@ import torch
 from samples import double, make_policy, make_samples
 from torch import Tensor
 
-import metarl.perceptron
+import metarl.fast_path
 from metarl import MAML
 from metarl.agents import (
     LIKELIHOOD_RATIO,
@@ -108,7 +108,7 @@ def test_fast_path_general_path_and_double_backward_are_equal(
     per_parameter: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(metarl.perceptron, "BLOCK_NUMBERS", 60)  # several blocks of rows, padded ones in some
+    monkeypatch.setattr(metarl.fast_path, "BLOCK_NUMBERS", 60)  # several blocks of rows, padded ones in some
     inner = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO}[objective]
     parameters = double(make_policy(head, activation, sizes).parameters())
     generator = torch.Generator().manual_seed(5)

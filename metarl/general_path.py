@@ -21,7 +21,7 @@ from metarl.vectors import flatten, named
 Parts = tuple[Tensor, ...]
 
 
-class Autograd:
+class GeneralPath:
     """The general path of a policy; vectors are flat, in the order of the policy's parameters.
 
     Args:
@@ -66,7 +66,7 @@ class Autograd:
 class InnerLoss:
     """One task's inner loss at some parameters: ``gradient``, and products with its Hessian."""
 
-    def __init__(self, path: Autograd, vector: Tensor, samples: Samples) -> None:
+    def __init__(self, path: GeneralPath, vector: Tensor, samples: Samples) -> None:
         self._path = path
         self._at = (vector, samples)
         graph = path.graph(vector, samples)
@@ -83,7 +83,7 @@ class InnerLoss:
 class AdaptedPolicy:
     """One task's adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
 
-    def __init__(self, path: Autograd, vector: Tensor, query: Samples) -> None:
+    def __init__(self, path: GeneralPath, vector: Tensor, query: Samples) -> None:
         self._path = path
         self._query = query
         self._vector = vector
