@@ -23,7 +23,7 @@ from metarl.agents import (
     likelihood_ratio_parts,
     mean_kl,
 )
-from metarl.perceptron import Head, Take, Trace, Weights, add_fisher, add_hessian, forward, pull
+from metarl.perceptron import Head, Take, Trace, Weights, add_fisher, add_hessian, forward, pull, slopes
 
 BLOCK_NUMBERS = 2**17  # at most this many numbers of a layer in a block
 
@@ -115,7 +115,7 @@ class FastPath:
         """Add the gradient of a function of log-probabilities with derivative ``first`` to ``out``; return scores."""
         score, log_std_score = self.head.score(weights, block.distribution, block.samples.actions)
         cotangents = score * first, None if log_std_score is None else log_std_score @ first
-        pull(weights, block.trace, cotangents, out, take, keep)
+        pull(weights, block.trace, slopes(block.trace, take), cotangents, out, take, keep)
         return score, log_std_score
 
 
@@ -137,7 +137,9 @@ class InnerLoss:
             block = path.block(weights, rows, keep or take)
             derivatives = path.objective.derivatives(block.distribution, rows)
             score = path.pull_scores(weights, block, derivatives[0], out, take, keep or take)
-            block.trace.bend = path.head.loss_bend(weights, block.distribution, score, derivatives)
+            block.trace.bend = path.head.loss_bend(
+                weights, block.distribution, score, derivatives, block.trace.deltas[-1].t()
+            )
             yield block.trace
 
     def hessian(self, vector: Tensor) -> Tensor:

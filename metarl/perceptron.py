@@ -44,7 +44,7 @@ class Weights:
 
     def __init__(self, policy: Policy, vector: Tensor) -> None:
         assert policy.layers is not None
-        parts = dict(zip(policy.shapes, torch.split(vector, [shape.numel() for shape in policy.shapes.values()])))
+        parts = dict(zip(policy.shapes, vector.split([shape.numel() for shape in policy.shapes.values()]), strict=True))
         self.weights = [parts[layer.weight].view(policy.shapes[layer.weight]) for layer in policy.layers]
         self.transposed = [weight.t() for weight in self.weights]
         self.biases = [parts[layer.bias] for layer in policy.layers]
@@ -57,27 +57,29 @@ class Bend:
     """B of the equations above, row by row, in what is common to all distributions.
 
     Attributes:
-        score: psi, ``[output, row]``.
+        scale: what each row counts, ``[row]``.
+        score: psi, ``[output, row]``, and the score of log_std; where f'' is not 0.
         second: f'', ``[row]``, or None for 0.
-        log_std_score: the score of log_std, ``[output, row]``, 0 below its floor; None without log_std.
     """
 
-    score: Tensor
+    scale: Tensor
+    score: tuple[Tensor, Tensor | None] | None
     second: Tensor | None
-    log_std_score: Tensor | None
 
     def apply(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return B times tangents of the last layer ``[output, row]`` and of log_std; summed over rows for log_std."""
         turned, turned_log_std = self._first(output, log_std)
         if self.second is not None:
-            moved = (self.score * output).sum(dim=0)
-            if self.log_std_score is not None:
+            assert self.score is not None
+            score, log_std_score = self.score
+            moved = (score * output).sum(dim=0)
+            if log_std_score is not None:
                 assert log_std is not None
-                moved += log_std @ self.log_std_score
+                moved += log_std @ log_std_score
             moved *= self.second
-            turned.addcmul_(self.score, moved)
-            if self.log_std_score is not None:
-                turned_log_std = turned_log_std + self.log_std_score @ moved
+            turned.addcmul_(score, moved)
+            if log_std_score is not None:
+                turned_log_std = turned_log_std + log_std_score @ moved
         return turned, turned_log_std
 
     def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -86,19 +88,22 @@ class Bend:
 
 @dataclass
 class GaussianBend(Bend):
-    """With blocks for the mean, ``[output, row]``, for mean and log_std, and for log_std summed over rows."""
+    """``scale / std^2`` for the mean, ``mixed`` ``[output, row]`` between it and log_std, ``log_std`` summed over rows."""
 
-    mean: Tensor
+    precision: Tensor
     mixed: Tensor | None
+    above: Tensor
     log_std: Tensor
 
     def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor]:
         assert log_std is not None
-        turned, turned_log_std = self.mean * output, self.log_std * log_std
-        if self.mixed is not None:
-            turned.addcmul_(self.mixed, log_std[:, None])
-            turned_log_std += (self.mixed * output).sum(dim=1)
-        return turned, turned_log_std
+        turned = output * self.precision
+        turned *= self.scale
+        if self.mixed is None:
+            return turned, self.log_std * log_std
+        turned.addcmul_(self.mixed, (self.above * log_std)[:, None], value=-2.0)
+        crossed = (self.mixed * output).sum(dim=1)
+        return turned, self.log_std * log_std - 2.0 * self.above * crossed
 
 
 @dataclass
@@ -106,7 +111,6 @@ class ChoiceBend(Bend):
     """``scale (diag(p) - p p^T)`` for each of several choices; ``groups`` is 1 between outputs of the same choice."""
 
     probs: Tensor
-    scale: Tensor
     groups: Tensor
 
     def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, None]:
@@ -144,39 +148,47 @@ class Head:
         distribution: Distribution,
         score: tuple[Tensor, Tensor | None],
         derivatives: tuple[Tensor, Tensor | None],
+        delta: Tensor,
     ) -> Bend:
-        """Return B of a loss with these derivatives f' and f'' by the log-probabilities."""
+        """Return B of a loss with derivatives f' and f'' by the log-probabilities, and with this delta_D."""
         first, second = derivatives
+        kept = None if second is None else score
         if not isinstance(distribution, Gaussian):
-            return self._choices(distribution, -first, score[0], second)
+            return self._choices(distribution, -first, kept, second)
         assert score[1] is not None
         above = self._above_floor(weights)
-        precision = torch.exp(-2 * distribution.log_std)
-        # The score of log_std is z^2 - 1.
         return GaussianBend(
-            *(score[0], second, score[1]),
-            mean=-precision[:, None] * first,
-            mixed=-2.0 * (score[0] * first) * above[:, None],
-            log_std=-2.0 * (score[1] @ first + above * first.sum()),
+            *(-first, kept, second),
+            precision=torch.exp(-2 * distribution.log_std)[:, None],
+            mixed=delta,
+            above=above,
+            log_std=-2.0 * (score[1] @ first + above * first.sum()),  # the score of log_std is z^2 - 1
         )
 
     def fisher_bend(self, weights: Weights, distribution: Distribution, row_weights: Tensor) -> Bend:
         """Return the Fisher matrix, each row weighted."""
         if not isinstance(distribution, Gaussian):
-            return self._choices(distribution, row_weights, distribution.parameters[0].t(), None)
-        precision = torch.exp(-2 * distribution.log_std)
+            return self._choices(distribution, row_weights, None, None)
+        above = self._above_floor(weights)
         return GaussianBend(
-            *(distribution.mean.t(), None, None),
-            mean=precision[:, None] * row_weights,
+            *(row_weights, None, None),
+            precision=torch.exp(-2 * distribution.log_std)[:, None],
             mixed=None,
-            log_std=2.0 * row_weights.sum() * self._above_floor(weights),
+            above=above,
+            log_std=2.0 * row_weights.sum() * above,
         )
 
-    def _choices(self, distribution: Distribution, scale: Tensor, score: Tensor, second: Tensor | None) -> ChoiceBend:
+    def _choices(
+        self,
+        distribution: Distribution,
+        scale: Tensor,
+        score: tuple[Tensor, Tensor | None] | None,
+        second: Tensor | None,
+    ) -> ChoiceBend:
         (logits,) = distribution.parameters
         exponentials = torch.exp(logits - logits.amax(dim=1, keepdim=True)).t()
         groups = self._groups.to(logits.dtype)
-        return ChoiceBend(score, second, None, exponentials / (groups @ exponentials), scale, groups)
+        return ChoiceBend(scale, score, second, exponentials / (groups @ exponentials), groups)
 
     def _above_floor(self, weights: Weights) -> Tensor:
         assert weights.log_std is not None
@@ -190,18 +202,16 @@ class Trace:
     """What a block of rows leaves at some parameters: the left sides of the equations above.
 
     Attributes:
+        activations: phi_1 to phi_{D-1}.
         hidden: h_0 to h_{D-1}.
-        slopes: s_1 to s_{D-1}; None where phi is the identity.
-        curved: which of phi_1 to phi_{D-1} have a second derivative.
         output: a_D.
         deltas: delta_1 to delta_D, as ``[row, width]``; of the first only the place.
         bends: t_1 to t_{D-1}; None where phi'' is 0.
         bend: B.
     """
 
+    activations: Sequence[type[nn.Module] | None]
     hidden: list[Tensor]
-    slopes: list[Tensor | None]
-    curved: list[bool]
     output: Tensor
     deltas: Sequence[Tensor] = ()
     bends: Sequence[Tensor | None] = ()
@@ -209,27 +219,40 @@ class Trace:
 
 
 def forward(weights: Weights, activations: Sequence[type[nn.Module] | None], observations: Tensor, take: Take) -> Trace:
-    """Return a_D, and h_l and s_l in tensors from ``take``."""
-    rows = len(observations)
-    hidden, slopes = [observations], list[Tensor | None]()
+    """Return a_D, and h_l in tensors from ``take``."""
+    hidden = [observations]
     for i, activation in enumerate(activations):
-        width = len(weights.biases[i])
-        h = torch.addmm(weights.biases[i], hidden[i], weights.transposed[i], out=take(f"h{i}", rows, width))
-        slope = None
+        h = take(f"h{i + 1}", len(observations), len(weights.biases[i]))
+        torch.addmm(weights.biases[i], hidden[i], weights.transposed[i], out=h)
         if activation is nn.Tanh:
             np.tanh(h.numpy(), out=h.numpy())  # several times faster than torch.tanh
-            slope = torch.addcmul(h.new_ones(()), h, h, value=-1, out=take(f"s{i}", rows, width))
         elif activation is nn.ReLU:
-            slope = torch.sign(h.relu_(), out=take(f"s{i}", rows, width))
+            h.relu_()
         hidden.append(h)
-        slopes.append(slope)
-    output = torch.addmm(weights.last_bias, weights.weights[-1], hidden[-1].t())
-    return Trace(hidden, slopes, [activation is nn.Tanh for activation in activations], output)
+    return Trace(activations, hidden, torch.addmm(weights.last_bias, weights.weights[-1], hidden[-1].t()))
+
+
+def slopes(trace: Trace, take: Take) -> list[Tensor | None]:
+    """Return s_1 to s_{D-1}; None where phi is the identity.
+
+    They are computed again for each product: that takes no longer than reading them, and brings h_l into the cache.
+    """
+    found: list[Tensor | None] = []
+    for i, activation in enumerate(trace.activations):
+        h = trace.hidden[i + 1]
+        if activation is nn.Tanh:
+            found.append(torch.addcmul(h.new_ones(()), h, h, value=-1, out=take(f"s{i + 1}", *h.shape)))
+        elif activation is nn.ReLU:
+            found.append(torch.sign(h, out=take(f"s{i + 1}", *h.shape)))
+        else:
+            found.append(None)
+    return found
 
 
 def pull(
     weights: Weights,
     trace: Trace,
+    slope: list[Tensor | None],
     cotangents: tuple[Tensor, Tensor | None],
     out: Weights | None,
     take: Take,
@@ -252,37 +275,36 @@ def pull(
             break
         into = keep if keep is not None and i > 1 else take
         e = torch.mm(delta, weights.weights[i], out=into(f"delta{i}", *h.shape))
-        slope = trace.slopes[i - 1]
         if keep is not None:
-            curved = trace.curved[i - 1]
+            curved = trace.activations[i - 1] is nn.Tanh
             bends.append(torch.mul(h, e, out=keep(f"t{i}", *h.shape)).mul_(-2.0) if curved else None)
-        delta = e if slope is None else e.mul_(slope)
+        delta = _times(e, slope[i - 1])
         deltas.append(delta)
     if keep is not None:
         trace.deltas, trace.bends = deltas[::-1], bends[::-1]
 
 
-def push(weights: Weights, trace: Trace, direction: Weights, take: Take) -> tuple[list[Tensor], Tensor]:
+def push(
+    weights: Weights, trace: Trace, slope: list[Tensor | None], direction: Weights, take: Take
+) -> tuple[list[Tensor], Tensor]:
     """Return R h_0 to R h_{D-1}, of which the first is empty, and R a_D."""
     tangents = [trace.hidden[0][:, :0]]
-    rows = len(trace.hidden[0])
-    for i, slope in enumerate(trace.slopes):
-        moved = take(f"Rh{i}", rows, len(direction.biases[i]))
+    for i in range(len(trace.activations)):
+        moved = take(f"Rh{i + 1}", *trace.hidden[i + 1].shape)
         torch.addmm(direction.biases[i], trace.hidden[i], direction.transposed[i], out=moved)
         if i > 0:
             moved.addmm_(tangents[i], weights.transposed[i])
-        if slope is not None:
-            moved.mul_(slope)
-        tangents.append(moved)
+        tangents.append(_times(moved, slope[i]))
     output = torch.addmm(direction.last_bias, direction.weights[-1], trace.hidden[-1].t())
-    if trace.slopes:
+    if trace.activations:
         output.addmm_(weights.weights[-1], tangents[-1].t())
     return tangents, output
 
 
 def add_hessian(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
     """Add the Hessian-vector product of the loss whose B the trace has to ``out``."""
-    tangents, output = push(weights, trace, direction, take)
+    slope = slopes(trace, take)
+    tangents, output = push(weights, trace, slope, direction, take)
     assert trace.bend is not None
     turned, turned_log_std = trace.bend.apply(output, direction.log_std)
     if out.log_std is not None:
@@ -296,18 +318,22 @@ def add_hessian(weights: Weights, trace: Trace, direction: Weights, out: Weights
         _add_outer(out, i, trace.deltas[i], tangents[i])
         moved = torch.mm(moved, weights.weights[i], out=take(f"Rdelta{i}", *tangents[i].shape))
         moved.addmm_(trace.deltas[i], direction.weights[i])
-        slope, bend = trace.slopes[i - 1], trace.bends[i - 1]
-        if slope is not None:
-            moved.mul_(slope)
+        _times(moved, slope[i - 1])
+        bend = trace.bends[i - 1]
         if bend is not None:
             moved.addcmul_(bend, tangents[i])
 
 
 def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
     """Add the Fisher-vector product, with the trace's B, to ``out``."""
-    _, output = push(weights, trace, direction, take)
+    slope = slopes(trace, take)
+    _, output = push(weights, trace, slope, direction, take)
     assert trace.bend is not None
-    pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
+    pull(weights, trace, slope, trace.bend.apply(output, direction.log_std), out, take)
+
+
+def _times(tensor: Tensor, slope: Tensor | None) -> Tensor:
+    return tensor if slope is None else tensor.mul_(slope)
 
 
 def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
