@@ -47,6 +47,33 @@ class _Buffers(threading.local):
 _BUFFERS = _Buffers()
 
 
+class _Store:
+    """Tensors that are kept from product to product, and used again in the next iteration.
+
+    New memory costs more than what is computed into it: the system hands it out page by page.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[Tensor] = []
+
+    def take(self, dtype: torch.dtype, owned: list[Tensor]) -> Take:
+        def take(tag: str, rows: int, columns: int) -> Tensor:
+            size = rows * columns
+            try:
+                held = self._free.pop()
+            except IndexError:
+                held = torch.empty(0, dtype=dtype)
+            if held.dtype != dtype or len(held) < size:
+                held = torch.empty(max(size, BLOCK_NUMBERS), dtype=dtype)
+            owned.append(held)
+            return held[:size].view(rows, columns)
+
+        return take
+
+    def give_back(self, owned: list[Tensor]) -> None:
+        self._free.extend(owned)
+
+
 @dataclass(frozen=True)
 class Block:
     """A block of rows: its samples, and what they leave at some parameters."""
@@ -73,6 +100,7 @@ class FastPath:
         self.objective = objective
         self.keep = keep
         self.head = Head(policy)
+        self.store = _Store()
         self._activations = [layer.activation for layer in policy.layers[:-1]]
         self._width = max(shape[0] for shape in policy.shapes.values())
 
@@ -126,9 +154,14 @@ class InnerLoss:
         self._path = path
         self._samples = samples
         self._weights = Weights(path.policy, vector)
+        self._owned: list[Tensor] = []
         self.gradient = torch.zeros_like(vector)
-        traces = self._traces(Weights(path.policy, self.gradient), _new(vector.dtype) if path.keep else None)
-        self._kept = list(traces) if path.keep else [None for _ in traces]
+        keep = path.store.take(vector.dtype, self._owned) if path.keep else None
+        traces = self._traces(Weights(path.policy, self.gradient), keep)
+        self._kept = [trace if path.keep else None for trace in traces]
+
+    def __del__(self) -> None:
+        self._path.store.give_back(self._owned)
 
     def _traces(self, out: Weights | None, keep: Take | None) -> Iterator[Trace]:
         path, weights = self._path, self._weights
@@ -163,15 +196,19 @@ class AdaptedPolicy:
         self.gradient = torch.zeros_like(vector)
         out = Weights(path.policy, self.gradient)
         take = _BUFFERS.take(vector.dtype)
+        self._owned: list[Tensor] = []
         self._old: list[Distribution] = []
         self._kept: list[Trace] = []
-        for block in self._blocks(_new(vector.dtype) if path.keep else take):
+        for block in self._blocks(path.store.take(vector.dtype, self._owned) if path.keep else take):
             terms = likelihood_ratio_parts(block.distribution, block.samples)
             self.gain += terms.sum()
             path.pull_scores(self._weights, block, terms, out, take)
             self._old.append(block.distribution)
             if path.keep:
                 self._kept.append(block.trace)
+
+    def __del__(self) -> None:
+        self._path.store.give_back(self._owned)
 
     def _blocks(self, take: Take) -> Iterator[Block]:
         for rows in self._path.rows(self._query):
@@ -197,7 +234,3 @@ class AdaptedPolicy:
             new = self._path.block(weights, rows, take).distribution
             total += torch.stack([likelihood_ratio_parts(new, rows).sum(), mean_kl(old, new, rows)])
         return total
-
-
-def _new(dtype: torch.dtype) -> Take:
-    return lambda tag, rows, columns: torch.empty(rows, columns, dtype=dtype)
