@@ -1,37 +1,46 @@
 """How long the parts of a meta-update take, beside their floors and their rivals on the same data.
 
-``python -m metarl.experiments.benchmark_update [--quick] [--device cpu] [--json FILE]``
+``python -m metarl.experiments.benchmark_update [--quick] [--growth] [--json FILE]``
 
-A floor is what the hidden layers' H x H matrix products alone take on the same blocks of rows, with one thread. Read
-ratios, not seconds, and only within one run; nothing else should run beside it.
+The floor of an update's part is what its H x H matrix products alone take on the same blocks of rows, with one thread;
+that of a rollout is its matrix products and the environments; that of starting is ``import torch``. Read ratios, not
+seconds, and only within one run. All but the lines about threads and starting are processor time of one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import pathlib
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
+import metarl
+from metarl import seeding
 from metarl.agents import Policy, Samples, build_policy, likelihood_ratio_gain, mean_kl, policy_gradient_loss
 from metarl.curvature import Chain, Curvature
+from metarl.envs import tasks as task_tools
 from metarl.fast_path import FastPath
-from metarl.inner import choose_path, inner_update
+from metarl.inner import Path, choose_path, inner_update
+from metarl.sampler import Sampler
 from metarl.vectors import flatten
 
 STEP_SIZE = 0.1
+FAMILY = "metarl/Navigation2D-v0"
+EPISODES = 20
 
 
 @dataclass(frozen=True)
@@ -94,9 +103,9 @@ class Problem:
         parts = {name: value.to(self.device) for name, value in vars(samples).items()}
         return Samples(**parts)
 
-    def chain(self, path: str) -> Chain:
+    def chain(self, path: Path) -> Chain:
         """Return the inner update, taken."""
-        chain = Chain(self.policy, choose_path(self.policy, self.device, path=path), self.parameters)  # type: ignore[arg-type]
+        chain = Chain(self.policy, path, self.parameters)
         chain.adapt(self.support, STEP_SIZE)
         return chain
 
@@ -228,7 +237,8 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
     problem = Problem(setting, torch.device("cpu"))
     floor = Floor(problem)
     torch.set_num_threads(1)
-    chain, general = problem.chain("fast"), problem.chain("general")
+    fast = choose_path(problem.policy, problem.device)
+    chain, general = problem.chain(fast), problem.chain(choose_path(problem.policy, problem.device, path="general"))
     ours, theirs = Curvature(chain, problem.query), Curvature(general, problem.query)
     double = DoubleBackward(problem)
     vector = ours.gradient / ours.gradient.norm()
@@ -276,7 +286,7 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
             "autograd loop": lambda: autograd_inner_update(problem),
         },
     )
-    add("inner update, kept for products", (2, 1), {"ours": lambda: problem.chain("fast")})
+    add("inner update, kept for products", (2, 1), {"ours": lambda: problem.chain(fast)})
     add("meta-gradient", (6, 3), {"ours": lambda: Curvature(chain, problem.query)})
     old = [
         problem.policy.distribution(
@@ -292,20 +302,94 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
     return rows
 
 
+def measure_rollout(hidden: int, tasks: int, repeats: int) -> Row:
+    """Measure rollouts of setting A: 20 episodes of 2-D navigation a task, parameters of their own."""
+    torch.set_num_threads(1)
+    setting = Setting("A", tasks, 2000, 2, 2, hidden)
+    policy = make_policy(setting)
+    parameters = {name: torch.stack([value] * tasks) for name, value in policy.parameters().items()}
+    drawn = metarl.sample_tasks(FAMILY, tasks, seed=0)
+    sampler = Sampler(FAMILY, {})
+    streams = seeding.streams(1, seeding.TRAINING, 0, 0, tasks=range(tasks))
+    rollouts = sampler.collect(policy, parameters, drawn, EPISODES, streams)
+    assert policy.layers is not None
+    weights = [np.ascontiguousarray(parameters[layer.weight].numpy().swapaxes(-1, -2)) for layer in policy.layers]
+    into = [np.empty((tasks, EPISODES, weight.shape[-1]), np.float32) for weight in weights]
+    observations = rollouts.observations.numpy()
+    actions = rollouts.actions.numpy()
+    vector = sampler.vector(tasks * EPISODES)
+
+    def floor() -> None:
+        vector.reset(seed=0, options={"tasks": task_tools.repeat_tasks(drawn, EPISODES)})
+        for step in range(actions.shape[2]):
+            h = observations[:, :, step]
+            for weight, out in zip(weights, into, strict=True):
+                h = np.matmul(h, weight, out=out)
+            vector.step(actions[:, :, step].reshape(tasks * EPISODES, -1))
+
+    seconds = medians(
+        {"ours": lambda: sampler.collect(policy, parameters, drawn, EPISODES, streams), "floor": floor}, repeats
+    )
+    sampler.close()
+    ratio = seconds["ours"] / seconds["floor"]
+    return Row(setting.title(), "rollout", seconds["ours"], seconds["floor"], ratio, {})
+
+
+def measure_start(repeats: int) -> list[Row]:
+    """Measure how long Python takes to start with metarl, and with torch, in processes of their own."""
+
+    def start(*arguments: str) -> Callable[[], Any]:
+        return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    works = {
+        "import metarl": start("-c", "import metarl"),
+        "metarl --help": start("-c", "from metarl.experiments.command import main; main(['--help'])"),
+        "floor": start("-c", "import torch"),
+    }
+    seconds = medians(works, repeats, time.perf_counter)
+    floor = seconds.pop("floor")
+    return [Row("start", part, taken, floor, taken / floor, {}) for part, taken in seconds.items()]
+
+
+def measure_growth(counts: Sequence[int], hidden: int, repeats: int) -> list[Row]:
+    """Measure a Fisher-vector product a task, and the memory of the process (Linux), as tasks become more."""
+    torch.set_num_threads(1)
+    rows = []
+    for tasks in counts:
+        for memory in ("keep", "recompute"):
+            problem = Problem(Setting("A", tasks, 2000, 2, 2, hidden), torch.device("cpu"))
+            floor = Floor(problem)
+            path = choose_path(problem.policy, problem.device, keep=memory == "keep")
+            curvature = Curvature(problem.chain(path), problem.query)
+            works = {"ours": partial(curvature.product, curvature.gradient), "floor": partial(floor.run, 11, 5)}
+            seconds = medians(works, repeats)
+            held = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+            title = f"{problem.setting.title()}, {held:.0f} MB in all"
+            ratio = seconds["ours"] / seconds["floor"]
+            rows.append(Row(title, f"product, memory = {memory}", seconds["ours"], seconds["floor"], ratio, {}))
+            del curvature, path
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer tasks and repeats: under a minute, noisier")
-    parser.add_argument("--device", default="cpu", help="cpu")
-    parser.add_argument("--json", type=Path, help="write the table to a file")
-    parser.add_argument("--only", help="settings whose title contains this")
+    parser.add_argument("--growth", action="store_true", help="instead: time and memory with 10 to 640 tasks")
+    parser.add_argument("--json", type=pathlib.Path, help="write the table to a file")
+    parser.add_argument("--only", default="", help="settings whose title contains this, as 'A:' or 'H=100'")
     options = parser.parse_args(arguments)
-    chosen = settings(tasks=8 if options.quick else 40)
-    rows = []
-    for setting in chosen:
-        if options.only and options.only not in setting.title():
-            continue
-        rows += measure(setting, 3 if options.quick else 7)
+    tasks, repeats = (8, 3) if options.quick else (40, 7)
+    rows: list[Row] = []
+    if options.growth:
+        rows += measure_growth((10, 40) if options.quick else (10, 40, 160, 640), 100, 3)
+    else:
+        for setting in settings(tasks=tasks):
+            if options.only in setting.title():
+                rows += measure(setting, repeats)
+                if setting.name == "A":
+                    rows.append(measure_rollout(setting.hidden, setting.tasks, repeats))
+        rows += measure_start(repeats)
     table(rows)
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), "rows": [vars(row) for row in rows]}, indent=1))
@@ -316,10 +400,10 @@ def machine() -> dict[str, Any]:
     """Return what the figures depend on."""
     return {
         "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "gymnasium": gymnasium.__version__,
     }
 
 

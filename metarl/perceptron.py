@@ -88,7 +88,7 @@ class Bend:
 
 @dataclass
 class GaussianBend(Bend):
-    """``scale / std^2`` for the mean, ``-2 mixed`` between it and log_std, ``log_std`` (summed over rows) for log_std."""
+    """``scale / std^2`` for the mean, ``-2 mixed`` between mean and log_std, ``log_std`` for it, summed over rows."""
 
     precision: Tensor
     mixed: Tensor | None
