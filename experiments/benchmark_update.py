@@ -90,9 +90,9 @@ class Problem:
         with torch.no_grad():
             host = self.policy.parameters()
             distribution = self.policy.distribution(host, observations.flatten(0, 1))
-            mean, log_std = (part.unflatten(0, shape) for part in distribution.parameters)
+            mean, log_std = (part.reshape(*shape, -1) for part in distribution.parameters)
             actions = mean + log_std.exp() * noise
-            log_probs = distribution.log_prob(actions.flatten(0, 1)).unflatten(0, shape)
+            log_probs = distribution.log_prob(actions.flatten(0, 1)).reshape(shape)
         samples = Samples(
             observations=observations,
             actions=actions,
@@ -243,8 +243,8 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
     double = DoubleBackward(problem)
     vector = ours.gradient / ours.gradient.norm()
     found = {"ours": ours.product(vector), "general": theirs.product(vector), "double": double.product(vector)}
-    for name, product in found.items():
-        assert float((product - found["double"]).norm() / found["double"].norm()) < 1e-4, name
+    for name, image in found.items():
+        assert float((image - found["double"]).norm() / found["double"].norm()) < 1e-4, name
     rows: list[Row] = []
 
     def add(part: str, products: tuple[int, int] | None, works: dict[str, Callable[[], Any]]) -> None:
@@ -361,8 +361,8 @@ def measure_growth(counts: Sequence[int], hidden: int, repeats: int) -> list[Row
             floor = Floor(problem)
             path = choose_path(problem.policy, problem.device, keep=memory == "keep")
             curvature = Curvature(problem.chain(path), problem.query)
-            works = {"ours": partial(curvature.product, curvature.gradient), "floor": partial(floor.run, 11, 5)}
-            seconds = medians(works, repeats)
+            product: Callable[[], Any] = partial(curvature.product, curvature.gradient)
+            seconds = medians({"ours": product, "floor": partial(floor.run, 11, 5)}, repeats)
             held = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
             title = f"{problem.setting.title()}, {held:.0f} MB in all"
             ratio = seconds["ours"] / seconds["floor"]

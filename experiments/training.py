@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
-from torch.profiler import _ExperimentalConfig, profile, supported_activities
+from torch._C._profiler import _ExperimentalConfig
+from torch.profiler import profile
 
 from metarl.checkpoints import read_checkpoint
 from metarl.evaluation import Evaluation
@@ -48,7 +49,7 @@ class Profile(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self._wait == 0:
             config = _ExperimentalConfig(profile_all_threads=True)
-            self._profiler = profile(activities=supported_activities(), experimental_config=config)
+            self._profiler = profile(experimental_config=config)
             self._profiler.start()
         self._wait -= 1
 

@@ -157,8 +157,10 @@ class InnerLoss:
         self._owned: list[Tensor] = []
         self.gradient = torch.zeros_like(vector)
         keep = path.store.take(vector.dtype, self._owned) if path.keep else None
-        traces = self._traces(Weights(path.policy, self.gradient), keep)
-        self._kept = [trace if path.keep else None for trace in traces]
+        self._kept: list[Trace] = []
+        for trace in self._traces(Weights(path.policy, self.gradient), keep):
+            if path.keep:
+                self._kept.append(trace)
 
     def __del__(self) -> None:
         self._path.store.give_back(self._owned)

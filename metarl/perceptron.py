@@ -44,7 +44,8 @@ class Weights:
 
     def __init__(self, policy: Policy, vector: Tensor) -> None:
         assert policy.layers is not None
-        parts = dict(zip(policy.shapes, vector.split([shape.numel() for shape in policy.shapes.values()]), strict=True))
+        sizes = [shape.numel() for shape in policy.shapes.values()]
+        parts = dict(zip(policy.shapes, torch.split(vector, sizes), strict=True))
         self.weights = [parts[layer.weight].view(policy.shapes[layer.weight]) for layer in policy.layers]
         self.transposed = [weight.t() for weight in self.weights]
         self.biases = [parts[layer.bias] for layer in policy.layers]
@@ -79,7 +80,8 @@ class Bend:
             moved *= self.second
             turned.addcmul_(score, moved)
             if log_std_score is not None:
-                turned_log_std = turned_log_std + log_std_score @ moved
+                assert turned_log_std is not None
+                turned_log_std += log_std_score @ moved
         return turned, turned_log_std
 
     def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -129,7 +131,8 @@ class Head:
         sizes = [int(n) for n in space.nvec] if isinstance(space, spaces.MultiDiscrete) else [1]
         if isinstance(space, spaces.Discrete):
             sizes = [int(space.n)]
-        self._groups = torch.block_diag(*(torch.ones(n, n) for n in sizes))
+        owner = torch.repeat_interleave(torch.tensor(sizes))
+        self._groups = (owner[:, None] == owner).float()
 
     def distribution(self, weights: Weights, output: Tensor) -> Distribution:
         """Return the distribution of ``output``, ``[output, row]``."""
@@ -194,7 +197,7 @@ class Head:
         assert weights.log_std is not None
         if self._floor is None:
             return torch.ones_like(weights.log_std)
-        return (weights.log_std >= self._floor).to(weights.log_std.dtype)
+        return torch.ge(weights.log_std, self._floor).to(weights.log_std.dtype)
 
 
 @dataclass
@@ -264,7 +267,8 @@ def pull(
     """
     delta = cotangents[0].t()
     if out is not None and out.log_std is not None:
-        out.log_std.add_(cotangents[1])  # type: ignore[arg-type]
+        assert cotangents[1] is not None
+        out.log_std.add_(cotangents[1])
     deltas, bends = [delta], list[Tensor | None]()
     for i in reversed(range(len(weights.weights))):
         h = trace.hidden[i]
@@ -308,7 +312,8 @@ def add_hessian(weights: Weights, trace: Trace, direction: Weights, out: Weights
     assert trace.bend is not None
     turned, turned_log_std = trace.bend.apply(output, direction.log_std)
     if out.log_std is not None:
-        out.log_std.add_(turned_log_std)  # type: ignore[arg-type]
+        assert turned_log_std is not None
+        out.log_std.add_(turned_log_std)
     moved = turned.t()
     for i in reversed(range(len(weights.weights))):
         _add_outer(out, i, moved, trace.hidden[i])
