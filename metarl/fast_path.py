@@ -23,7 +23,7 @@ from metarl.agents import (
     likelihood_ratio_parts,
     mean_kl,
 )
-from metarl.perceptron import Head, Take, Trace, Weights, add_fisher, add_hessian, forward, pull, slopes
+from metarl.perceptron import Head, Take, Trace, Weights, add_fisher, add_hessian, forward, pull
 
 BLOCK_NUMBERS = 2**17  # at most this many numbers of a layer in a block
 
@@ -143,7 +143,7 @@ class FastPath:
         """Add the gradient of a function of log-probabilities with derivative ``first`` to ``out``; return scores."""
         score, log_std_score = self.head.score(weights, block.distribution, block.samples.actions)
         cotangents = score * first, None if log_std_score is None else log_std_score @ first
-        pull(weights, block.trace, slopes(block.trace, take), cotangents, out, take, keep)
+        pull(weights, block.trace, cotangents, out, take, keep)
         return score, log_std_score
 
 

@@ -235,27 +235,9 @@ def forward(weights: Weights, activations: Sequence[type[nn.Module] | None], obs
     return Trace(activations, hidden, torch.addmm(weights.last_bias, weights.weights[-1], hidden[-1].t()))
 
 
-def slopes(trace: Trace, take: Take) -> list[Tensor | None]:
-    """Return s_1 to s_{D-1}; None where phi is the identity.
-
-    They are computed again for each product: that takes no longer than reading them, and brings h_l into the cache.
-    """
-    found: list[Tensor | None] = []
-    for i, activation in enumerate(trace.activations):
-        h = trace.hidden[i + 1]
-        if activation is nn.Tanh:
-            found.append(torch.addcmul(h.new_ones(()), h, h, value=-1, out=take(f"s{i + 1}", *h.shape)))
-        elif activation is nn.ReLU:
-            found.append(torch.sign(h, out=take(f"s{i + 1}", *h.shape)))
-        else:
-            found.append(None)
-    return found
-
-
 def pull(
     weights: Weights,
     trace: Trace,
-    slope: list[Tensor | None],
     cotangents: tuple[Tensor, Tensor | None],
     out: Weights | None,
     take: Take,
@@ -282,23 +264,21 @@ def pull(
         if keep is not None:
             curved = trace.activations[i - 1] is nn.Tanh
             bends.append(torch.mul(h, e, out=keep(f"t{i}", *h.shape)).mul_(-2.0) if curved else None)
-        delta = _times(e, slope[i - 1])
+        delta = _times_slope(e, h, trace.activations[i - 1])
         deltas.append(delta)
     if keep is not None:
         trace.deltas, trace.bends = deltas[::-1], bends[::-1]
 
 
-def push(
-    weights: Weights, trace: Trace, slope: list[Tensor | None], direction: Weights, take: Take
-) -> tuple[list[Tensor], Tensor]:
+def push(weights: Weights, trace: Trace, direction: Weights, take: Take) -> tuple[list[Tensor], Tensor]:
     """Return R h_0 to R h_{D-1}, of which the first is empty, and R a_D."""
     tangents = [trace.hidden[0][:, :0]]
-    for i in range(len(trace.activations)):
+    for i, activation in enumerate(trace.activations):
         moved = take(f"Rh{i + 1}", *trace.hidden[i + 1].shape)
         torch.addmm(direction.biases[i], trace.hidden[i], direction.transposed[i], out=moved)
         if i > 0:
             moved.addmm_(tangents[i], weights.transposed[i])
-        tangents.append(_times(moved, slope[i]))
+        tangents.append(_times_slope(moved, trace.hidden[i + 1], activation))
     output = torch.addmm(direction.last_bias, direction.weights[-1], trace.hidden[-1].t())
     if trace.activations:
         output.addmm_(weights.weights[-1], tangents[-1].t())
@@ -307,8 +287,7 @@ def push(
 
 def add_hessian(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
     """Add the Hessian-vector product of the loss whose B the trace has to ``out``."""
-    slope = slopes(trace, take)
-    tangents, output = push(weights, trace, slope, direction, take)
+    tangents, output = push(weights, trace, direction, take)
     assert trace.bend is not None
     turned, turned_log_std = trace.bend.apply(output, direction.log_std)
     if out.log_std is not None:
@@ -323,7 +302,7 @@ def add_hessian(weights: Weights, trace: Trace, direction: Weights, out: Weights
         _add_outer(out, i, trace.deltas[i], tangents[i])
         moved = torch.mm(moved, weights.weights[i], out=take(f"Rdelta{i}", *tangents[i].shape))
         moved.addmm_(trace.deltas[i], direction.weights[i])
-        _times(moved, slope[i - 1])
+        _times_slope(moved, trace.hidden[i], trace.activations[i - 1])
         bend = trace.bends[i - 1]
         if bend is not None:
             moved.addcmul_(bend, tangents[i])
@@ -331,14 +310,18 @@ def add_hessian(weights: Weights, trace: Trace, direction: Weights, out: Weights
 
 def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
     """Add the Fisher-vector product, with the trace's B, to ``out``."""
-    slope = slopes(trace, take)
-    _, output = push(weights, trace, slope, direction, take)
+    _, output = push(weights, trace, direction, take)
     assert trace.bend is not None
-    pull(weights, trace, slope, trace.bend.apply(output, direction.log_std), out, take)
+    pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
 
 
-def _times(tensor: Tensor, slope: Tensor | None) -> Tensor:
-    return tensor if slope is None else tensor.mul_(slope)
+def _times_slope(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None) -> Tensor:
+    """Multiply in place by ``phi'``, which follows from ``h = phi(a)``: 1 - h^2 for tanh, in one pass."""
+    if activation is nn.Tanh:
+        torch.ops.aten.tanh_backward.grad_input(tensor, h, grad_input=tensor)
+    elif activation is nn.ReLU:
+        torch.ops.aten.threshold_backward.grad_input(tensor, h, 0.0, grad_input=tensor)
+    return tensor
 
 
 def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
