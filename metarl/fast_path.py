@@ -152,9 +152,9 @@ class InnerLoss:
 
     def __init__(self, path: FastPath, vector: Tensor, samples: Samples) -> None:
         self._path = path
+        self._owned: list[Tensor] = []
         self._samples = samples
         self._weights = Weights(path.policy, vector)
-        self._owned: list[Tensor] = []
         self.gradient = torch.zeros_like(vector)
         keep = path.store.take(vector.dtype, self._owned) if path.keep else None
         self._kept: list[Trace] = []
@@ -192,13 +192,13 @@ class AdaptedPolicy:
 
     def __init__(self, path: FastPath, vector: Tensor, query: Samples) -> None:
         self._path = path
+        self._owned: list[Tensor] = []
         self._query = query
         self._weights = Weights(path.policy, vector)
         self.gain = vector.new_zeros(())
         self.gradient = torch.zeros_like(vector)
         out = Weights(path.policy, self.gradient)
         take = _BUFFERS.take(vector.dtype)
-        self._owned: list[Tensor] = []
         self._old: list[Distribution] = []
         self._kept: list[Trace] = []
         for block in self._blocks(path.store.take(vector.dtype, self._owned) if path.keep else take):
