@@ -13,16 +13,15 @@ import sys
 import time
 from collections.abc import Sequence
 
-import torch
 from stable_baselines3.common.logger import Logger
 
 from metarl import MAML
-from metarl.experiments.benchmark_update import EPISODES, measure, measure_rollout, medians, settings
+from metarl.experiments.benchmark_update import EPISODES, measure, measure_rollout, medians, settings, threads
 
 PARTS = {"inner update, kept for products": 1, "meta-gradient": 1, "line-search evaluation": 1, "rollout": 2}
 
 
-def iteration(hidden: int, tasks: int, threads: int, repeats: int, fisher_fraction: float) -> float:
+def iteration(hidden: int, tasks: int, count: int, repeats: int, fisher_fraction: float) -> float:
     """Return the median seconds of a meta-iteration."""
     model = MAML(
         learning={"tasks": tasks, "episodes": EPISODES},
@@ -31,10 +30,8 @@ def iteration(hidden: int, tasks: int, threads: int, repeats: int, fisher_fracti
     )
     model.set_logger(Logger(None, []))
     numbers = iter(range(1, repeats + 2))
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    seconds = medians({"ours": lambda: model._meta_iteration(next(numbers))}, repeats, time.perf_counter)
-    torch.set_num_threads(before)
+    with threads(count):
+        seconds = medians({"ours": lambda: model._meta_iteration(next(numbers))}, repeats, time.perf_counter)
     model.close()
     return seconds["ours"]
 
@@ -55,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts = {**PARTS, "Fisher-vector product": 10 * fraction}
         parts = sum(rows[name].seconds * count for name, count in counts.items())
         floor = sum((rows[name].floor or 0.0) * count for name, count in counts.items())
-        for threads in sorted({1, options.threads}):
-            taken = iteration(options.hidden, options.tasks, threads, options.repeats, fraction)
+        for count in sorted({1, options.threads}):
+            taken = iteration(options.hidden, options.tasks, count, options.repeats, fraction)
             print(
-                f"fisher_fraction = {fraction}, {threads} thread(s): {taken:.3f} s an iteration, "
+                f"fisher_fraction = {fraction}, {count} thread(s): {taken:.3f} s an iteration, "
                 f"{taken / parts:.2f} x the sum of its parts, {taken / floor:.2f} x that of their floors (one thread)"
             )
     return 0

@@ -10,6 +10,7 @@ seconds, and only within one run. All but the lines about threads and starting a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -18,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -232,11 +233,22 @@ def medians(
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@threads(1)
 def measure(setting: Setting, repeats: int) -> list[Row]:
     """Measure all parts of a setting on the CPU."""
     problem = Problem(setting, torch.device("cpu"))
     floor = Floor(problem)
-    torch.set_num_threads(1)
     fast = choose_path(problem.policy, problem.device)
     chain, general = problem.chain(fast), problem.chain(choose_path(problem.policy, problem.device, path="general"))
     ours, theirs = Curvature(chain, problem.query), Curvature(general, problem.query)
@@ -256,15 +268,11 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
         against = {name: other / own for name, other in seconds.items()}
         rows.append(Row(setting.title(), part, own, lowest, ratio, against))
 
-    def on_threads(count: int, work: Callable[[], Any]) -> Callable[[], Any]:
-        def run() -> None:
-            torch.set_num_threads(count)
-            work()
-            torch.set_num_threads(1)
-
-        return run
-
     def product() -> Tensor:
+        return ours.product(vector)
+
+    @threads(2)
+    def product_on_two_threads() -> Tensor:
         return ours.product(vector)
 
     add(
@@ -277,7 +285,7 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
         (11, 5),
         {"ours": lambda: theirs.product(vector), "double backward": lambda: double.product(vector)},
     )
-    add("Fisher-vector product, two threads", None, {"ours": on_threads(2, product), "one thread": product})
+    add("Fisher-vector product, two threads", None, {"ours": product_on_two_threads, "one thread": product})
     add(
         "inner update",
         (2, 1),
@@ -302,9 +310,9 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
     return rows
 
 
+@threads(1)
 def measure_rollout(hidden: int, tasks: int, repeats: int) -> Row:
     """Measure rollouts of setting A: 20 episodes of 2-D navigation a task, parameters of their own."""
-    torch.set_num_threads(1)
     setting = Setting("A", tasks, 2000, 2, 2, hidden)
     policy = make_policy(setting)
     parameters = {name: torch.stack([value] * tasks) for name, value in policy.parameters().items()}
@@ -351,9 +359,9 @@ def measure_start(repeats: int) -> list[Row]:
     return [Row("start", part, taken, floor, taken / floor, {}) for part, taken in seconds.items()]
 
 
+@threads(1)
 def measure_growth(counts: Sequence[int], hidden: int, repeats: int) -> list[Row]:
     """Measure a Fisher-vector product a task, and the memory of the process (Linux), as tasks become more."""
-    torch.set_num_threads(1)
     rows = []
     for tasks in counts:
         for memory in ("keep", "recompute"):
