@@ -36,9 +36,6 @@ class Distribution(Protocol):
     def score(self, actions: Tensor) -> tuple[Tensor, ...]:
         """Return the gradient of ``log_prob(actions)`` by ``parameters``, sample by sample."""
 
-    def score_tangent(self, score: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return the Hessian of the log-probability of the actions with this ``score``, times tangents."""
-
     def detach(self) -> Distribution:
         """Return the same distribution outside of any graph."""
 
@@ -79,15 +76,6 @@ class Gaussian:
         """Return z / std for the mean and z^2 - 1 for log_std, with z = (action - mean) / std."""
         z = (actions - self.mean) * torch.exp(-self.log_std)
         return (z * torch.exp(-self.log_std), z.square() - 1.0)
-
-    def score_tangent(self, score: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return the Hessian, [[-1/std^2, -2 z/std], [-2 z/std, -2 z^2]], times tangents."""
-        mean, log_std = tangents
-        mixed = -2.0 * score[0]
-        return (
-            mixed * log_std - torch.exp(-2 * self.log_std) * mean,
-            mixed * mean - 2.0 * (score[1] + 1.0) * log_std,
-        )
 
     def detach(self) -> Gaussian:
         """Return the same distribution outside of any graph."""
@@ -132,10 +120,6 @@ class Categorical:
         probs = torch.softmax(self.logits, dim=-1)
         return ((-probs).scatter_add(-1, chosen, torch.ones_like(chosen, dtype=probs.dtype)),)
 
-    def score_tangent(self, score: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return the Hessian times tangents: minus the Fisher matrix, whatever the action."""
-        return (-self.metric(tangents)[0],)
-
     def detach(self) -> Categorical:
         """Return the same distribution outside of any graph."""
         return Categorical(self.logits.detach())
@@ -179,10 +163,6 @@ class MultiCategorical:
     def score(self, actions: Tensor) -> tuple[Tensor, ...]:
         """Return the scores of all choices, one after another."""
         return (torch.cat([part.score(actions[..., i])[0] for i, part in enumerate(self._parts())], dim=-1),)
-
-    def score_tangent(self, score: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return the Hessian times tangents: minus the Fisher matrix, whatever the actions."""
-        return (-self.metric(tangents)[0],)
 
     def detach(self) -> MultiCategorical:
         """Return the same distribution outside of any graph."""
