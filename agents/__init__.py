@@ -2,16 +2,27 @@
 
 from metarl.agents.distributions import Categorical, Distribution, Gaussian, MultiCategorical
 from metarl.agents.normalization import Normalizer, new_normalizer
-from metarl.agents.objectives import likelihood_ratio_gain, mean_kl, policy_gradient_loss
+from metarl.agents.objectives import (
+    LIKELIHOOD_RATIO,
+    POLICY_GRADIENT,
+    InnerObjective,
+    likelihood_ratio_gain,
+    likelihood_ratio_parts,
+    mean_kl,
+    policy_gradient_loss,
+)
 from metarl.agents.policies import Noise, Parameters, Policy, build_policy
 from metarl.agents.returns import discounted_returns, generalized_advantages, normalize
 from metarl.agents.rollouts import Rollouts, join_episodes
 from metarl.agents.samples import Samples, to_samples
 
 __all__ = [
+    "LIKELIHOOD_RATIO",
+    "POLICY_GRADIENT",
     "Categorical",
     "Distribution",
     "Gaussian",
+    "InnerObjective",
     "MultiCategorical",
     "Noise",
     "Normalizer",
@@ -24,6 +35,7 @@ __all__ = [
     "generalized_advantages",
     "join_episodes",
     "likelihood_ratio_gain",
+    "likelihood_ratio_parts",
     "mean_kl",
     "new_normalizer",
     "normalize",

@@ -33,6 +33,9 @@ class Distribution(Protocol):
     def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the Fisher matrix of ``parameters`` times tangents, sample by sample."""
 
+    def score(self, actions: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradient of ``log_prob(actions)`` by ``parameters``, sample by sample."""
+
     def detach(self) -> Distribution:
         """Return the same distribution outside of any graph."""
 
@@ -68,6 +71,11 @@ class Gaussian:
         """Return the Fisher matrix, 1/std^2 for the mean and 2 for log_std, times tangents."""
         mean, log_std = tangents
         return (torch.exp(-2 * self.log_std) * mean, 2.0 * log_std)
+
+    def score(self, actions: Tensor) -> tuple[Tensor, ...]:
+        """Return z / std for the mean and z^2 - 1 for log_std, with z = (action - mean) / std."""
+        z = (actions - self.mean) * torch.exp(-self.log_std)
+        return (z * torch.exp(-self.log_std), z.square() - 1.0)
 
     def detach(self) -> Gaussian:
         """Return the same distribution outside of any graph."""
@@ -105,6 +113,12 @@ class Categorical:
         (logits,) = tangents
         probs = torch.softmax(self.logits, dim=-1)
         return (probs * (logits - (probs * logits).sum(dim=-1, keepdim=True)),)
+
+    def score(self, actions: Tensor) -> tuple[Tensor, ...]:
+        """Return 1 for the chosen logit and 0 for the others, minus the probabilities."""
+        chosen = actions.long().unsqueeze(-1)
+        probs = torch.softmax(self.logits, dim=-1)
+        return ((-probs).scatter_add(-1, chosen, torch.ones_like(chosen, dtype=probs.dtype)),)
 
     def detach(self) -> Categorical:
         """Return the same distribution outside of any graph."""
@@ -145,6 +159,10 @@ class MultiCategorical:
         (logits,) = tangents
         parts = zip(self._parts(), torch.split(logits, list(self.sizes), dim=-1), strict=True)
         return (torch.cat([part.metric((tangent,))[0] for part, tangent in parts], dim=-1),)
+
+    def score(self, actions: Tensor) -> tuple[Tensor, ...]:
+        """Return the scores of all choices, one after another."""
+        return (torch.cat([part.score(actions[..., i])[0] for i, part in enumerate(self._parts())], dim=-1),)
 
     def detach(self) -> MultiCategorical:
         """Return the same distribution outside of any graph."""

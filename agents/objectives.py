@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -22,12 +25,48 @@ def likelihood_ratio_gain(distribution: Distribution, samples: Samples) -> Tenso
 
     Source: Schulman et al. 2015 (TRPO), equation 14.
     """
+    return likelihood_ratio_parts(distribution, samples).sum(dim=-1)
+
+
+def likelihood_ratio_parts(distribution: Distribution, samples: Samples) -> Tensor:
+    """Return the terms of ``likelihood_ratio_gain``, ``[..., sample]``; each is its own derivative by log pi."""
     log_ratio = distribution.log_prob(samples.actions) - samples.log_probs
     # Padding weighs nothing, but an infinite ratio there would make 0 * inf.
     ratio = torch.where(samples.weights > 0, log_ratio, 0.0).exp()
-    return (ratio * samples.advantages * samples.weights).sum(dim=-1)
+    return ratio * samples.advantages * samples.weights
 
 
 def mean_kl(old: Distribution, new: Distribution, samples: Samples) -> Tensor:
     """Return the mean of KL(old, new) over the steps that ran: ``[...]``."""
     return (old.kl(new) * samples.weights).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class InnerObjective:
+    """What the inner update descends: a sum over samples of functions of log pi(a|s).
+
+    Attributes:
+        loss: distribution, samples -> ``[...]``.
+        derivatives: distribution, samples -> the loss's first and second derivative by each sample's log pi(a|s),
+            ``[..., sample]``; None for a second derivative of 0.
+    """
+
+    loss: Callable[[Distribution, Samples], Tensor]
+    derivatives: Callable[[Distribution, Samples], tuple[Tensor, Tensor | None]]
+
+
+def _policy_gradient_derivatives(distribution: Distribution, samples: Samples) -> tuple[Tensor, None]:
+    return -samples.advantages * samples.weights, None
+
+
+def _likelihood_ratio_derivatives(distribution: Distribution, samples: Samples) -> tuple[Tensor, Tensor]:
+    terms = -likelihood_ratio_parts(distribution, samples)
+    return terms, terms
+
+
+POLICY_GRADIENT = InnerObjective(policy_gradient_loss, _policy_gradient_derivatives)
+# Where the acting policy is the one that is differentiated the ratio is 1, as in the "magic box" of DiCE (Foerster et
+# al. 2018) for a single step and in ProMP's inner loss (Rothfuss et al. 2019, equation 12).
+LIKELIHOOD_RATIO = InnerObjective(
+    lambda distribution, samples: -likelihood_ratio_gain(distribution, samples), _likelihood_ratio_derivatives
+)

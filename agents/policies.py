@@ -111,8 +111,14 @@ class Policy:
             observations: ``[sample, *obs]``, in the observation space's own type.
         """
         output = self._forward(parameters, observations)
+        log_std = parameters.get("log_std")
+        return self.head(output, None if log_std is None else log_std.expand_as(output))
+
+    def head(self, output: Tensor, log_std: Tensor | None) -> Distribution:
+        """Return the distribution that the last layer's output ``[..., output]`` stands for; the floor is applied."""
         if isinstance(self.action_space, spaces.Box):
-            return Gaussian(output, self._log_std(parameters["log_std"]).expand_as(output))
+            assert log_std is not None
+            return Gaussian(output, self._log_std(log_std))
         if isinstance(self.action_space, spaces.MultiDiscrete):
             return MultiCategorical(output, tuple(int(n) for n in self.action_space.nvec))
         return Categorical(output)
@@ -242,7 +248,7 @@ def _perceptron(module: ActorCriticPolicy) -> list[Layer] | None:
 class Noise:
     """A task's action noise for all its episodes and steps: drawn in order, so grouping changes nothing."""
 
-    CHUNK = 64
+    CHUNK = 50
 
     def __init__(self, rngs: Sequence[np.random.Generator], episodes: int, action_space: spaces.Space[Any]) -> None:
         self._rngs = rngs
@@ -271,9 +277,12 @@ class Noise:
 class Actor:
     """Draws actions for ``[task, episode]`` sub-environments, each task with its own parameters."""
 
-    def __init__(self, policy: Policy, normalizer: Normalizer) -> None:
+    def __init__(self, policy: Policy, log_std: NDArray[Any] | None, normalizer: Normalizer) -> None:
         self._space = policy.action_space
         self._normalizer = normalizer
+        if log_std is not None:  # [task or 1, 1, action], the floor applied
+            self._std = np.exp(log_std)
+            self._log_volume = (log_std + np.float32(0.5 * np.log(2 * np.pi))).sum(axis=-1)
 
     def act(self, observations: Any, noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return actions ``[task, episode, *action]`` and their log-probabilities ``[task, episode]``.
@@ -282,11 +291,12 @@ class Actor:
             observations: ``[task, episode, *obs]``, arrays.
             noise: ``[task, episode, action]``, from ``Noise``.
         """
-        output, log_std = self._output(self._normalizer.observe(observations))
+        output = self._output(self._normalizer.observe(observations))
         if isinstance(self._space, spaces.Box):
-            assert log_std is not None
-            actions = output + np.exp(log_std) * noise
-            log_probs = (-0.5 * noise * noise - log_std - np.float32(0.5 * np.log(2 * np.pi))).sum(axis=-1)
+            actions = self._std * noise
+            actions += output
+            log_probs = np.float32(-0.5) * np.einsum("...a,...a->...", noise, noise)
+            log_probs -= self._log_volume
             return actions.reshape(*actions.shape[:2], *self._space.shape), log_probs
         if isinstance(self._space, spaces.MultiDiscrete):
             ends = np.cumsum(self._space.nvec)
@@ -298,7 +308,8 @@ class Actor:
             return actions, np.sum([log_prob for _, log_prob in chosen], axis=0)
         return _choose(output, noise[..., 0])
 
-    def _output(self, observations: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def _output(self, observations: Any) -> NDArray[Any]:
+        """Return what the last layer says, ``[task, episode, output]``."""
         raise NotImplementedError
 
 
@@ -315,7 +326,6 @@ class PerceptronActor(Actor):
     """Acts in numpy."""
 
     def __init__(self, policy: Policy, parameters: Parameters, normalizer: Normalizer) -> None:
-        super().__init__(policy, normalizer)
         assert policy.layers is not None
         shared = parameters[policy.layers[-1].bias].dim() == 1
         host = {name: value.detach().cpu().numpy() for name, value in parameters.items()}
@@ -329,31 +339,45 @@ class PerceptronActor(Actor):
             )
             for layer in policy.layers
         ]
-        self._log_std = None
-        if "log_std" in host:
-            log_std = host["log_std"][:, None, :]
-            self._log_std = log_std if policy.log_std_min is None else np.maximum(log_std, policy.log_std_min)
+        self._outputs = [np.empty((0, 0, 0))]  # of the layers, used again at each step
+        self._biases: list[NDArray[Any]] = []
+        log_std = host["log_std"][:, None, :] if "log_std" in host else None
+        if log_std is not None and policy.log_std_min is not None:
+            log_std = np.maximum(log_std, policy.log_std_min)
+        super().__init__(policy, log_std, normalizer)
 
-    def _output(self, observations: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def _output(self, observations: Any) -> NDArray[Any]:
         hidden = observations.reshape(*observations.shape[:2], -1).astype(self._layers[0][0].dtype, copy=False)
-        for weight, bias, activation in self._layers:
-            hidden = np.matmul(hidden, weight)
+        if self._outputs[0].shape[:2] != hidden.shape[:2]:
+            shapes = [(*hidden.shape[:2], weight.shape[-1]) for weight, _, _ in self._layers]
+            self._outputs = [np.empty(shape, hidden.dtype) for shape in shapes]
+            # Laid out whole: adding along a middle axis takes twice as long.
+            self._biases = [
+                np.ascontiguousarray(np.broadcast_to(bias, shape))
+                for (_, bias, _), shape in zip(self._layers, shapes, strict=True)
+            ]
+        for (weight, _, activation), bias, into in zip(self._layers, self._biases, self._outputs, strict=True):
+            hidden = np.matmul(hidden, weight, out=into)
             hidden += bias
             if activation is not None:
                 hidden = activation(hidden, out=hidden)
-        return hidden, self._log_std
+        output: NDArray[Any] = hidden
+        return output
 
 
 class ModuleActor(Actor):
     """Acts through the policy's own modules, all tasks in one call."""
 
     def __init__(self, policy: Policy, parameters: Parameters, normalizer: Normalizer) -> None:
-        super().__init__(policy, normalizer)
         self._policy = policy
         self._parameters = {name: value.detach() for name, value in parameters.items()}
         self._shared = parameters["action_net.bias"].dim() == 1
+        log_std = self._parameters.get("log_std")
+        if log_std is not None:
+            log_std = policy._log_std(log_std[None] if self._shared else log_std)[:, None, :]
+        super().__init__(policy, None if log_std is None else log_std.cpu().numpy(), normalizer)
 
-    def _output(self, observations: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def _output(self, observations: Any) -> NDArray[Any]:
         device = next(iter(self._parameters.values())).device
         given = map_observations(lambda part: torch.as_tensor(part, device=device), observations)
         leading = parts(given)[0].shape[:2]
@@ -364,10 +388,7 @@ class ModuleActor(Actor):
                 output = forward(self._parameters, flat).reshape(*leading, -1)
             else:
                 output = torch.func.vmap(forward)(self._parameters, given)
-        log_std = self._parameters.get("log_std")
-        if log_std is not None:
-            log_std = self._policy._log_std(log_std if not self._shared else log_std[None])[:, None, :]
-        return output.cpu().numpy(), None if log_std is None else log_std.cpu().numpy()
+        return output.cpu().numpy()
 
 
 def build_policy(

@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", help="another spelling of device=NAME: auto, cpu, cuda")
     train.add_argument("--out", type=Path, help="where run folders go (default: runs)")
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
+    train.add_argument("--profile", action="store_true", help="write a trace of one iteration for ui.perfetto.dev")
     train.set_defaults(work=_train)
 
     evaluate = commands.add_parser("evaluate", help="evaluate a finished run again on test tasks")
@@ -122,7 +123,7 @@ def _train(options: argparse.Namespace) -> int:
 
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        evaluation = training.finish_run(run, learner)
+        evaluation = training.finish_run(run, learner, profiled=options.profile)
     except (RolloutError, FloatingPointError) as error:
         return _complain(
             f"{_one_line(error)}; the checkpoint after iteration {training.saved_iteration(run)} is in {run.last}",

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
+from torch._C._profiler import _ExperimentalConfig
+from torch.profiler import profile
 
 from metarl.checkpoints import read_checkpoint
 from metarl.evaluation import Evaluation
@@ -29,6 +31,33 @@ class SaveLast(BaseCallback):
 
     def _on_step(self) -> bool:
         self.model.save(self._run.last)
+        return True
+
+
+class Profile(BaseCallback):
+    """Writes ``profile.json``, a trace of one iteration that https://ui.perfetto.dev opens.
+
+    The second iteration, since the first one warms up; the first where there is only one.
+    """
+
+    def __init__(self, folder: Path, iterations: int) -> None:
+        super().__init__()
+        self._path = folder / "profile.json"
+        self._wait = min(iterations - 1, 1)
+        self._profiler: profile | None = None
+
+    def _on_rollout_start(self) -> None:
+        if self._wait == 0:
+            config = _ExperimentalConfig(profile_all_threads=True)
+            self._profiler = profile(experimental_config=config)
+            self._profiler.start()
+        self._wait -= 1
+
+    def _on_step(self) -> bool:
+        if self._profiler is not None:
+            self._profiler.stop()
+            self._profiler.export_chrome_trace(str(self._path))
+            self._profiler = None
         return True
 
 
@@ -72,14 +101,21 @@ def saved_iteration(run: Run) -> int:
     return int(read_checkpoint(run.last)[1]["iteration"])
 
 
-def finish_run(run: Run, learner: MAML) -> Evaluation:
-    """Train to the end, choose the best parameters on validation tasks, and test them once."""
+def finish_run(run: Run, learner: MAML, *, profiled: bool = False) -> Evaluation:
+    """Train to the end, choose the best parameters on validation tasks, and test them once.
+
+    Args:
+        run: its folder.
+        learner: its learner.
+        profiled: write a trace of one iteration into the folder.
+    """
     missing = learner.settings.learning.iterations - learner.iteration
     if learner.iteration == 0:
         text = "\n".join(f"    {line}" for line in to_toml(learner.settings).splitlines())
         learner.logger.record("configuration", text, exclude="csv")
     if missing > 0:
-        learner.learn(missing, callback=SaveLast(run), reset_num_timesteps=False, progress_bar=True)
+        callbacks = [SaveLast(run), *([Profile(run.folder, missing)] if profiled else [])]
+        learner.learn(missing, callback=callbacks, reset_num_timesteps=False, progress_bar=True)
     learner.logger.close()
     if not run.best.exists():
         learner.save_best(run.best)

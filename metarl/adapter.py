@@ -15,8 +15,8 @@ from metarl.agents import Noise, Parameters, Rollouts, join_episodes
 from metarl.agents.observations import map_observations, transpose_images
 from metarl.envs import RolloutError
 from metarl.envs.actions import standard_actions
-from metarl.inner import stack_parameters, task_parameters
 from metarl.sampler import MAX_STEPS, refuse_non_finite, stack_steps
+from metarl.vectors import one_task, task_parameters
 
 if TYPE_CHECKING:
     from metarl.agent import MetaAgent
@@ -46,7 +46,7 @@ class Adapter:
         self._episodes = episodes
         self._seed = seed
         self._space = env.observation_space
-        self._parameters: Parameters = stack_parameters([learner.parameters])
+        self._parameters: Parameters = one_task(learner.parameters)
         self._played: list[Rollouts] = []
         self._begun = False
         self._set_actor()

@@ -20,10 +20,11 @@ from metarl.envs import make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation
-from metarl.inner import inner_update, stack_parameters, task_parameters
+from metarl.inner import inner_update
 from metarl.sampler import Sampler
 from metarl.sb3 import Model, fit_value, to_model
 from metarl.settings import Settings
+from metarl.vectors import one_task, task_parameters
 
 # Numbered for the random streams; ``given`` are tasks of the caller's own.
 SPLITS = (*task_tools.SPLITS, "given")
@@ -144,7 +145,7 @@ class MetaAgent:
         return task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])
 
     def _adapt_to(self, task: Any, steps: int, episodes: int, seed: int) -> Parameters:
-        parameters = stack_parameters([self.parameters])
+        parameters = one_task(self.parameters)
         for step in range(steps):
             streams = seeding.streams(seed, seeding.ADAPTATION, step, tasks=range(1))
             parameters = self.adapted(parameters, self._play(parameters, task, episodes, streams), step)

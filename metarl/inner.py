@@ -1,81 +1,118 @@
-"""The inner update: one vanilla policy-gradient step for each task, ``theta' = theta - alpha * grad L(theta)``.
+"""The inner update: one gradient step for each task, ``theta' = theta - alpha * grad L(theta)``.
 
 Source: Finn et al. 2017, equation 1.
 """
 
 from __future__ import annotations
 
+from typing import Literal, Protocol
+
 import torch
+from torch import Tensor
 
-from metarl.agents import Parameters, Policy, Samples, policy_gradient_loss
+from metarl.agents import POLICY_GRADIENT, InnerObjective, Parameters, Policy, Samples
+from metarl.fast_path import FastPath
+from metarl.general_path import GeneralPath
 from metarl.parallel import map_tasks
+from metarl.vectors import flatten, flatten_tasks, named
+
+StepSize = float | Parameters
 
 
-def inner_gradient(
-    policy: Policy, parameters: Parameters, samples: Samples, *, create_graph: bool = False
-) -> tuple[torch.Tensor, ...]:
-    """Return the gradient of one task's inner loss, in the order of the parameters.
+class InnerLoss(Protocol):
+    """One task's inner loss at some parameters."""
+
+    gradient: Tensor
+
+    def hessian(self, vector: Tensor) -> Tensor:
+        """Return the Hessian of the loss times a vector."""
+
+
+class AdaptedPolicy(Protocol):
+    """One task's adapted policy on what was collected with it; ``gradient`` is that of the surrogate ``gain``."""
+
+    gain: Tensor
+    gradient: Tensor
+
+    def fisher(self, vector: Tensor) -> Tensor:
+        """Return the Fisher matrix, averaged over the samples, times a vector."""
+
+    def compare(self, vector: Tensor) -> Tensor:
+        """Return the gain of other parameters on the same samples, and their mean KL from these: ``[2]``."""
+
+
+class Path(Protocol):
+    """How derivatives are computed; vectors are flat, samples and parameters those of one task."""
+
+    name: str
+
+    def inner_loss(self, vector: Tensor, samples: Samples) -> InnerLoss:
+        """Return the inner loss, ready for products."""
+
+    def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
+        """Return the gradient of the inner loss alone."""
+
+    def adapted(self, vector: Tensor, query: Samples) -> AdaptedPolicy:
+        """Return the adapted policy, ready for products."""
+
+
+def choose_path(
+    policy: Policy,
+    device: torch.device,
+    *,
+    path: Literal["auto", "fast", "general"] = "auto",
+    objective: InnerObjective = POLICY_GRADIENT,
+    keep: bool = True,
+) -> Path:
+    """Return the fast path for perceptrons on the CPU, the general path for the rest.
 
     Args:
-        policy: whose distribution is differentiated.
-        parameters: of one task, leaves that require gradients.
-        samples: of the task, ``[sample, ...]``.
-        create_graph: keep the graph, so that the gradient can be differentiated again.
+        policy: what is differentiated.
+        device: where the update runs.
+        path: ``fast`` or ``general`` to have that one.
+        objective: of the inner update.
+        keep: keep intermediate results between products; else compute them again, in little memory.
+
+    Raises:
+        ValueError: ``fast`` is asked for and there is none.
     """
-    loss = policy_gradient_loss(policy.distribution(parameters, samples.observations), samples)
-    return torch.autograd.grad(
-        loss, list(parameters.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
-    )
+    fits = policy.layers is not None and device.type == "cpu"
+    if path == "fast" and not fits:
+        what = f"on device {device.type!r}" if policy.layers is not None else "for this policy"
+        raise ValueError(
+            f"outer.path is 'fast', but there is no fast path {what}: it is for perceptrons (MlpPolicy with tanh or "
+            "relu on a flat Box) on the CPU; use 'auto' or 'general'"
+        )
+    if fits and path != "general":
+        return FastPath(policy, objective, keep=keep)
+    return GeneralPath(policy, objective, keep=keep)
 
 
-def leaves(parameters: Parameters) -> Parameters:
-    """Return detached copies that require gradients.
-
-    Copies, since products of matrices can differ in the last bit with the address at which a view begins.
-    """
-    return {name: value.detach().clone().requires_grad_() for name, value in parameters.items()}
+def scale(step_size: StepSize) -> float | Tensor:
+    """Return a step size as what a flat vector is multiplied by."""
+    return flatten(step_size.values()) if isinstance(step_size, dict) else step_size
 
 
-def inner_step(policy: Policy, parameters: Parameters, samples: Samples, step_size: float) -> Parameters:
-    """Return one task's parameters after an inner step, detached."""
-    own = leaves(parameters)
-    gradient = inner_gradient(policy, own, samples)
-    with torch.no_grad():
-        return {
-            name: value.detach() - step_size * slope for (name, value), slope in zip(own.items(), gradient, strict=True)
-        }
-
-
-def inner_update(policy: Policy, parameters: Parameters, samples: Samples, step_size: float) -> Parameters:
+def inner_update(policy: Policy, parameters: Parameters, samples: Samples, step_size: StepSize) -> Parameters:
     """Return stacked parameters after an inner step of every task.
 
     Args:
         policy: whose distribution is differentiated.
         parameters: shared (no task axis), or stacked in the order of the tasks.
         samples: ``[task, sample, ...]``.
-        step_size: the step size alpha.
+        step_size: the step size alpha, or one for each parameter.
     """
     n_tasks = samples.weights.shape[0]
-    shared = is_shared(policy, parameters)
-
-    def work(task: int) -> Parameters:
-        own = parameters if shared else task_parameters(parameters, task)
-        return inner_step(policy, own, samples.task(task), step_size)
-
-    return stack_parameters(map_tasks(work, n_tasks, samples.weights.device))
+    device = samples.weights.device
+    vectors = task_vectors(policy, parameters, n_tasks)
+    path = choose_path(policy, device, keep=False)
+    slopes = map_tasks(lambda task: path.inner_gradient(vectors[task].clone(), samples.task(task)), n_tasks, device)
+    return named(policy.shapes, vectors - scale(step_size) * torch.stack(slopes))
 
 
-def is_shared(policy: Policy, parameters: Parameters) -> bool:
-    """Whether parameters have no task axis."""
+def task_vectors(policy: Policy, parameters: Parameters, n_tasks: int) -> Tensor:
+    """Return parameters, shared or stacked, as detached vectors ``[task, parameter]``."""
     name, value = next(iter(parameters.items()))
-    return value.shape == policy.shapes[name]
-
-
-def task_parameters(parameters: Parameters, task: int) -> Parameters:
-    """Return one task's parameters from stacked ones."""
-    return {name: value[task] for name, value in parameters.items()}
-
-
-def stack_parameters(parts: list[Parameters]) -> Parameters:
-    """Stack the parameters of several tasks along a new first axis."""
-    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+    if value.shape == policy.shapes[name]:
+        return flatten(parameters.values()).detach().expand(n_tasks, -1)
+    return flatten_tasks(parameters).detach()

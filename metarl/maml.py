@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metarl.agents import Parameters, Samples
+from metarl.agents import Parameters, Policy, Samples
 from metarl.agents.observations import map_observations
 from metarl.curvature import Chain, Curvature
 from metarl.envs import tasks as task_tools
-from metarl.inner import inner_update
+from metarl.inner import choose_path
 from metarl.learner import MetaLearner, Outcome
 from metarl.trust_region import conjugate_gradient, full_step, line_search
 
@@ -28,19 +28,25 @@ class MAML(MetaLearner):
 
     name: Literal["maml"] = "maml"
 
+    def _take_policy(self, policy: Policy) -> None:
+        super()._take_policy(policy)
+        outer = self.settings.outer
+        self.path = choose_path(policy, self.device, path=outer.path, keep=outer.memory == "keep")
+
     def _meta_iteration(self, iteration: int) -> Outcome:
         inner, outer = self.settings.inner, self.settings.outer
         tasks = self._training_tasks(iteration)
-        chain = Chain([self.parameters], [], inner.step_size)
+        if iteration == 1:
+            self.logger.record("train/path", self.path.name, exclude="csv")
+        chain = Chain(self._policy, self.path, self.parameters)
         rollouts = []
         for step in range(inner.steps + 1):
             rollouts.append(self._collect(chain.parameters[-1], tasks, iteration, step))
             samples = self._samples(rollouts[-1])
             if step < inner.steps:
-                chain.supports.append(samples)
-                chain.parameters.append(inner_update(self._policy, chain.parameters[-1], samples, inner.step_size))
+                chain.adapt(samples, inner.step_size)
 
-        curvature = Curvature(self._policy, chain, samples, outer.fisher_fraction)
+        curvature = Curvature(chain, samples, outer.fisher_fraction)
         norm = float(curvature.gradient.norm())
         if not math.isfinite(norm):
             faulty = int((~torch.isfinite(curvature.gradients)).any(dim=1).int().argmax())

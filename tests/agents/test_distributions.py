@@ -61,6 +61,15 @@ def test_metric_is_the_hessian_of_the_kl(one: Any, other: Any, actions: torch.Te
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize(("one", "other", "actions"), cases(), ids=["gaussian", "categorical", "multi"])
+def test_score_is_the_gradient_of_log_prob(one: Any, other: Any, actions: torch.Tensor) -> None:
+    own = [part.clone().requires_grad_() for part in one.parameters]
+    rest = (one.sizes,) if isinstance(one, MultiCategorical) else ()
+    expected = torch.autograd.grad(type(one)(*own, *rest).log_prob(actions).sum(), own)
+    for found, wanted in zip(one.score(actions), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_log_prob_is_summed_over_action_dimensions() -> None:
     one = Gaussian(torch.zeros(1, 3), torch.zeros(1, 3)).log_prob(torch.zeros(1, 3))
     assert one.item() == pytest.approx(-1.5 * torch.log(torch.tensor(2 * torch.pi)).item())

@@ -126,7 +126,8 @@ def test_tensorboard_has_every_series_by_environment_step(finished: Path) -> Non
     series = scalars(run)
     page = (Path(__file__).parents[2] / "docs/tensorboard.md").read_text()
     documented = set(re.findall(r"^\| `([a-z_/]+)(?:<k>)?`", page, flags=re.MULTILINE))
-    assert {re.sub(r"\d+$", "", tag) for tag in series} == documented - {"configuration", "validation/paths"}
+    only_text = {"configuration", "validation/paths", "train/path"}
+    assert {re.sub(r"\d+$", "", tag) for tag in series} == documented - only_text
     assert {f"validation/return_step_{k}" for k in range(4)} | {"rollout/return_step_1"} < set(series)
     each = 3 * 3 * 8 * 2
     assert series["rollout/iteration"] == [(each, 1), (2 * each, 2), (3 * each, 3)]
@@ -145,6 +146,7 @@ def test_tensorboard_has_every_series_by_environment_step(finished: Path) -> Non
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(plugins)
     text = accumulator.Tensors("configuration/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "step_size = 0.1" in text
+    assert accumulator.Tensors("train/path/text_summary")[0].tensor_proto.string_val[0] == b"fast"
 
 
 def test_a_second_run_is_numbered_and_a_given_name_is_taken_once(finished: Path) -> None:
@@ -195,6 +197,15 @@ def test_check_prints_each_fault_and_ends_with_1(tmp_path: Path) -> None:
     unknown = call("check", "toy_families:toy/None-v0", cwd=tmp_path)
     assert unknown.returncode == 2
     assert "registers no environment" in unknown.stderr
+
+
+def test_a_profile_shows_the_update_of_one_iteration(tmp_path: Path) -> None:
+    done = train(tmp_path, "learning.iterations=1", "--profile")
+    assert done.returncode == 0, done.stderr
+    events = json.loads((tmp_path / "runs/navigation/profile.json").read_text())["traceEvents"]
+    products = {event["tid"] for event in events if event["name"] == "aten::addmm"}
+    assert products, "the update's matrix products are missing"
+    assert products - {event["tid"] for event in events if event["name"] == "aten::dot"}, "only the main thread's"
 
 
 def test_a_family_of_the_folder_one_works_in_trains(tmp_path: Path) -> None:

@@ -1,75 +1,189 @@
-"""The meta-gradient and the Fisher-vector product: finite differences, double backward, and the quadratic."""
+"""The meta-gradient and the Fisher-vector product: both paths, double backward, finite differences, the quadratic."""
 
 from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from samples import double, make_policy, make_samples
 from torch import Tensor
 
-from metarl.agents import Policy, Samples, likelihood_ratio_gain, mean_kl, policy_gradient_loss
-from metarl.curvature import Chain, Curvature, InnerJacobian, flatten
-from metarl.inner import inner_update
+import metarl.fast_path
+from metarl import MAML
+from metarl.agents import (
+    LIKELIHOOD_RATIO,
+    POLICY_GRADIENT,
+    Gaussian,
+    InnerObjective,
+    Parameters,
+    Policy,
+    Samples,
+    likelihood_ratio_gain,
+    mean_kl,
+)
+from metarl.curvature import Chain, Curvature
+from metarl.inner import StepSize, choose_path
+from metarl.vectors import flatten
 
+CPU = torch.device("cpu")
 STEP_SIZE = 0.3
 HEADS = ["gaussian", "categorical", "multi-categorical"]
 
 
-def problem(head: str = "gaussian", steps: int = 1, activation: str = "tanh") -> tuple[Policy, Chain, Samples]:
-    policy = make_policy(head, activation)
-    chain = Chain([double(policy.parameters())], [], STEP_SIZE)
+def problem(
+    head: str = "gaussian",
+    steps: int = 1,
+    activation: str = "tanh",
+    sizes: tuple[int, ...] = (5, 4),
+    path: str = "auto",
+    objective: InnerObjective = POLICY_GRADIENT,
+    step_sizes: list[StepSize] | None = None,
+    keep: bool = True,
+    rows: int = 7,
+    parameters: Parameters | None = None,
+) -> tuple[Policy, Chain, Samples]:
+    policy = make_policy(head, activation, sizes)
+    chosen = choose_path(policy, CPU, path=path, objective=objective, keep=keep)
+    chain = Chain(policy, chosen, double(policy.parameters()) if parameters is None else parameters)
     for step in range(steps):
-        chain.supports.append(make_samples(policy, seed=step))
-        chain.parameters.append(inner_update(policy, chain.parameters[-1], chain.supports[-1], STEP_SIZE))
-    return policy, chain, make_samples(policy, seed=9)
+        chain.adapt(make_samples(policy, rows=rows, seed=step), step_sizes[step] if step_sizes else STEP_SIZE)
+    return policy, chain, make_samples(policy, rows=rows, seed=9)
 
 
-def adapted_by_autograd(policy: Policy, chain: Chain, shared: dict[str, Tensor], task: int) -> dict[str, Tensor]:
+def adapted(
+    policy: Policy, chain: Chain, shared: Parameters, task: int, objective: InnerObjective, sizes: list[StepSize]
+) -> Parameters:
     """Inner steps in one graph, from the shared parameters: the plain way, for comparison."""
     own = shared
-    for support in chain.supports:
+    for support, size in zip(chain.supports, sizes, strict=True):
         samples = support.task(task)
-        loss = policy_gradient_loss(policy.distribution(own, samples.observations), samples)
-        slopes = torch.autograd.grad(loss, list(own.values()), create_graph=True)
-        own = {name: value - STEP_SIZE * slope for (name, value), slope in zip(own.items(), slopes, strict=True)}
+        loss = objective.loss(policy.distribution(own, samples.observations), samples)
+        slopes = torch.autograd.grad(loss, list(own.values()), create_graph=True, materialize_grads=True)
+        scales = size if isinstance(size, dict) else dict.fromkeys(own, size)
+        own = {name: own[name] - scales[name] * slope for name, slope in zip(own, slopes, strict=True)}
     return own
 
 
-def outer(policy: Policy, chain: Chain, query: Samples, shared: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def outer(
+    policy: Policy,
+    chain: Chain,
+    query: Samples,
+    shared: Parameters,
+    objective: InnerObjective = POLICY_GRADIENT,
+    sizes: list[StepSize] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Mean gain and mean KL (from the adapted policies of the chain) of shared parameters, in one graph."""
     gains, kls = [], []
     for task in range(query.weights.shape[0]):
         samples = query.task(task)
-        new = policy.distribution(adapted_by_autograd(policy, chain, shared, task), samples.observations)
-        old = policy.distribution(chain.at(len(chain.supports), task), samples.observations)
+        own = adapted(policy, chain, shared, task, objective, sizes or [STEP_SIZE] * len(chain.supports))
+        new = policy.distribution(own, samples.observations)
+        old = policy.distribution(
+            {name: value[task] for name, value in chain.parameters[-1].items()}, samples.observations
+        )
         gains.append(likelihood_ratio_gain(new, samples))
         kls.append(mean_kl(old, new, samples))
     return torch.stack(gains).mean(), torch.stack(kls).mean()
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("steps", [1, 2])
-def test_meta_gradient_and_product_equal_double_backward(head: str, steps: int) -> None:
-    policy, chain, query = problem(head, steps)
-    curvature = Curvature(policy, chain, query)
-    shared = {name: value.clone().requires_grad_() for name, value in chain.parameters[0].items()}
-    gain, kl = outer(policy, chain, query, shared)
-    gradient = flatten(torch.autograd.grad(gain, list(shared.values()), retain_graph=True))
-    torch.testing.assert_close(curvature.gradient, gradient, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(curvature.gain, gain.detach())
+CASES = [
+    *itertools.product(HEADS, ["tanh", "relu"], [(), (5,), (5, 4), (4, 6, 3)], [1], ["policy-gradient"], [False]),
+    *itertools.product(HEADS, ["tanh"], [(5, 4)], [2, 3], ["policy-gradient", "likelihood-ratio"], [False, True]),
+    *itertools.product(HEADS, ["relu"], [(5, 4)], [1, 2], ["likelihood-ratio"], [True]),
+]
 
-    slope = flatten(torch.autograd.grad(kl, list(shared.values()), create_graph=True))
+
+@pytest.mark.parametrize(("head", "activation", "sizes", "steps", "objective", "per_parameter"), CASES)
+def test_fast_path_general_path_and_double_backward_are_equal(
+    head: str,
+    activation: str,
+    sizes: tuple[int, ...],
+    steps: int,
+    objective: str,
+    per_parameter: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metarl.fast_path, "BLOCK_NUMBERS", 60)  # several blocks of rows, padded ones in some
+    inner = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO}[objective]
+    parameters = double(make_policy(head, activation, sizes).parameters())
+    generator = torch.Generator().manual_seed(5)
+    for name, value in parameters.items():
+        if name.endswith("bias"):
+            value += 0.3 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    if head == "gaussian":
+        parameters["log_std"][0] = -2.5  # below its floor
+    step_sizes: list[StepSize] = [0.3 / (step + 1) for step in range(steps)]
+    if per_parameter:
+        step_sizes = [
+            {
+                name: 0.3 * torch.rand(value.shape, generator=generator, dtype=torch.float64)
+                for name, value in parameters.items()
+            }
+            for _ in range(steps)
+        ]
+    vector = torch.randn(sum(value.numel() for value in parameters.values()), generator=generator, dtype=torch.float64)
+
+    found = []
+    for path, keep in (("fast", True), ("fast", False), ("general", True), ("general", False)):
+        policy, chain, query = problem(
+            head, steps, activation, sizes, path, inner, step_sizes, keep, parameters=parameters
+        )
+        curvature = Curvature(chain, query)
+        assert chain.path.name == path
+        moved = curvature.parameters + 0.05 * vector
+        gain, kl = curvature.evaluate(moved)
+        product = curvature.product(vector)
+        found.append(
+            [curvature.gain, curvature.gradient, product, gain, kl, *(value for value in chain.parameters[-1].values())]
+        )
+
+    shared = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+    gain, kl = outer(policy, chain, query, shared, inner, step_sizes)
+    values = list(shared.values())
+    gradient = flatten(torch.autograd.grad(gain, values, retain_graph=True, materialize_grads=True))
+    slope = flatten(torch.autograd.grad(kl, values, create_graph=True, materialize_grads=True))
     assert slope.abs().max() < 1e-10
-    vector = torch.randn(len(slope), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    expected = flatten(torch.autograd.grad(slope @ vector, list(shared.values())))
-    torch.testing.assert_close(curvature.product(vector), expected, rtol=1e-8, atol=1e-11)
+    product = flatten(torch.autograd.grad(slope @ vector, values, materialize_grads=True))
+    elsewhere = {name: value.requires_grad_() for name, value in chain.named(moved).items()}
+    moved_gain, moved_kl = outer(policy, chain, query, elsewhere, inner, step_sizes)
+    adapted_by_autograd = [adapted(policy, chain, shared, task, inner, step_sizes) for task in range(3)]
+    expected = [
+        *(value.detach() for value in (gain, gradient, product, moved_gain, moved_kl)),
+        *(torch.stack([own[name].detach() for own in adapted_by_autograd]) for name in shared),
+    ]
+    for results in found:
+        for ours, theirs in zip(results, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_the_fast_path_in_float32_is_close_to_float64() -> None:
+    policy, exact, query = problem(steps=2, sizes=(16, 16), rows=50)
+    single = Chain(policy, exact.path, policy.parameters())
+    for support in exact.supports:
+        single.adapt(to_single(support), STEP_SIZE)
+    ours, theirs = Curvature(single, to_single(query)), Curvature(exact, query)
+    vector = theirs.gradient / theirs.gradient.norm()
+    for close, true in (
+        (ours.gradient, theirs.gradient),
+        (ours.product(vector.float()), theirs.product(vector)),
+    ):
+        assert float((close.double() - true).norm() / true.norm()) < 1e-5
+
+
+def to_single(samples: Samples) -> Samples:
+    return Samples(**{field.name: getattr(samples, field.name).float() for field in fields(samples)})
 
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("steps", [1, 3])
 def test_meta_gradient_equals_finite_differences(head: str, steps: int) -> None:
-    policy, chain, query = problem(head, steps)
-    curvature = Curvature(policy, chain, query)
+    _, chain, query = problem(head, steps)
+    curvature = Curvature(chain, query)
     generator = torch.Generator().manual_seed(2)
     for _ in range(4):
         direction = torch.randn(len(curvature.parameters), dtype=torch.float64, generator=generator)
@@ -83,8 +197,8 @@ def test_meta_gradient_equals_finite_differences(head: str, steps: int) -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_product_equals_finite_differences_of_the_kl(head: str) -> None:
-    policy, chain, query = problem(head)
-    curvature = Curvature(policy, chain, query)
+    _, chain, query = problem(head)
+    curvature = Curvature(chain, query)
     generator = torch.Generator().manual_seed(3)
     for _ in range(3):
         direction = torch.randn(len(curvature.parameters), dtype=torch.float64, generator=generator)
@@ -97,8 +211,8 @@ def test_product_equals_finite_differences_of_the_kl(head: str) -> None:
 
 
 def test_product_is_symmetric_and_positive() -> None:
-    policy, chain, query = problem(steps=2)
-    curvature = Curvature(policy, chain, query)
+    _, chain, query = problem(steps=2)
+    curvature = Curvature(chain, query)
     generator = torch.Generator().manual_seed(4)
     u, v = torch.randn(2, len(curvature.parameters), dtype=torch.float64, generator=generator)
     assert float(u @ curvature.product(v)) == pytest.approx(float(v @ curvature.product(u)), rel=1e-9)
@@ -107,10 +221,10 @@ def test_product_is_symmetric_and_positive() -> None:
 
 def test_second_order_differs_from_first_order() -> None:
     policy, chain, query = problem()
-    curvature = Curvature(policy, chain, query)
+    curvature = Curvature(chain, query)
     first_order = []
     for task in range(3):
-        own = {name: value.requires_grad_() for name, value in chain.at(1, task).items()}
+        own = {name: value[task].clone().requires_grad_() for name, value in chain.parameters[-1].items()}
         samples = query.task(task)
         gain = likelihood_ratio_gain(policy.distribution(own, samples.observations), samples)
         first_order.append(flatten(torch.autograd.grad(gain, list(own.values()))))
@@ -118,58 +232,118 @@ def test_second_order_differs_from_first_order() -> None:
     assert difference.norm() > 0.01 * curvature.gradient.norm()
 
 
-def test_thinned_products_stay_close_and_leave_the_gradient_alone() -> None:
-    policy = make_policy()
-    chain = Chain([double(policy.parameters())], [make_samples(policy, rows=400)], STEP_SIZE)
-    chain.parameters.append(inner_update(policy, chain.parameters[0], chain.supports[0], STEP_SIZE))
-    query = make_samples(policy, rows=400, seed=1)
-    whole, thin = Curvature(policy, chain, query), Curvature(policy, chain, query, fisher_fraction=0.5)
+@pytest.mark.parametrize("path", ["fast", "general"])
+def test_thinned_products_stay_close_and_leave_the_gradient_alone(path: str) -> None:
+    _, chain, query = problem(path=path, rows=400)
+    whole, thin = Curvature(chain, query), Curvature(chain, query, fisher_fraction=0.5)
     torch.testing.assert_close(whole.gradient, thin.gradient)
     vector = whole.gradient / whole.gradient.norm()
     exact, close = whole.product(vector), thin.product(vector)
     assert 0 < float((exact - close).norm() / exact.norm()) < 0.3
 
 
-class Quadratic:
-    """Stands in for a policy: one parameter, inner loss h/2 (theta - c)^2."""
+class Parabola:
+    """Stands in for a policy: one parameter, log pi = -h/2 (theta - c)^2, so that the inner loss is a parabola."""
+
+    layers = None
+    shapes: dict[str, torch.Size]
+
+    def __init__(self, curve: float, centre: float) -> None:
+        self.shapes = {"theta": torch.Size([1])}
+        self._curve, self._centre = curve, centre
+
+    def distribution(self, parameters: Parameters, observations: Tensor) -> Parabola.Distribution:
+        return self.Distribution(-0.5 * self._curve * (parameters["theta"] - self._centre).square())
+
+    class Distribution(Gaussian):
+        def __init__(self, value: Tensor) -> None:
+            super().__init__(value, 0.0 * value)
+
+        def log_prob(self, actions: Tensor) -> Tensor:
+            return self.mean
+
+        def detach(self) -> Parabola.Distribution:
+            return type(self)(self.mean.detach())
 
 
 @pytest.mark.parametrize("curve", [0.5, 2.0])
-def test_the_quadratic(curve: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quadratic(curve: float) -> None:
     """Second order h(1-ah)^2(theta-c), first order h(1-ah)(theta-c): Finn et al. 2017 worked out on a parabola."""
     centre, alpha, theta = 0.7, 0.3, 2.0
-
-    def parabola(policy: object, parameters: dict[str, Tensor], samples: Samples, *, create_graph: bool = False):  # type: ignore[no-untyped-def]
-        loss = 0.5 * curve * (parameters["theta"] - centre).square().sum()
-        return torch.autograd.grad(loss, list(parameters.values()), create_graph=create_graph)
-
-    monkeypatch.setattr("metarl.curvature.inner_gradient", parabola)
-    samples = make_samples(make_policy())
-    chain = Chain([{"theta": torch.tensor([theta], dtype=torch.float64)}], [samples], alpha)
-    adapted = theta - alpha * curve * (theta - centre)
-    jacobian = InnerJacobian(make_policy(), chain, chain.supports, 0)
-    slope = torch.tensor([curve * (adapted - centre)], dtype=torch.float64)
+    policy: Policy = Parabola(curve, centre)  # type: ignore[assignment]
+    one = torch.ones(1, 1, dtype=torch.float64)
+    chain = Chain(policy, choose_path(policy, CPU), {"theta": theta * one[0]})
+    samples = Samples(observations=one, actions=one, log_probs=one, advantages=one, weights=one)
+    chain.adapt(samples, alpha)
+    found = float(chain.parameters[1]["theta"])
+    assert found == pytest.approx(theta - alpha * curve * (theta - centre))
+    query = replace(samples, log_probs=-0.5 * curve * (found - centre) ** 2 * one)
     first_order = curve * (1 - alpha * curve) * (theta - centre)
     second_order = curve * (1 - alpha * curve) ** 2 * (theta - centre)
-    assert slope.item() == pytest.approx(first_order)
-    assert jacobian.backward((slope,))[0].item() == pytest.approx(second_order)
-    assert jacobian.forward((slope,))[0].item() == pytest.approx(second_order)
+    # The gain is what is maximised, the parabola what is minimised.
+    assert -Curvature(chain, query).gradient.item() == pytest.approx(second_order)
     assert second_order != pytest.approx(first_order)
 
 
-def test_grouping_of_tasks_changes_no_bit_of_the_sum() -> None:
-    policy, chain, query = problem()
+@pytest.mark.parametrize("path", ["fast", "general"])
+def test_threads_and_grouping_of_tasks_change_no_bit(path: str) -> None:
+    policy, _, _ = problem()
+    whole = make_samples(policy, tasks=5, rows=61), make_samples(policy, tasks=5, rows=61, seed=1)
     before = torch.get_num_threads()
+    results = []
     try:
-        results = []
-        for threads in (1, 2):
+        for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            curvature = Curvature(policy, chain, query)
-            results.append((curvature.gradient, curvature.product(curvature.gradient)))
+            results.append(update(policy, path, *whole))
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])
+    for other in results[1:]:
+        assert all(torch.equal(first, second) for first, second in zip(results[0], other, strict=True))
+    for group in (slice(0, 2), slice(2, 5)):
+        part = [
+            Samples(**{field.name: getattr(samples, field.name)[group] for field in fields(samples)})
+            for samples in whole
+        ]
+        assert torch.equal(update(policy, path, *part)[0], results[0][0][group])
+
+
+def update(policy: Policy, path: str, support: Samples, query: Samples) -> tuple[Tensor, Tensor]:
+    chain = Chain(policy, choose_path(policy, CPU, path=path), double(policy.parameters()))
+    chain.adapt(support, STEP_SIZE)
+    curvature = Curvature(chain, query)
+    return curvature.gradients, curvature.product(curvature.gradient)
+
+
+def test_a_whole_run_has_the_same_bits_whatever_the_machines_thread_settings() -> None:
+    code = (
+        "from metarl import MAML\n"
+        "model = MAML(learning={'tasks': 6, 'episodes': 10}, policy_kwargs={'hidden_sizes': (64, 64)},\n"
+        "    evaluation={'tasks': 2, 'episodes': 2, 'steps': 1}).learn(2)\n"
+        "import hashlib; from metarl.vectors import flatten\n"
+        "print(hashlib.sha256(flatten(model.parameters.values()).numpy().tobytes()).hexdigest())\n"
+    )
+    hashes = set()
+    for threads in ("1", "2", "3"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        hashes.add(done.stdout)
+    assert len(hashes) == 1
+
+
+def test_a_policy_without_a_fast_path_is_refused_where_it_is_asked_for() -> None:
+    policy = make_policy()
+    assert choose_path(policy, CPU).name == "fast"
+    assert choose_path(policy, torch.device("meta")).name == "general"
+    with pytest.raises(ValueError, match="no fast path on device 'meta'"):
+        choose_path(policy, torch.device("meta"), path="fast")
+    with pytest.raises(ValueError, match="no fast path for this policy"):
+        MAML(policy_kwargs={"activation_fn": torch.nn.ELU}, outer={"path": "fast"})
 
 
 def test_the_whole_update_runs_on_the_meta_device() -> None:
@@ -186,10 +360,11 @@ def test_the_whole_update_runs_on_the_meta_device() -> None:
     for seed in range(2):
         rollouts = make_rollouts(policy, seed=seed).to(device)
         batches.append(to_samples(rollouts, policy.features(rollouts.observations), gamma=0.9, gae_lambda=0.8))
-    adapted = inner_update(policy, parameters, batches[0], STEP_SIZE)
-    curvature = Curvature(policy, Chain([parameters, adapted], batches[:1], STEP_SIZE), batches[1], 0.5)
+    chain = Chain(policy, choose_path(policy, device), parameters)
+    chain.adapt(batches[0], STEP_SIZE)
+    curvature = Curvature(chain, batches[1], 0.5)
     solution, residual = conjugate_gradient(curvature.product, curvature.gradient, 10)
     step = full_step(solution, residual, curvature.gradient, 0.01)
     gain, kl = curvature.evaluate(curvature.parameters + step)
-    for tensor in (*adapted.values(), curvature.gradient, step, gain, kl):
+    for tensor in (*chain.parameters[1].values(), curvature.gradient, step, gain, kl):
         assert tensor.device == device

@@ -104,7 +104,7 @@ class CostlyLook(Probe):
 
     actions = spaces.MultiDiscrete([2, 2])
     noise: ClassVar[float] = 3.0
-    cost: ClassVar[float] = 0.5
+    cost: ClassVar[float] = 0.2
 
     def _reward(self, actions: NDArray[Any], rows: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
         looks, sides = actions[:, 0], 2.0 * actions[:, 1] - 1.0

@@ -1,0 +1,332 @@
+"""The derivatives of a perceptron's meta-update by hand: on the CPU, row-wise in the samples, without autograd.
+
+A perceptron has layers l = 1..D with ``a_l = h_{l-1} W_l^T + b_l`` and ``h_l = phi_l(a_l)``; h_0 are the observations,
+``a_D`` is the mean of a Gaussian or the logits of choices. Hidden layers are ``[row, width]``; what belongs to the last
+layer is ``[output, row]``, since products with few columns are slow. Write s_l = phi_l'(a_l), psi_i for the score (the
+derivative of log pi_i by a_D), and R x for the derivative of x along a direction (V_l, c_l) of the parameters
+(Pearlmutter 1994).
+
+**Gradient** of a loss ``sum_i f_i(log pi_i)``, from its derivatives f' and f'' by each sample's log-probability::
+
+    delta_D = f' psi        e_l = delta_{l+1} W_{l+1}        delta_l = s_l e_l
+    dW_l = delta_l^T h_{l-1}        db_l = sum_i delta_l
+
+**Hessian-vector product** of that loss; ``tanh'' = -2 tanh tanh'`` and ``relu'' = 0``, hence t_l = -2 h_l e_l or 0::
+
+    R a_l = h_{l-1} V_l^T + c_l + R h_{l-1} W_l^T        R h_l = s_l R a_l        R h_0 = 0
+    R delta_D = B R a_D        B = f' (derivative of psi by a_D) + f'' psi psi^T
+    R delta_l = s_l (R delta_{l+1} W_{l+1} + delta_{l+1} V_{l+1}) + t_l R h_l
+    R dW_l = R delta_l^T h_{l-1} + delta_l^T R h_{l-1}        R db_l = sum_i R delta_l
+
+**Fisher-vector product**: R a_D as above, then the gradient's equations with ``delta_D = B R a_D``, where B is now the
+Fisher matrix of the distribution, weighted.
+
+A Gaussian's log_std is one more output, the same for every row, and has no derivative below its floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from metarl.agents import Distribution, Gaussian, Policy
+
+Take = Callable[[str, int, int], Tensor]  # tag, rows, columns -> a tensor to write into
+
+
+class Weights:
+    """A perceptron's parameters, or a direction or gradient of them: views into one flat vector."""
+
+    def __init__(self, policy: Policy, vector: Tensor) -> None:
+        assert policy.layers is not None
+        sizes = [shape.numel() for shape in policy.shapes.values()]
+        parts = dict(zip(policy.shapes, torch.split(vector, sizes), strict=True))
+        self.weights = [parts[layer.weight].view(policy.shapes[layer.weight]) for layer in policy.layers]
+        self.transposed = [weight.t() for weight in self.weights]
+        self.biases = [parts[layer.bias] for layer in policy.layers]
+        self.last_bias = self.biases[-1][:, None]
+        self.log_std = parts.get("log_std")
+
+
+@dataclass
+class Bend:
+    """B of the equations above, row by row, in what is common to all distributions.
+
+    Attributes:
+        scale: what each row counts, ``[row]``.
+        score: psi, ``[output, row]``, and the score of log_std; where f'' is not 0.
+        second: f'', ``[row]``, or None for 0.
+    """
+
+    scale: Tensor
+    score: tuple[Tensor, Tensor | None] | None
+    second: Tensor | None
+
+    def apply(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return B times tangents of the last layer ``[output, row]`` and of log_std; summed over rows for log_std."""
+        turned, turned_log_std = self._first(output, log_std)
+        if self.second is not None:
+            assert self.score is not None
+            score, log_std_score = self.score
+            moved = (score * output).sum(dim=0)
+            if log_std_score is not None:
+                assert log_std is not None
+                moved += log_std @ log_std_score
+            moved *= self.second
+            turned.addcmul_(score, moved)
+            if log_std_score is not None:
+                assert turned_log_std is not None
+                turned_log_std += log_std_score @ moved
+        return turned, turned_log_std
+
+    def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        raise NotImplementedError
+
+
+@dataclass
+class GaussianBend(Bend):
+    """``scale / std^2`` for the mean, ``-2 mixed`` between mean and log_std, ``log_std`` for it, summed over rows."""
+
+    precision: Tensor
+    mixed: Tensor | None
+    above: Tensor
+    log_std: Tensor
+
+    def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert log_std is not None
+        turned = output * self.precision
+        turned *= self.scale
+        if self.mixed is None:
+            return turned, self.log_std * log_std
+        turned.addcmul_(self.mixed, (self.above * log_std)[:, None], value=-2.0)
+        crossed = (self.mixed * output).sum(dim=1)
+        return turned, self.log_std * log_std - 2.0 * self.above * crossed
+
+
+@dataclass
+class ChoiceBend(Bend):
+    """``scale (diag(p) - p p^T)`` for each of several choices; ``groups`` is 1 between outputs of the same choice."""
+
+    probs: Tensor
+    groups: Tensor
+
+    def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, None]:
+        turned = self.probs * output
+        turned.addcmul_(self.probs, self.groups @ turned, value=-1.0)
+        return turned.mul_(self.scale), None
+
+
+class Head:
+    """What the last layer of a policy stands for, and its derivatives."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._floor = policy.log_std_min
+        space = policy.action_space
+        sizes = [int(n) for n in space.nvec] if isinstance(space, spaces.MultiDiscrete) else [1]
+        if isinstance(space, spaces.Discrete):
+            sizes = [int(space.n)]
+        owner = torch.repeat_interleave(torch.tensor(sizes))
+        self._groups = (owner[:, None] == owner).float()
+
+    def distribution(self, weights: Weights, output: Tensor) -> Distribution:
+        """Return the distribution of ``output``, ``[output, row]``."""
+        return self._policy.head(output.t(), weights.log_std)
+
+    def score(self, weights: Weights, distribution: Distribution, actions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the score of the last layer and of log_std, ``[output, row]``."""
+        score = distribution.score(actions)
+        if weights.log_std is None:
+            return score[0].t().contiguous(), None
+        return score[0].t().contiguous(), score[1].t() * self._above_floor(weights)[:, None]
+
+    def loss_bend(
+        self,
+        weights: Weights,
+        distribution: Distribution,
+        score: tuple[Tensor, Tensor | None],
+        derivatives: tuple[Tensor, Tensor | None],
+        delta: Tensor,
+    ) -> Bend:
+        """Return B of a loss with derivatives f' and f'' by the log-probabilities, and with this delta_D."""
+        first, second = derivatives
+        kept = None if second is None else score
+        if not isinstance(distribution, Gaussian):
+            return self._choices(distribution, -first, kept, second)
+        assert score[1] is not None
+        above = self._above_floor(weights)
+        return GaussianBend(
+            *(-first, kept, second),
+            precision=torch.exp(-2 * distribution.log_std)[:, None],
+            mixed=delta,
+            above=above,
+            log_std=-2.0 * (score[1] @ first + above * first.sum()),  # the score of log_std is z^2 - 1
+        )
+
+    def fisher_bend(self, weights: Weights, distribution: Distribution, row_weights: Tensor) -> Bend:
+        """Return the Fisher matrix, each row weighted."""
+        if not isinstance(distribution, Gaussian):
+            return self._choices(distribution, row_weights, None, None)
+        above = self._above_floor(weights)
+        return GaussianBend(
+            *(row_weights, None, None),
+            precision=torch.exp(-2 * distribution.log_std)[:, None],
+            mixed=None,
+            above=above,
+            log_std=2.0 * row_weights.sum() * above,
+        )
+
+    def _choices(
+        self,
+        distribution: Distribution,
+        scale: Tensor,
+        score: tuple[Tensor, Tensor | None] | None,
+        second: Tensor | None,
+    ) -> ChoiceBend:
+        (logits,) = distribution.parameters
+        exponentials = torch.exp(logits - logits.amax(dim=1, keepdim=True)).t()
+        groups = self._groups.to(logits.dtype)
+        return ChoiceBend(scale, score, second, exponentials / (groups @ exponentials), groups)
+
+    def _above_floor(self, weights: Weights) -> Tensor:
+        assert weights.log_std is not None
+        if self._floor is None:
+            return torch.ones_like(weights.log_std)
+        return torch.ge(weights.log_std, self._floor).to(weights.log_std.dtype)
+
+
+@dataclass
+class Trace:
+    """What a block of rows leaves at some parameters: the left sides of the equations above.
+
+    Attributes:
+        activations: phi_1 to phi_{D-1}.
+        hidden: h_0 to h_{D-1}.
+        output: a_D.
+        deltas: delta_1 to delta_D, as ``[row, width]``; of the first only the place.
+        bends: t_1 to t_{D-1}; None where phi'' is 0.
+        bend: B.
+    """
+
+    activations: Sequence[type[nn.Module] | None]
+    hidden: list[Tensor]
+    output: Tensor
+    deltas: Sequence[Tensor] = ()
+    bends: Sequence[Tensor | None] = ()
+    bend: Bend | None = None
+
+
+def forward(weights: Weights, activations: Sequence[type[nn.Module] | None], observations: Tensor, take: Take) -> Trace:
+    """Return a_D, and h_l in tensors from ``take``."""
+    hidden = [observations]
+    for i, activation in enumerate(activations):
+        h = take(f"h{i + 1}", len(observations), len(weights.biases[i]))
+        torch.addmm(weights.biases[i], hidden[i], weights.transposed[i], out=h)
+        if activation is nn.Tanh:
+            np.tanh(h.numpy(), out=h.numpy())  # several times faster than torch.tanh
+        elif activation is nn.ReLU:
+            h.relu_()
+        hidden.append(h)
+    return Trace(activations, hidden, torch.addmm(weights.last_bias, weights.weights[-1], hidden[-1].t()))
+
+
+def pull(
+    weights: Weights,
+    trace: Trace,
+    cotangents: tuple[Tensor, Tensor | None],
+    out: Weights | None,
+    take: Take,
+    keep: Take | None = None,
+) -> None:
+    """Add to ``out`` the gradient that follows from delta_D, ``[output, row]``, and its like for log_std.
+
+    With ``keep``, delta_l and t_l go into the trace, in tensors from there.
+    """
+    delta = cotangents[0].t()
+    if out is not None and out.log_std is not None:
+        assert cotangents[1] is not None
+        out.log_std.add_(cotangents[1])
+    deltas, bends = [delta], list[Tensor | None]()
+    for i in reversed(range(len(weights.weights))):
+        h = trace.hidden[i]
+        if out is not None:
+            _add_outer(out, i, delta, h)
+            out.biases[i].add_(delta.sum(dim=0))
+        if i == 0:
+            break
+        into = keep if keep is not None and i > 1 else take
+        e = torch.mm(delta, weights.weights[i], out=into(f"delta{i}", *h.shape))
+        if keep is not None:
+            curved = trace.activations[i - 1] is nn.Tanh
+            bends.append(torch.mul(h, e, out=keep(f"t{i}", *h.shape)).mul_(-2.0) if curved else None)
+        delta = _times_slope(e, h, trace.activations[i - 1])
+        deltas.append(delta)
+    if keep is not None:
+        trace.deltas, trace.bends = deltas[::-1], bends[::-1]
+
+
+def push(weights: Weights, trace: Trace, direction: Weights, take: Take) -> tuple[list[Tensor], Tensor]:
+    """Return R h_0 to R h_{D-1}, of which the first is empty, and R a_D."""
+    tangents = [trace.hidden[0][:, :0]]
+    for i, activation in enumerate(trace.activations):
+        moved = take(f"Rh{i + 1}", *trace.hidden[i + 1].shape)
+        torch.addmm(direction.biases[i], trace.hidden[i], direction.transposed[i], out=moved)
+        if i > 0:
+            moved.addmm_(tangents[i], weights.transposed[i])
+        tangents.append(_times_slope(moved, trace.hidden[i + 1], activation))
+    output = torch.addmm(direction.last_bias, direction.weights[-1], trace.hidden[-1].t())
+    if trace.activations:
+        output.addmm_(weights.weights[-1], tangents[-1].t())
+    return tangents, output
+
+
+def add_hessian(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
+    """Add the Hessian-vector product of the loss whose B the trace has to ``out``."""
+    tangents, output = push(weights, trace, direction, take)
+    assert trace.bend is not None
+    turned, turned_log_std = trace.bend.apply(output, direction.log_std)
+    if out.log_std is not None:
+        assert turned_log_std is not None
+        out.log_std.add_(turned_log_std)
+    moved = turned.t()
+    for i in reversed(range(len(weights.weights))):
+        _add_outer(out, i, moved, trace.hidden[i])
+        out.biases[i].add_(moved.sum(dim=0))
+        if i == 0:
+            break
+        _add_outer(out, i, trace.deltas[i], tangents[i])
+        moved = torch.mm(moved, weights.weights[i], out=take(f"Rdelta{i}", *tangents[i].shape))
+        moved.addmm_(trace.deltas[i], direction.weights[i])
+        _times_slope(moved, trace.hidden[i], trace.activations[i - 1])
+        bend = trace.bends[i - 1]
+        if bend is not None:
+            moved.addcmul_(bend, tangents[i])
+
+
+def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
+    """Add the Fisher-vector product, with the trace's B, to ``out``."""
+    _, output = push(weights, trace, direction, take)
+    assert trace.bend is not None
+    pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
+
+
+def _times_slope(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None) -> Tensor:
+    """Multiply in place by ``phi'``, which follows from ``h = phi(a)``: 1 - h^2 for tanh, in one pass."""
+    if activation is nn.Tanh:
+        torch.ops.aten.tanh_backward.grad_input(tensor, h, grad_input=tensor)
+    elif activation is nn.ReLU:
+        torch.ops.aten.threshold_backward.grad_input(tensor, h, 0.0, grad_input=tensor)
+    return tensor
+
+
+def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
+    """Add ``delta^T h``; a product with few columns is several times faster the other way round."""
+    if h.shape[1] < delta.shape[1]:
+        out.transposed[layer].add_(torch.mm(h.t(), delta))
+    else:
+        out.weights[layer].addmm_(delta.t(), h)

@@ -1,0 +1,41 @@
+"""The benchmarks run, and say what they promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from metarl.experiments import benchmark_iteration, benchmark_update
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = benchmark_update.Setting("A", 2, 50, 2, 2, 8)
+    for module in (benchmark_update, benchmark_iteration):
+        monkeypatch.setattr(module, "settings", lambda *args, **kwargs: [setting])
+        monkeypatch.setattr(module, "EPISODES", 2)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_updates_table_and_its_json_have_the_same_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    assert benchmark_update.main(["--quick", "--json", str(tmp_path / "table.json")]) == 0
+    printed = capsys.readouterr().out
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert {"Fisher-vector product", "inner update", "rollout", "import metarl"} <= {row["part"] for row in rows}
+    for row in rows:
+        assert row["part"] in printed
+        assert row["seconds"] > 0
+        assert row["floor"] is None or row["ratio"] == pytest.approx(row["seconds"] / row["floor"])
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_iterations_benchmark_compares_with_the_sum_of_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark_iteration.main(["--hidden", "8", "--tasks", "2", "--repeats", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("x the sum of its parts") == 4
+    assert "fisher_fraction = 0.2, 2 thread(s)" in printed
