@@ -6,7 +6,7 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -28,14 +28,16 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
     until another is given. An episode that ended is not restarted: its observation stays and its reward is 0.
 
     A subclass sets its spaces and ``default_task`` before calling this constructor, and defines ``_start``,
-    ``_move`` and ``_observe``.
+    ``_move`` and ``_observe``. The array ``_steps`` counts the steps of each running episode.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.DISABLED}  # type: ignore[misc]
     task_space: spaces.Space[Any]
     default_task: Any
 
-    def __init__(self, num_envs: int, max_episode_steps: int | None) -> None:
+    def __init__(self, num_envs: int, max_episode_steps: int | None, render_mode: str | None = None) -> None:
+        if render_mode is not None:
+            raise ValueError(f"render_mode is {render_mode!r}; a batch does not render, make the single environment")
         self.num_envs = task_tools.whole_number("num_envs", num_envs)
         if max_episode_steps is not None:
             max_episode_steps = task_tools.whole_number("max_episode_steps", max_episode_steps)
@@ -47,6 +49,16 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         self._generators: dict[int, np.random.Generator] = {}
         self._steps = np.zeros(self.num_envs, dtype=np.int64)
         self._running = np.zeros(self.num_envs, dtype=np.bool_)
+
+    def horizon(self) -> int:
+        """Return the time limit, which the best return of an endless task depends on.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.max_episode_steps is None:
+            raise ValueError(f"{task_tools.family_name(self)} has no time limit; give it max_episode_steps")
+        return self.max_episode_steps
 
     def _start(self, rows: Rows) -> None:
         """Put the sub-environments ``rows`` at the start of an episode."""
@@ -65,6 +77,10 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         if row not in self._generators:
             self._generators[row] = np.random.default_rng(self._seeds[row])
         return self._generators[row]
+
+    def _draw(self, rows: Rows, draw: Callable[[np.random.Generator], NDArray[Any]]) -> NDArray[Any]:
+        """Return what ``draw`` gives for each of the sub-environments' own generators, ``[row, ...]``."""
+        return np.stack([draw(self._generator(row)) for row in rows.tolist()])
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -94,7 +110,8 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
                     self._generators.pop(row, None)
         self._steps[rows] = 0
         self._running[rows] = True
-        self._start(rows)
+        if len(rows):
+            self._start(rows)
         return self._observe(), {}
 
     def _assign(self, batch: Any, rows: Rows) -> None:
@@ -121,17 +138,12 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         """Step every running sub-environment; a finished one keeps its observation and gets reward 0.
 
         Raises:
-            ValueError: the actions have another shape or are not finite.
+            ValueError: the actions have another shape, are not finite, or are no elements of a discrete space.
         """
         actions = np.asarray(actions)
         if actions.shape != self.action_space.shape:
             raise ValueError(f"actions have shape {actions.shape}, expected {self.action_space.shape}")
-        if actions.dtype.kind == "f" and not np.isfinite(actions).all():
-            row = int(np.argwhere(~np.isfinite(actions))[0][0])
-            raise ValueError(
-                f"the action of sub-environment {row} of {task_tools.family_name(self)} is {actions[row]}; "
-                "expected finite numbers"
-            )
+        self._check_actions(actions)
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         rows: Rows | slice = slice(None) if self._running.all() else np.flatnonzero(self._running)
@@ -144,11 +156,33 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         self._running &= ~(terminated | truncated)
         return self._observe(), rewards, terminated, truncated, {}
 
+    def _check_actions(self, actions: NDArray[Any]) -> None:
+        space = self.single_action_space
+        if isinstance(space, spaces.Discrete):
+            expected = f"whole numbers from 0 to {space.n - 1}"
+            if actions.dtype.kind in "iu":
+                if actions.min() >= 0 and actions.max() < space.n:
+                    return
+                wrong = (actions < 0) | (actions >= space.n)
+            else:
+                wrong = np.ones(self.num_envs, dtype=np.bool_)
+        else:
+            expected = "finite numbers"
+            if actions.dtype.kind != "f" or np.isfinite(actions).all():
+                return
+            wrong = ~np.isfinite(actions)
+        row = int(np.argwhere(wrong)[0][0])
+        raise ValueError(
+            f"the action of sub-environment {row} of {task_tools.family_name(self)} is {actions[row]}; "
+            f"expected {expected}"
+        )
+
 
 class SingleFamily(gymnasium.Env[Any, Any]):
     """One environment of a batched family: the same dynamics with one sub-environment.
 
-    ``reset`` takes ``options={"task": task}``; the task stays until another is given.
+    ``reset`` takes ``options={"task": task}``; the task stays until another is given. A subclass that can be drawn
+    defines ``_picture``.
     """
 
     def __init__(self, batch: BatchedFamily, render_mode: str | None = None) -> None:
@@ -194,3 +228,11 @@ class SingleFamily(gymnasium.Env[Any, Any]):
         """Step the episode; it is truncated at ``max_episode_steps``."""
         observations, rewards, terminated, truncated, info = self._batch.step(np.asarray(action)[None])
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def _picture(self) -> NDArray[np.uint8]:
+        """Return a picture of the episode as it stands, ``[height, width, 3]``."""
+        raise NotImplementedError
+
+    def render(self) -> Any:
+        """Return a picture of the episode as it stands, an RGB array of uint8; None where ``render_mode`` is None."""
+        return self._picture() if self.render_mode == "rgb_array" else None

@@ -39,15 +39,32 @@ class Listing:
     fault: str | None = None
 
 
+# Id, module and class of the families that metarl ships, and their time limit. The batched class has the single one's
+# name with VectorEnv for Env.
+OWN = (
+    ("Navigation2D-v0", "navigation:Navigation2DEnv", 100),
+    ("HalfCircleNavigation2D-v0", "half_circle:HalfCircleNavigation2DEnv", 20),
+    ("CornerNavigation2D-v0", "corner:CornerNavigation2DEnv", 100),
+    ("BernoulliBandit-v0", "bandits:BernoulliBanditEnv", None),
+    ("GaussianBandit-v0", "bandits:GaussianBanditEnv", None),
+    ("TabularMDP-v0", "mdp:TabularMDPEnv", 10),
+    ("CartPoleParams-v0", "cartpole:CartPoleParamsEnv", 500),
+    ("PendulumParams-v0", "pendulum:PendulumParamsEnv", 200),
+    ("MountainCarContinuousParams-v0", "mountain_car:MountainCarContinuousParamsEnv", 999),
+    ("AcrobotParams-v0", "acrobot:AcrobotParamsEnv", 500),
+)
+
+
 def register_own() -> None:
     """Register the families that metarl ships; calling it again changes nothing."""
-    if "metarl/Navigation2D-v0" not in gymnasium.registry:
-        gymnasium.register(
-            id="metarl/Navigation2D-v0",
-            entry_point="metarl.envs.navigation:Navigation2DEnv",
-            vector_entry_point="metarl.envs.navigation:Navigation2DVectorEnv",
-            max_episode_steps=100,
-        )
+    for name, single, limit in OWN:
+        if f"metarl/{name}" not in gymnasium.registry:
+            gymnasium.register(
+                id=f"metarl/{name}",
+                entry_point=f"metarl.envs.{single}",
+                vector_entry_point=f"metarl.envs.{single.removesuffix('Env')}VectorEnv",
+                max_episode_steps=limit,
+            )
 
 
 def list_families() -> list[Listing]:
