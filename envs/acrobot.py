@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -31,7 +31,7 @@ def wrap(angle: NDArray[np.float64]) -> NDArray[np.float64]:
 class AcrobotParamsVectorEnv(PhysicsVectorEnv):
     """``metarl/AcrobotParams-v0``, batched in numpy; the data sheet is in ``AcrobotParamsEnv``."""
 
-    constants = {
+    constants: ClassVar = {
         "gravity": Constant(9.8, 4.9, 14.7),  # m/s^2
         "link_mass_1": Constant(1.0, 0.5, 1.5),  # kg
         "link_mass_2": Constant(1.0, 0.5, 1.5),  # kg

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -21,7 +21,7 @@ START_RANGE = 0.05  # each variable of the state starts in [-START_RANGE, START_
 class CartPoleParamsVectorEnv(PhysicsVectorEnv):
     """``metarl/CartPoleParams-v0``, batched in numpy; the data sheet is in ``CartPoleParamsEnv``."""
 
-    constants = {
+    constants: ClassVar = {
         "gravity": Constant(9.8, 4.9, 19.6),  # m/s^2
         "masscart": Constant(1.0, 0.5, 2.0),  # kg
         "masspole": Constant(0.1, 0.05, 0.5),  # kg

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -23,7 +23,7 @@ LOW_START, HIGH_START = -0.6, -0.4
 class MountainCarContinuousParamsVectorEnv(PhysicsVectorEnv):
     """``metarl/MountainCarContinuousParams-v0``, batched in numpy; see ``MountainCarContinuousParamsEnv``."""
 
-    constants = {
+    constants: ClassVar = {
         "power": Constant(0.0015, 0.001, 0.002),  # speed gained per step and unit of action
         "gravity": Constant(0.0025, 0.0015, 0.0035),  # speed gained per step on a vertical slope
     }
@@ -43,12 +43,16 @@ class MountainCarContinuousParamsVectorEnv(PhysicsVectorEnv):
     def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         power, gravity = self._constants(rows)
         position, velocity = self._state[:, rows]
-        force = np.clip(actions[:, 0].astype(np.float64), -1.0, 1.0)
-        velocity = np.clip(velocity + (force * power - gravity * np.cos(3 * position)), -MAX_SPEED, MAX_SPEED)
+        # Rounded where Gymnasium rounds: it computes in the precision of the actions, from a state in single precision
+        # that only the start is not.
+        precision = np.result_type(actions, np.float32)
+        force = np.clip(actions[:, 0].astype(precision), -1.0, 1.0)
+        slope = np.where(self._steps[rows] == 0, 3 * position, (3 * position).astype(np.float32))
+        push = force * power.astype(precision) - (gravity * np.cos(slope)).astype(precision)
+        velocity = np.clip((velocity + push).astype(precision), -MAX_SPEED, MAX_SPEED)
         position = np.clip(position + velocity, LOW_POSITION, HIGH_POSITION)
         velocity = np.where((position == LOW_POSITION) & (velocity < 0.0), 0.0, velocity)
         reached = (position >= GOAL_POSITION) & (velocity >= 0.0)
-        # Gymnasium keeps the state in single precision.
         self._state[:, rows] = np.stack([position, velocity]).astype(np.float32)
         return GOAL_REWARD * reached - ACTION_COST * force**2, reached
 
@@ -85,6 +89,6 @@ class MountainCarContinuousParamsEnv(PhysicsEnv):
         canvas = Canvas(size=256, extent=(HIGH_POSITION - LOW_POSITION) / 2)
         canvas.line(point(np.linspace(LOW_POSITION, HIGH_POSITION, 60)), colour=(120, 120, 120))
         goal = point(np.array(GOAL_POSITION))
-        canvas.line(np.stack([goal, goal + [0.0, 0.2]]), colour=(214, 69, 65))
-        canvas.disc(point(self.state[0]) + [0.0, 0.04], radius=0.04, colour=(46, 92, 184))
+        canvas.line(np.stack([goal, goal + np.array([0.0, 0.2])]), colour=(214, 69, 65))
+        canvas.disc(point(self.state[0]) + np.array([0.0, 0.04]), radius=0.04, colour=(46, 92, 184))
         return canvas.pixels

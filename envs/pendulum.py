@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -21,7 +21,7 @@ START_RANGE = np.array([np.pi, 1.0])  # of angle (rad) and angular velocity (rad
 class PendulumParamsVectorEnv(PhysicsVectorEnv):
     """``metarl/PendulumParams-v0``, batched in numpy; the data sheet is in ``PendulumParamsEnv``."""
 
-    constants = {
+    constants: ClassVar = {
         "g": Constant(10.0, 5.0, 15.0),  # m/s^2
         "m": Constant(1.0, 0.5, 1.5),  # kg
         "l": Constant(1.0, 0.5, 1.5),  # m
@@ -40,10 +40,12 @@ class PendulumParamsVectorEnv(PhysicsVectorEnv):
     def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         g, m, l = self._constants(rows)  # noqa: E741 Gymnasium's names
         theta, theta_dot = self._state[:, rows]
-        torque = MAX_TORQUE * np.clip(actions[:, 0].astype(np.float64), -1.0, 1.0)
+        torque = MAX_TORQUE * np.clip(actions[:, 0], -1.0, 1.0)
+        # As Gymnasium does it, in the precision of the actions.
+        control = (3.0 / (m * l**2)).astype(torque.dtype) * torque
         lean = (theta + np.pi) % (2 * np.pi) - np.pi
         cost = lean**2 + 0.1 * theta_dot**2 + 0.001 * torque**2
-        acceleration = 3 * g / (2 * l) * np.sin(theta) + 3.0 / (m * l**2) * torque
+        acceleration = 3 * g / (2 * l) * np.sin(theta) + control
         theta_dot = np.clip(theta_dot + acceleration * TIME_STEP, -MAX_SPEED, MAX_SPEED)
         self._state[:, rows] = theta + theta_dot * TIME_STEP, theta_dot
         return -cost, np.zeros(len(cost), dtype=np.bool_)
