@@ -188,7 +188,8 @@ class SingleFamily(gymnasium.Env[Any, Any]):
     def __init__(self, batch: BatchedFamily, render_mode: str | None = None) -> None:
         modes = self.metadata["render_modes"]
         if render_mode is not None and render_mode not in modes:
-            raise ValueError(f"unknown render_mode {render_mode!r}; expected one of {', '.join(modes)}")
+            expected = ", ".join(["None", *modes])
+            raise ValueError(f"unknown render_mode {render_mode!r}; expected one of {expected}")
         self._batch = batch
         self.render_mode = render_mode
         self.observation_space = batch.single_observation_space

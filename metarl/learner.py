@@ -375,11 +375,12 @@ class MetaLearner:
         size = self.settings.learning.tasks
         groups = [range(start, min(start + size, len(single))) for start in range(0, len(single), size)]
         returns = [self._adapt_group(single, group, episodes, steps, seed, split) for group in groups]
+        shared = task_tools.attribute(self._env, "splits_share_tasks", False)
         oracle = task_tools.attribute(self._env, "oracle_return")
         return Evaluation(
             family=self.settings.family,
             learner=self.name,
-            split=split,
+            split=f"{split} (the tasks of training)" if shared else split,
             seed=self.settings.seed,
             iteration=self.iteration,
             episodes=episodes,
