@@ -39,7 +39,8 @@ class CornerNavigation2DVectorEnv(PointVectorEnv):
 
     def goals(self, tasks: Any) -> NDArray[np.float64]:
         """Return the corners ``[..., 2]`` of the tasks ``[...]``."""
-        return CORNERS[tasks]
+        corners: NDArray[np.float64] = CORNERS[tasks]
+        return corners
 
     def _start(self, rows: Rows) -> None:
         super()._start(rows)
@@ -53,7 +54,8 @@ class CornerNavigation2DVectorEnv(PointVectorEnv):
         if not self._sparse:
             return -left, never
         silent = np.abs(after).sum(axis=-1) < SILENT_RADIUS
-        nearest = (after * goals >= 0.0).all(axis=-1)
+        beside = after * goals >= 0.0
+        nearest = beside[:, 0] & beside[:, 1]
         return np.where(~silent & nearest, distance(goals - before) - left, 0.0), never
 
     def _dense_oracle(self, task: Any) -> float:

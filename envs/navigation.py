@@ -129,7 +129,8 @@ class Navigation2DVectorEnv(PointVectorEnv):
         self, before: NDArray[np.float64], after: NDArray[np.float64], goals: NDArray[np.float64]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         offset = goals - after
-        return -distance(offset), (np.abs(offset) < GOAL_RADIUS).all(axis=-1)
+        near = np.abs(offset) < GOAL_RADIUS
+        return -distance(offset), near[:, 0] & near[:, 1]
 
     def oracle_return(self, task: Any) -> float:
         """Return the best return of one who sees the goal: each coordinate closes its distance as fast as it can.

@@ -42,7 +42,8 @@ class PhysicsVectorEnv(BatchedFamily):
     def _uniform(self, rows: Rows, low: Any, high: Any) -> NDArray[np.float64]:
         """Draw numbers between bounds ``[variable]`` for each of the sub-environments, ``[variable, row]``."""
         low, high = np.asarray(low), np.asarray(high)
-        return (low + (high - low) * self._draw(rows, lambda generator: generator.random(len(low)))).T
+        drawn: NDArray[np.float64] = low + (high - low) * self._draw(rows, lambda generator: generator.random(len(low)))
+        return drawn.T
 
     def _constants(self, rows: Rows | slice) -> list[NDArray[np.float64]]:
         """Return the constants of the sub-environments, in the order in which they are named."""
