@@ -37,16 +37,9 @@ class BanditVectorEnv(BatchedFamily):
         super().__init__(num_envs, max_episode_steps, render_mode)
         self._noise = np.zeros((self.num_envs, self.pulls))
 
-    @staticmethod
-    def _draw_noise(generator: np.random.Generator, pulls: int) -> NDArray[np.float64]:
+    def _rewards(self, means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the rewards of pulls whose arms have these means."""
         raise NotImplementedError
-
-    @staticmethod
-    def _rewards(means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-        raise NotImplementedError
-
-    def _start(self, rows: Rows) -> None:
-        self._noise[rows] = self._draw(rows, lambda generator: self._draw_noise(generator, self.pulls))
 
     def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         running, steps = np.arange(self.num_envs)[rows], self._steps[rows]
@@ -65,24 +58,20 @@ class BanditVectorEnv(BatchedFamily):
 class BernoulliBanditVectorEnv(BanditVectorEnv):
     """``metarl/BernoulliBandit-v0``, batched in numpy; the data sheet is in ``BernoulliBanditEnv``."""
 
-    @staticmethod
-    def _draw_noise(generator: np.random.Generator, pulls: int) -> NDArray[np.float64]:
-        return generator.random(pulls)
+    def _start(self, rows: Rows) -> None:
+        self._noise[rows] = self._streams.uniform(rows, self.pulls)
 
-    @staticmethod
-    def _rewards(means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _rewards(self, means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
         return (noise < means).astype(np.float64)
 
 
 class GaussianBanditVectorEnv(BanditVectorEnv):
     """``metarl/GaussianBandit-v0``, batched in numpy; the data sheet is in ``GaussianBanditEnv``."""
 
-    @staticmethod
-    def _draw_noise(generator: np.random.Generator, pulls: int) -> NDArray[np.float64]:
-        return generator.standard_normal(pulls)
+    def _start(self, rows: Rows) -> None:
+        self._noise[rows] = self._streams.normal(rows, self.pulls)
 
-    @staticmethod
-    def _rewards(means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _rewards(self, means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
         return means + REWARD_STD * noise
 
 

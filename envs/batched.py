@@ -17,6 +17,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
+from metarl.envs.streams import Streams
 
 Rows = NDArray[np.intp]
 
@@ -28,7 +29,8 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
     until another is given. An episode that ended is not restarted: its observation stays and its reward is 0.
 
     A subclass sets its spaces and ``default_task`` before calling this constructor, and defines ``_start``,
-    ``_move`` and ``_observe``. The array ``_steps`` counts the steps of each running episode.
+    ``_move`` and ``_observe``. The array ``_steps`` counts the steps of each running episode. Noise comes from
+    ``_streams``, for all sub-environments at once, or from ``_draw``, where it must be what Gymnasium draws.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.DISABLED}  # type: ignore[misc]
@@ -47,6 +49,7 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         self.tasks = task_tools.stack_tasks(self.task_space, [self.default_task] * self.num_envs)
         self._seeds: list[int | None] = [None] * self.num_envs
         self._generators: dict[int, np.random.Generator] = {}
+        self._streams = Streams(self.num_envs)
         self._steps = np.zeros(self.num_envs, dtype=np.int64)
         self._running = np.zeros(self.num_envs, dtype=np.bool_)
 
@@ -59,6 +62,9 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         if self.max_episode_steps is None:
             raise ValueError(f"{task_tools.family_name(self)} has no time limit; give it max_episode_steps")
         return self.max_episode_steps
+
+    def _accept(self, batch: Any) -> None:
+        """Refuse a batch of elements of the task space of which one is no task."""
 
     def _start(self, rows: Rows) -> None:
         """Put the sub-environments ``rows`` at the start of an episode."""
@@ -79,7 +85,7 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         return self._generators[row]
 
     def _draw(self, rows: Rows, draw: Callable[[np.random.Generator], NDArray[Any]]) -> NDArray[Any]:
-        """Return what ``draw`` gives for each of the sub-environments' own generators, ``[row, ...]``."""
+        """Return what ``draw`` gives for each of the sub-environments' own numpy generators, ``[row, ...]``."""
         return np.stack([draw(self._generator(row)) for row in rows.tolist()])
 
     def reset(
@@ -104,10 +110,11 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         if seeds is not None:
             if len(seeds) != self.num_envs:
                 raise ValueError(f"{len(seeds)} seeds for {self.num_envs} sub-environments; expected one for each")
-            for row in rows.tolist():
-                if seeds[row] is not None:
-                    self._seeds[row] = seeds[row]
-                    self._generators.pop(row, None)
+            given = {row: seed for row in rows.tolist() if (seed := seeds[row]) is not None}
+            self._streams.seed(list(given), list(given.values()))
+            for row, seed in given.items():
+                self._seeds[row] = seed
+                self._generators.pop(row, None)
         self._steps[rows] = 0
         self._running[rows] = True
         if len(rows):
@@ -123,6 +130,7 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
                 self.task_space,
                 [task_tools.as_task(self, task) for task in task_tools.unstack_tasks(self.task_space, batch)],
             )
+        self._accept(batch)
         keep = task_tools.unstack_tasks(self.task_space, self.tasks) if len(rows) < count else None
         if keep is None:
             self.tasks = task_tools.take_tasks(batch, np.arange(count))

@@ -44,7 +44,7 @@ class CornerNavigation2DVectorEnv(PointVectorEnv):
 
     def _start(self, rows: Rows) -> None:
         super()._start(rows)
-        self._positions[rows] = START_RANGE * (2.0 * self._draw(rows, lambda generator: generator.random(2)) - 1.0)
+        self._positions[rows] = START_RANGE * (2.0 * self._streams.uniform(rows, 2) - 1.0)
 
     def _outcome(
         self, before: NDArray[np.float64], after: NDArray[np.float64], goals: NDArray[np.float64]

@@ -82,24 +82,23 @@ class TabularMDPVectorEnv(BatchedFamily):
         """Refuse a task whose transition probabilities do not sum up to 1; see ``check_transitions``."""
         check_transitions(task["transitions"])
 
+    def _accept(self, batch: Any) -> None:
+        check_transitions(batch["transitions"])
+
     def _start(self, rows: Rows) -> None:
-        check_transitions(self.tasks["transitions"][rows])
         self._states[rows] = 0
         self._refill(rows)
 
     def _refill(self, rows: Rows) -> None:
         """Draw the noise of the next steps: a uniform number for the transition, a normal one for the reward."""
-
-        def draw(generator: np.random.Generator) -> NDArray[np.float64]:
-            return np.stack([generator.random(CHUNK), generator.standard_normal(CHUNK)], axis=1)
-
-        self._noise[rows] = self._draw(rows, draw)
+        self._noise[rows, :, 0] = self._streams.uniform(rows, CHUNK)
+        self._noise[rows, :, 1] = self._streams.normal(rows, CHUNK)
 
     def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         running, steps = np.arange(self.num_envs)[rows], self._steps[rows]
-        used_up = running[(steps > 0) & (steps % CHUNK == 0)]
-        if len(used_up):
-            self._refill(used_up)
+        used_up = (steps > 0) & (steps % CHUNK == 0)
+        if used_up.any():
+            self._refill(running[used_up])
         uniform, normal = self._noise[running, steps % CHUNK].T
         states = self._states[running]
         rewards = self.tasks["rewards"][running, states, actions] + REWARD_STD * normal
