@@ -12,9 +12,9 @@ from metarl.envs.batched import Rows
 from metarl.envs.drawing import Canvas
 from metarl.envs.physics import Constant, PhysicsEnv, PhysicsVectorEnv
 
-LOW_POSITION, HIGH_POSITION = -1.2, 0.6
+LOW_POSITION, HIGH_POSITION = -1.2, 0.6  # the car stops at the low one and cannot pass the goal to the high one
 MAX_SPEED = 0.07  # per step
-GOAL_POSITION = 0.45
+GOAL_POSITION = 0.45  # only reached going up
 GOAL_REWARD = 100.0
 ACTION_COST = 0.1  # per squared unit of action and step
 LOW_START, HIGH_START = -0.6, -0.4
@@ -47,13 +47,18 @@ class MountainCarContinuousParamsVectorEnv(PhysicsVectorEnv):
         # that only the start is not.
         precision = np.result_type(actions, np.float32)
         force = np.clip(actions[:, 0].astype(precision), -1.0, 1.0)
-        slope = np.where(self._steps[rows] == 0, 3 * position, (3 * position).astype(np.float32))
-        push = force * power.astype(precision) - (gravity * np.cos(slope)).astype(precision)
+        angle, started = 3 * position, self._steps[rows] > 0
+        rounded = angle.astype(np.float32).astype(np.float64)
+        angle = rounded if started.all() else np.where(started, rounded, angle)
+        push = force * power.astype(precision) - (gravity * np.cos(angle)).astype(precision)
         velocity = np.clip((velocity + push).astype(precision), -MAX_SPEED, MAX_SPEED)
-        position = np.clip(position + velocity, LOW_POSITION, HIGH_POSITION)
-        velocity = np.where((position == LOW_POSITION) & (velocity < 0.0), 0.0, velocity)
-        reached = (position >= GOAL_POSITION) & (velocity >= 0.0)
-        self._state[:, rows] = np.stack([position, velocity]).astype(np.float32)
+        position = np.maximum(position + velocity, LOW_POSITION)
+        stopped = position == LOW_POSITION
+        if stopped.any():
+            velocity[stopped] = np.maximum(velocity[stopped], 0.0)
+        self._state[0, rows] = position.astype(np.float32)
+        self._state[1, rows] = velocity.astype(np.float32)
+        reached = position >= GOAL_POSITION
         return GOAL_REWARD * reached - ACTION_COST * force**2, reached
 
     def _observe(self) -> NDArray[np.float32]:
