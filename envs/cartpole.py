@@ -30,11 +30,30 @@ class CartPoleParamsVectorEnv(PhysicsVectorEnv):
     }
     variables = 4
 
-    def __init__(self, num_envs: int, max_episode_steps: int | None = 500, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        num_envs: int,
+        max_episode_steps: int | None = 500,
+        render_mode: str | None = None,
+        polarity: str = "normal",
+    ) -> None:
+        if polarity not in ("normal", "either"):
+            raise ValueError(f"polarity is {polarity!r}; expected 'normal' or 'either'")
+        self._either = polarity == "either"
         high = np.array([2 * POSITION_LIMIT, np.inf, 2 * ANGLE_LIMIT, np.inf], dtype=np.float32)
         self.single_observation_space = spaces.Box(-high, high, dtype=np.float32)
         self.single_action_space = spaces.Discrete(2)
         super().__init__(num_envs, max_episode_steps, render_mode)
+        if self._either:
+            most = self.constants["force_mag"].high
+            self.task_space["force_mag"] = spaces.Box(-most, most, (), np.float64)
+
+    def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> dict[str, NDArray[np.float64]]:
+        """Draw ``n`` tasks, each constant uniformly and the force's sign by a coin; every split is the same."""
+        tasks = super().sample_tasks(n, rng, split)
+        if self._either:
+            tasks["force_mag"] *= rng.choice([-1.0, 1.0], n)
+        return tasks
 
     def _start(self, rows: Rows) -> None:
         self._state[:, rows] = self._uniform(rows, [-START_RANGE] * 4, [START_RANGE] * 4)
@@ -64,6 +83,8 @@ class CartPoleParamsEnv(PhysicsEnv):
     - **What varies** (the task), each uniformly, Gymnasium's value in brackets: ``gravity`` 4.9 to 19.6 m/s^2 (9.8),
       ``masscart`` 0.5 to 2 kg (1), ``masspole`` 0.05 to 0.5 kg (0.1), ``length``, half the pole's, 0.25 to 1 m (0.5),
       ``force_mag`` 5 to 20 N (10). The total mass and the pole's moment follow. **Hidden**: none is observed.
+      For all of these one policy does without adapting. With ``polarity="either"`` (the default is ``"normal"``) the
+      motor of every other cart is connected the wrong way round, a negative ``force_mag``, and it takes adaptation.
     - **Observation**: position (m), velocity (m/s), angle (rad) and angular velocity (rad/s), in Gymnasium's
       ``Box(4,)``. Each starts uniformly in [-0.05, 0.05].
     - **Action**: ``Discrete(2)``: 0 pushes to the left, 1 to the right.
@@ -75,8 +96,8 @@ class CartPoleParamsEnv(PhysicsEnv):
     - **Versions**: v0, the first.
     """
 
-    def __init__(self, render_mode: str | None = None) -> None:
-        super().__init__(CartPoleParamsVectorEnv(1, max_episode_steps=None), render_mode)
+    def __init__(self, render_mode: str | None = None, polarity: str = "normal") -> None:
+        super().__init__(CartPoleParamsVectorEnv(1, max_episode_steps=None, polarity=polarity), render_mode)
 
     def _picture(self) -> NDArray[np.uint8]:
         """Draw track, cart and pole."""

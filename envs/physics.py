@@ -28,6 +28,7 @@ class PhysicsVectorEnv(BatchedFamily):
     ``_state [variable, sub-environment]``. Starts are drawn as Gymnasium draws them: the same seed gives the same.
     """
 
+    task_space: spaces.Dict
     constants: ClassVar[dict[str, Constant]]
     variables: ClassVar[int]
 
@@ -38,6 +39,10 @@ class PhysicsVectorEnv(BatchedFamily):
         self.default_task = {name: np.array(c.default) for name, c in self.constants.items()}
         super().__init__(num_envs, max_episode_steps, render_mode)
         self._state = np.zeros((self.variables, self.num_envs))
+
+    def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> dict[str, NDArray[np.float64]]:
+        """Draw ``n`` tasks, each constant uniformly; every split is the same distribution."""
+        return {name: rng.uniform(constant.low, constant.high, n) for name, constant in self.constants.items()}
 
     def _uniform(self, rows: Rows, low: Any, high: Any) -> NDArray[np.float64]:
         """Draw numbers between bounds ``[variable]`` for each of the sub-environments, ``[variable, row]``."""
@@ -58,6 +63,10 @@ class PhysicsEnv(SingleFamily):
     def __init__(self, batch: PhysicsVectorEnv, render_mode: str | None) -> None:
         self._batch: PhysicsVectorEnv
         super().__init__(batch, render_mode)
+
+    def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> dict[str, NDArray[np.float64]]:
+        """Draw ``n`` tasks; every split is the same distribution."""
+        return self._batch.sample_tasks(n, rng, split)
 
     @property
     def state(self) -> NDArray[np.float64]:

@@ -119,6 +119,23 @@ def test_cartpole_derives_total_mass_and_pole_moment() -> None:
     np.testing.assert_allclose(after, [1.01, 0.5 + 0.02 * (push - 0.2 * angular * cos), 0.14, 2.0 + 0.02 * angular])
 
 
+def test_half_of_the_motors_may_be_reversed() -> None:
+    family = "metarl/CartPoleParams-v0"
+    forces = metarl.sample_tasks(family, 1000, polarity="either")["force_mag"]
+    assert (forces < 0).mean() == pytest.approx(0.5, abs=0.05)
+    assert np.abs(forces).min() >= 5.0
+    assert metarl.sample_tasks(family, 1000)["force_mag"].min() >= 5.0
+    assert metarl.check_family(family, polarity="either") == []
+    task = {**task_tools.attribute(metarl.make(family), "default_task"), "force_mag": -10.0}
+    env = metarl.make(family, polarity="either", task=task)
+    observation, _ = env.reset(seed=0)
+    assert env.step(1)[0][1] < observation[1]
+    with pytest.raises(ValueError, match="outside its space"):
+        metarl.make(family, task=task)
+    with pytest.raises(ValueError, match="polarity is 'both'; expected 'normal' or 'either'"):
+        metarl.make(family, polarity="both")
+
+
 def test_a_unit_of_action_is_two_newton_metres_on_the_pendulum_and_more_is_clipped() -> None:
     task = {"g": 10.0, "m": 0.5, "l": 0.5}
     for action in (1.0, 7.0):

@@ -51,9 +51,7 @@ def test_spaces_in_words() -> None:
     assert in_words(spaces.Box(-1.0, 1.0, (2,)), ranges=False) == "2 numbers"
 
 
-def test_the_benchmark_compares_with_the_original(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_benchmark_compares_with_the_original(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "speeds.json"
     names = ["metarl/BernoulliBandit-v0", "metarl/CartPoleParams-v0"]
     benchmark_envs.main(["--quick", "--num-envs", "5", "--json", str(file), *names])
