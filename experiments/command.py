@@ -204,6 +204,8 @@ def _envs(options: argparse.Namespace) -> int:
             print(f"{family['id']}  (from {family['source']})  cannot be used: {family['fault']}")
         else:
             print(f"{family['id']}  (from {family['source']})")
-            print(f"    task {family['task_space']}, observation {family['observation_space']}")
-            print(f"    action {family['action_space']}, steps {family['max_episode_steps']}")
+            print(f"    task: {family['task']}")
+            print(f"    observation: {family['observation']}; action: {family['action']}")
+            known = "known" if family["oracle"] else "not known"
+            print(f"    steps: {family['max_episode_steps'] or 'its own'}; optimum: {known}")
     return 0

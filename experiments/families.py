@@ -58,10 +58,12 @@ def in_words(space: spaces.Space[Any], *, ranges: bool = True) -> str:
     if isinstance(space, spaces.Discrete):
         return f"one of {space.n}"
     if isinstance(space, spaces.Box):
-        size = "" if space.shape == () else f"{' x '.join(str(length) for length in space.shape)} numbers"
+        size = (
+            f"{' x '.join(str(length) for length in space.shape)} numbers" if np.prod(space.shape) > 1 else "1 number"
+        )
         if not ranges:
-            return size or "1 number"
+            return size
         low, high = float(np.min(space.low)), float(np.max(space.high))
         interval = f"{low:.3g} to {high:.3g}" if np.isfinite([low, high]).all() else "unbounded"
-        return ", ".join(part for part in (size, interval) if part)
+        return interval if space.shape == () else f"{size}, {interval}"
     return str(space)
