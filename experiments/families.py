@@ -58,9 +58,8 @@ def in_words(space: spaces.Space[Any], *, ranges: bool = True) -> str:
     if isinstance(space, spaces.Discrete):
         return f"one of {space.n}"
     if isinstance(space, spaces.Box):
-        size = (
-            f"{' x '.join(str(length) for length in space.shape)} numbers" if np.prod(space.shape) > 1 else "1 number"
-        )
+        size = " x ".join(str(length) for length in space.shape or (1,))
+        size += " number" if size == "1" else " numbers"
         if not ranges:
             return size
         low, high = float(np.min(space.low)), float(np.max(space.high))
