@@ -38,7 +38,7 @@ class Streams:
         steps = np.arange(1, count + 1, dtype=np.uint64) * GAMMA
         states = self._state[rows, None] + steps
         self._state[rows] = states[:, -1]
-        return (mix(states) >> np.uint64(11)) * 2.0**-53
+        return (mix(states) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def normal(self, rows: NDArray[np.intp], count: int) -> NDArray[np.float64]:
         """Return ``count`` standard normal numbers of each row's stream, ``[row, count]``.

@@ -81,7 +81,7 @@ class Meter:
             self._seed += self._env.num_envs
             seeds = list(range(self._seed, self._seed + self._env.num_envs))
             start = time.perf_counter()
-            observations, _ = self._env.reset(seed=seeds)
+            observations, _ = self._env.reset(seed=seeds)  # type: ignore[arg-type]
             spent += time.perf_counter() - start
             running = np.ones(self._env.num_envs, dtype=np.bool_)
             count = 0
