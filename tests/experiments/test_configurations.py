@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from metarl import MAML
 from metarl.envs import list_families
@@ -27,6 +30,18 @@ TINY = [
 def test_every_family_has_a_configuration() -> None:
     configured = {read_configuration(name, [])[1].family for name in shipped_configurations()}
     assert configured == {listing.id for listing in list_families() if listing.source == "metarl"}
+
+
+def test_arguments_of_a_family_reach_its_single_and_its_batched_environment() -> None:
+    _, settings = read_configuration("bernoulli-bandit", [parse_override(text) for text in TINY])
+    seven = replace(settings, family_kwargs={"arms": 7, "pulls": 3})
+    model = MAML.from_settings(seven).learn(1)
+    assert model.action_space == spaces.Discrete(7)
+    assert model.num_timesteps == 2 * 2 * 2 * 3
+    model.close()
+    for wrong, message in (({"arms": "many"}, "arms is 'many'"), ({"armz": 3}, "armz"), ({"pulls": 0}, "pulls is 0")):
+        with pytest.raises(ValueError, match=message):
+            MAML.from_settings(replace(settings, family_kwargs=wrong))
 
 
 @pytest.mark.parametrize("name", shipped_configurations())
