@@ -52,6 +52,15 @@ OWN = (
     ("PendulumParams-v0", "pendulum:PendulumParamsEnv", 200),
     ("MountainCarContinuousParams-v0", "mountain_car:MountainCarContinuousParamsEnv", 999),
     ("AcrobotParams-v0", "acrobot:AcrobotParamsEnv", 500),
+    # With the extra [mujoco].
+    ("HalfCheetahDir-v0", "half_cheetah:HalfCheetahDirEnv", 200),
+    ("HalfCheetahVel-v0", "half_cheetah:HalfCheetahVelEnv", 200),
+    ("AntDir-v0", "ant:AntDirEnv", 200),
+    ("AntVel-v0", "ant:AntVelEnv", 200),
+    ("AntGoal-v0", "ant:AntGoalEnv", 200),
+    ("Walker2DParams-v0", "random_physics:Walker2DParamsEnv", 200),
+    ("HopperParams-v0", "random_physics:HopperParamsEnv", 200),
+    ("HumanoidDir-v0", "humanoid:HumanoidDirEnv", 200),
 )
 
 
