@@ -56,7 +56,7 @@ class HumanoidDirEnv(LocomotionEnv):
       show it.
     - **Observation**: Gymnasium's Humanoid-v5 without contact forces: positions without x and y, velocities, inertia
       and velocity of each body and the actuators' forces, 270 numbers, float64.
-    - **Action**: ``Box(-0.4, 0.4, (17,))``, the joints' torques, clipped to it; ``metarl.make`` maps it to [-1, 1].
+    - **Action**: ``Box(-1, 1, (17,))``, clipped to it: the joints' torques, a unit is 0.4 (Gymnasium's box is ±0.4).
     - **Reward**: 1.25 × direction · velocity (m/s, of the center of mass, over the control step of 0.015 s) - 0.1 × the
       sum of squared torques + 5, in the last step too.
     - **Ends**: terminates with the torso's height outside (1, 2) m; truncates after 200 steps (3 s).

@@ -25,7 +25,6 @@ try:
 except ImportError as error:
     raise ImportError("the locomotion families need MuJoCo: pip install 'metarl-suite[mujoco]'") from error
 
-STATE_RANGE = 1e10  # MuJoCo starts a simulation anew when a position or velocity is beyond it
 PICTURE_SIZE = 256  # pixels
 
 Read = Callable[[Any], NDArray[np.float64]]
@@ -132,14 +131,14 @@ class Simulations:
 
 
 class LocomotionVectorEnv(BatchedFamily):
-    """A body that MuJoCo simulates, in batches: rewards are progress + ``alive`` - ``control_cost`` × Σ action².
+    """A body that MuJoCo simulates, in batches: rewards are progress + ``alive`` - ``control_cost`` × Σ control².
 
     A subclass names Gymnasium's model ``file`` and the constants below, sets ``task_space`` and ``default_task`` before
     calling this constructor, and defines ``_progress``. Starts are drawn as Gymnasium draws them: the same seed gives
     the same.
     """
 
-    finite_tasks: bool = False  # whether the tasks are so few that every split holds the same ones
+    splits_share_tasks: bool = False  # whether the tasks are so few that every split holds the same ones
     file: ClassVar[str]
     frame_skip: ClassVar[int] = 5  # MuJoCo's time steps in a control step
     reset_noise: ClassVar[float] = 0.1
@@ -153,12 +152,13 @@ class LocomotionVectorEnv(BatchedFamily):
 
     def __init__(self, num_envs: int, max_episode_steps: int | None, render_mode: str | None) -> None:
         self.model = load_model(self.file)
-        self._low, self._high = self.model.actuator_ctrlrange.T
+        low, high = self.model.actuator_ctrlrange.T
+        self._middle, self._half_range = (low + high) / 2, (high - low) / 2
         self.control_step = float(self.model.opt.timestep * self.frame_skip)  # s
-        self.single_action_space = spaces.Box(self._low.astype(np.float32), self._high.astype(np.float32))
+        self.single_action_space = spaces.Box(-1.0, 1.0, (self.model.nu,), np.float32)
         probe = Simulations([self.model], self.frame_skip, self.reads)
         size = self._observation(probe.values).shape[1]
-        self.single_observation_space = spaces.Box(-STATE_RANGE, STATE_RANGE, (size,), np.float64)
+        self.single_observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float64)
         super().__init__(num_envs, max_episode_steps, render_mode)
         self.simulations = Simulations([self.model] * self.num_envs, self.frame_skip, self.reads)
 
@@ -186,7 +186,7 @@ class LocomotionVectorEnv(BatchedFamily):
             self.simulations.start(row, positions, velocities)
 
     def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        controls = np.clip(actions.astype(np.float64), self._low, self._high)
+        controls = self._middle + self._half_range * np.clip(actions.astype(np.float64), -1.0, 1.0)
         before = self._places(rows)
         self.simulations.step(np.arange(self.num_envs)[rows].tolist(), controls)
         velocities = (self._places(rows) - before) / self.control_step
@@ -216,7 +216,7 @@ class DirectedVectorEnv(LocomotionVectorEnv):
     ) -> None:
         self.directions = directions
         self.task_space, self.default_task = directions.space, directions.default
-        self.finite_tasks = directions.finite
+        self.splits_share_tasks = directions.finite
         super().__init__(num_envs, max_episode_steps, render_mode)
 
     def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> NDArray[Any]:
@@ -237,7 +237,7 @@ class LocomotionEnv(SingleFamily):
     def __init__(self, batch: LocomotionVectorEnv, render_mode: str | None) -> None:
         self._batch: LocomotionVectorEnv
         super().__init__(batch, render_mode)
-        self.finite_tasks = batch.finite_tasks
+        self.splits_share_tasks = batch.splits_share_tasks
         if hasattr(batch, "sample_tasks"):
             self.sample_tasks = batch.sample_tasks
         self._renderer: Any = None
@@ -254,14 +254,26 @@ class LocomotionEnv(SingleFamily):
         return self._batch.simulations.workers[0].data
 
     def _picture(self) -> NDArray[np.uint8]:
-        """Draw the body with Gymnasium's renderer."""
-        if self._renderer is None or self._drawn is not self.model:
-            from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+        """Draw the body with Gymnasium's renderer.
 
-            self._close_renderer()
-            self._renderer = MujocoRenderer(self.model, self.data, self.camera, PICTURE_SIZE, PICTURE_SIZE)
-            self._drawn = self.model
-        picture: NDArray[np.uint8] = self._renderer.render("rgb_array")
+        Raises:
+            RuntimeError: MuJoCo cannot draw on this machine.
+        """
+        if not os.environ.get("DISPLAY"):
+            os.environ.setdefault("MUJOCO_GL", "egl")  # else a window is tried, which needs a display
+        try:
+            if self._renderer is None or self._drawn is not self.model:
+                from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+
+                self._close_renderer()
+                self._renderer = MujocoRenderer(self.model, self.data, self.camera, PICTURE_SIZE, PICTURE_SIZE)
+                self._drawn = self.model
+            picture: NDArray[np.uint8] = self._renderer.render("rgb_array")
+        except Exception as error:  # what fails without a graphics library differs by library
+            raise RuntimeError(
+                f"MuJoCo cannot draw here ({error}); install EGL or OSMesa (Debian: libegl1 or libosmesa6) and set the "
+                "environment variable MUJOCO_GL to egl or osmesa"
+            ) from error
         return picture
 
     def _close_renderer(self) -> None:
