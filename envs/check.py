@@ -18,6 +18,7 @@ from gymnasium.vector import VectorEnv
 
 from metarl.envs import registry
 from metarl.envs import tasks as task_tools
+from metarl.envs.idle import idle_parameters
 
 EPISODE_STEPS = 250
 TASKS = 3
@@ -45,7 +46,8 @@ class Episode:
 def check_family(family: str, **kwargs: Any) -> list[str]:
     """Return the faults of a family, each a sentence that says what to do; an empty list where there is none.
 
-    Later checks build on earlier ones, so a fault may hide others: mend it and check again.
+    Later checks build on earlier ones, so a fault may hide others: mend it and check again. Where there is none, a
+    warning (``UserWarning``) tells of each key of a task's dict that made no difference in a few episodes.
 
     Args:
         family: an id, or ``module:Id``.
@@ -67,7 +69,11 @@ def check_family(family: str, **kwargs: Any) -> list[str]:
         if not faults:
             vector = registry.make_vec(family, len(tasks), **kwargs)
             faults = _check_vector(vector, env, tasks, episodes)
-        return faults or _check_gymnasium(family, kwargs)
+        faults = faults or _check_gymnasium(family, kwargs)
+        if not faults:
+            for sentence in idle_parameters(env):
+                warnings.warn(sentence, UserWarning, stacklevel=2)
+        return faults
     finally:
         env.close()
         if vector is not None:

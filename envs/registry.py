@@ -74,6 +74,8 @@ def register_own() -> None:
                 vector_entry_point=f"metarl.envs.{single.removesuffix('Env')}VectorEnv",
                 max_episode_steps=limit,
             )
+    if "metarl/Parameterized-v0" not in gymnasium.registry:
+        gymnasium.register(id="metarl/Parameterized-v0", entry_point="metarl.envs.parameterized:ParameterizedEnv")
 
 
 def list_families() -> list[Listing]:

@@ -7,6 +7,7 @@ import json
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -182,11 +183,15 @@ def _check(options: argparse.Namespace) -> int:
     from metarl.envs import check_family
 
     try:
-        faults = check_family(options.family)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            faults = check_family(options.family)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     for fault in faults:
         print(fault)
+    for warning in caught:
+        print(f"warning: {warning.message}")
     if not faults:
         print(f"{options.family}: no fault found")
     return 1 if faults else 0
