@@ -51,7 +51,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         render_mode: the environment's.
 
     Raises:
-        ValueError: a parameter isn't there, a range or wrapper is none, or one of ``env`` and ``parameters`` is missing.
+        ValueError: no such parameter, a range or wrapper is none, or only one of ``env`` and ``parameters`` is given.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]
@@ -70,6 +70,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         if not isinstance(env, str) or not isinstance(parameters, Mapping) or not parameters:
             raise ValueError(f"env is {env!r} and parameters is {parameters!r}; expected both, {EXAMPLE}")
         self.render_mode = render_mode
+        self.max_episode_steps: int | None = None  # what ``metarl.make`` is asked for
         self._inner_spec = _spec(env)
         self._wrappers = [_wrapper(name) for name in wrappers]
         self._fixed = dict(env_kwargs or {})
@@ -179,14 +180,13 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         """Step the environment; the episode is truncated at its own limit, unless ``max_episode_steps`` is another."""
         observation, reward, terminated, truncated, info = self._env.step(action)
         self._steps += 1
-        limit = self._inner_spec.max_episode_steps
-        if limit is not None and (self.spec is None or self.spec.max_episode_steps is None):
-            truncated = truncated or self._steps >= limit
+        limit = self.max_episode_steps or self._inner_spec.max_episode_steps
+        truncated = truncated or (limit is not None and self._steps >= limit)
         return observation, float(reward), bool(terminated), bool(truncated), info
 
     def render(self) -> Any:
-        """Draw what the environment draws."""
-        return self._env.render()
+        """Draw what the environment draws; None where ``render_mode`` is None."""
+        return None if self.render_mode is None else self._env.render()
 
     def close(self) -> None:
         """Close the environment."""

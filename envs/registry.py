@@ -23,6 +23,7 @@ from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
 from metarl.envs import tasks as task_tools
 from metarl.envs.actions import standard_actions
 from metarl.envs.batched import SingleFamily
+from metarl.envs.parameterized import ParameterizedEnv
 from metarl.envs.sync import SyncFamilyVectorEnv
 from metarl.envs.wrappers import FixedTask
 
@@ -147,7 +148,7 @@ def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any
     """
     spec = _limited(find_family(family), kwargs)
     env = _construct(spec, lambda: gymnasium.make(spec, **kwargs))
-    if isinstance(env.unwrapped, SingleFamily):
+    if isinstance(env.unwrapped, SingleFamily | ParameterizedEnv):
         env.unwrapped.max_episode_steps = spec.max_episode_steps
     task_tools.task_space(env)
     mapped = standard_actions(env.action_space)

@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="say what breaks the contract of a family, one sentence a fault")
     check.add_argument("family", help="an id, or module:Id")
+    check.add_argument(
+        "arguments", nargs="*", metavar="KEY=VALUE", help="its constructor's arguments, as reward=sparse"
+    )
     check.set_defaults(work=_check)
 
     envs = commands.add_parser("envs", help="list the environment families that are installed")
@@ -181,11 +184,12 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from metarl.envs import check_family
+    from metarl.experiments.configuration import parse_override
 
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            faults = check_family(options.family)
+            faults = check_family(options.family, **dict(parse_override(text) for text in options.arguments))
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     for fault in faults:
