@@ -61,7 +61,8 @@ class AntVelVectorEnv(AntVectorEnv):
         super().__init__(num_envs, max_episode_steps, render_mode)
 
     def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
-        return 1.0 - np.abs(velocities[:, 0] - self.tasks[rows])
+        wanted: NDArray[np.float64] = self.tasks[rows]
+        return 1.0 - np.abs(velocities[:, 0] - wanted)
 
 
 class AntGoalVectorEnv(AntVectorEnv):
@@ -81,7 +82,8 @@ class AntGoalVectorEnv(AntVectorEnv):
         return sample_disc(n, rng)
 
     def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
-        return -np.abs(self.simulations.values["qpos"][rows, :2] - self.tasks[rows]).sum(axis=1)
+        away: NDArray[np.float64] = np.abs(self.simulations.values["qpos"][rows, :2] - self.tasks[rows]).sum(axis=1)
+        return -away
 
     def _ended(self, rows: Rows | slice) -> NDArray[np.bool_]:
         return LocomotionVectorEnv._ended(self, rows)

@@ -42,7 +42,8 @@ class HalfCheetahVelVectorEnv(HalfCheetahVectorEnv):
         super().__init__(num_envs, max_episode_steps, render_mode)
 
     def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
-        return -np.abs(velocities[:, 0] - self.tasks[rows])
+        wanted: NDArray[np.float64] = self.tasks[rows]
+        return -np.abs(velocities[:, 0] - wanted)
 
 
 class HalfCheetahDirEnv(LocomotionEnv):

@@ -42,7 +42,8 @@ class HumanoidDirVectorEnv(DirectedVectorEnv):
         return centers[:, :2] / masses.sum()
 
     def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
-        return PROGRESS_WEIGHT * super()._progress(velocities, rows)
+        progress: NDArray[np.float64] = PROGRESS_WEIGHT * super()._progress(velocities, rows)
+        return progress
 
     def _ended(self, rows: Rows | slice) -> NDArray[np.bool_]:
         heights = self.simulations.values["qpos"][rows, 2]

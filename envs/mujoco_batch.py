@@ -225,7 +225,8 @@ class DirectedVectorEnv(LocomotionVectorEnv):
 
     def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
         vectors = self.directions.vectors(self.tasks[rows])[:, : velocities.shape[1]]
-        return (vectors * velocities).sum(axis=1)
+        progress: NDArray[np.float64] = (vectors * velocities).sum(axis=1)
+        return progress
 
 
 class LocomotionEnv(SingleFamily):

@@ -225,7 +225,7 @@ def _constructor(spec: EnvSpec) -> tuple[dict[str, Any], bool]:
     arguments: dict[str, Any] = {}
     open_ended = False
     for constructor in [vars(base).get("__init__") for base in entry.__mro__] if inspect.isclass(entry) else [entry]:
-        if constructor is None or constructor is object.__init__:
+        if not inspect.isfunction(constructor):
             continue
         signature = inspect.signature(constructor).parameters.values()
         arguments = {

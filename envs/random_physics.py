@@ -75,7 +75,8 @@ class Walker2DParamsVectorEnv(RandomPhysicsVectorEnv):
 
     def _ended(self, rows: Rows | slice) -> NDArray[np.bool_]:
         height, angle = self.simulations.values["qpos"][rows, 1:3].T
-        return ~((height > WALKER_HEIGHTS[0]) & (height < WALKER_HEIGHTS[1]) & (np.abs(angle) < WALKER_ANGLE))
+        upright = (height > WALKER_HEIGHTS[0]) & (height < WALKER_HEIGHTS[1]) & (np.abs(angle) < WALKER_ANGLE)
+        return np.logical_not(upright)
 
 
 class HopperParamsVectorEnv(RandomPhysicsVectorEnv):
@@ -91,7 +92,7 @@ class HopperParamsVectorEnv(RandomPhysicsVectorEnv):
         height, angle = positions[:, 1:3].T
         state = np.concatenate([positions[:, 2:], velocities], axis=1)
         calm = (np.abs(state) < HOPPER_STATE).all(axis=1)
-        return ~(calm & (height > HOPPER_HEIGHT) & (np.abs(angle) < HOPPER_ANGLE))
+        return np.logical_not(calm & (height > HOPPER_HEIGHT) & (np.abs(angle) < HOPPER_ANGLE))
 
 
 class Walker2DParamsEnv(LocomotionEnv):
