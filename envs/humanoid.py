@@ -37,9 +37,9 @@ class HumanoidDirVectorEnv(DirectedVectorEnv):
 
     def _places(self, rows: Rows | slice) -> NDArray[np.float64]:
         """Return the centers of mass, as Gymnasium measures velocities."""
-        masses = self.model.body_mass
-        centers: NDArray[np.float64] = np.einsum("b,nbj->nj", masses, self.simulations.values["mass_centers"][rows])
-        return centers[:, :2] / masses.sum()
+        masses, centers = self.model.body_mass, self.simulations.values["mass_centers"][rows, :, :2]
+        center: NDArray[np.float64] = np.einsum("b,nbj->nj", masses, centers) / masses.sum()
+        return center
 
     def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
         progress: NDArray[np.float64] = PROGRESS_WEIGHT * super()._progress(velocities, rows)

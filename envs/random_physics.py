@@ -75,8 +75,9 @@ class Walker2DParamsVectorEnv(RandomPhysicsVectorEnv):
 
     def _ended(self, rows: Rows | slice) -> NDArray[np.bool_]:
         height, angle = self.simulations.values["qpos"][rows, 1:3].T
-        upright = (height > WALKER_HEIGHTS[0]) & (height < WALKER_HEIGHTS[1]) & (np.abs(angle) < WALKER_ANGLE)
-        return np.logical_not(upright)
+        upright: NDArray[np.bool_] = (height > WALKER_HEIGHTS[0]) & (height < WALKER_HEIGHTS[1])
+        upright &= np.abs(angle) < WALKER_ANGLE
+        return ~upright
 
 
 class HopperParamsVectorEnv(RandomPhysicsVectorEnv):
@@ -91,8 +92,9 @@ class HopperParamsVectorEnv(RandomPhysicsVectorEnv):
         positions, velocities = (self.simulations.values[name][rows] for name in ("qpos", "qvel"))
         height, angle = positions[:, 1:3].T
         state = np.concatenate([positions[:, 2:], velocities], axis=1)
-        calm = (np.abs(state) < HOPPER_STATE).all(axis=1)
-        return np.logical_not(calm & (height > HOPPER_HEIGHT) & (np.abs(angle) < HOPPER_ANGLE))
+        upright: NDArray[np.bool_] = (np.abs(state) < HOPPER_STATE).all(axis=1)
+        upright &= (height > HOPPER_HEIGHT) & (np.abs(angle) < HOPPER_ANGLE)
+        return ~upright
 
 
 class Walker2DParamsEnv(LocomotionEnv):

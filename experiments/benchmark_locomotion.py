@@ -86,8 +86,9 @@ class Gymnasiums:
 
     def __init__(self, name: str, num_envs: int, mode: str) -> None:
         kwargs = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        limit = {"max_episode_steps": ENDLESS}
-        self._env = gymnasium.make_vec(name, num_envs, vectorization_mode=mode, vector_kwargs=kwargs, **limit)
+        self._env = gymnasium.make_vec(
+            name, num_envs, vectorization_mode=mode, vector_kwargs=kwargs, max_episode_steps=ENDLESS
+        )
         self._env.reset(seed=0)
         self.num_envs = num_envs
 
@@ -113,7 +114,7 @@ def compare(family: str, num_envs: int, repeats: int, seconds: float) -> dict[st
     """Return the medians of the rates of a family and its rivals, taken in turns, and the ratios' medians."""
     batched = Batched(family, num_envs)
     cores = len(os.sched_getaffinity(0))
-    rivals = {
+    rivals: dict[str, Any] = {
         "bare": Bare(batched.model, batched.frame_skip, 50 if "Params" in family else ENDLESS),
         "sync": Gymnasiums(BODIES[family], num_envs, "sync"),
         "async": Gymnasiums(BODIES[family], ASYNC_ENVS, "async"),
@@ -168,6 +169,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.repeats, options.seconds = 1, 0.3
+    mujoco.set_mju_user_warning(lambda message: None)  # each of Gymnasium's environments warns of its own model file
     grown = memory()
     print(f"memory of 800 half cheetahs in 40 physics: {grown:.0f} MB (under 400)\n")
     print(f"{'family':28} {'steps/s':>9} {'/ (cores x bare)':>17} {'/ sync':>7} {'/ async':>8}")
