@@ -177,7 +177,13 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step the environment; the episode is truncated at its own limit, unless ``max_episode_steps`` is another."""
+        """Step the environment; the episode is truncated at its own limit, unless ``max_episode_steps`` is another.
+
+        Raises:
+            ValueError: the action is not finite.
+        """
+        if isinstance(self.action_space, spaces.Box) and not np.isfinite(action).all():
+            raise ValueError(f"the action of {self._inner_spec.id} is {action}; expected finite numbers")
         observation, reward, terminated, truncated, info = self._env.step(action)
         self._steps += 1
         limit = self.max_episode_steps or self._inner_spec.max_episode_steps

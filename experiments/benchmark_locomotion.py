@@ -1,7 +1,8 @@
 """How fast locomotion is stepped in batches, beside MuJoCo alone and Gymnasium's own vector environments.
 
 ``python experiments/benchmark_locomotion.py`` prints a table, ``--json FILE`` writes it as well, ``--quick`` takes
-seconds. All bodies have physics of their own where the family varies it (Walker2DParams, HopperParams), else one.
+seconds. Every sub-environment has physics of its own: those of Walker2DParams and HopperParams as their tasks say, the
+others, whose families have one physics, by masses that are varied here.
 
 Control steps per second of ``--envs`` sub-environments are set against
 
@@ -44,13 +45,17 @@ ENDLESS = 10**9
 
 
 class Batched:
-    """A family, each sub-environment with a task of its own; an episode that ended starts again at once."""
+    """A family, each sub-environment with physics of its own; an episode that ended starts again at once."""
 
     def __init__(self, family: str, num_envs: int) -> None:
         self._env = metarl.make_vec(family, num_envs, max_episode_steps=ENDLESS)
         self._env.reset(seed=0, options={"tasks": metarl.sample_tasks(family, num_envs)})
         self.num_envs = num_envs
         self.model = self._env.unwrapped.model  # type: ignore[attr-defined]
+        models, rng = self._env.unwrapped.simulations.models, np.random.default_rng(0)  # type: ignore[attr-defined]
+        for row, model in enumerate(models):
+            if model is self.model:
+                models[row] = mujoco_batch.scale_model(model, {"body_mass": rng.uniform(0.8, 1.2, model.nbody)})
         self.frame_skip = int(self._env.unwrapped.frame_skip)  # type: ignore[attr-defined]
 
     def step(self, actions: Any) -> None:

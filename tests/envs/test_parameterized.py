@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -248,6 +250,28 @@ def test_wrong_fields_of_a_model_are_named_with_the_nearest(parameter: str, writ
     pytest.importorskip("mujoco")
     with pytest.raises(ValueError, match=message):
         make(env="HalfCheetah-v5", parameters={parameter: written})
+
+
+def test_an_action_that_is_not_finite_is_refused() -> None:
+    env = make(env="Pendulum-v1", parameters={"g": [5, 15]})
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match=r"the action of Pendulum-v1 is \[nan\]; expected finite numbers"):
+        env.step(np.array([np.nan], np.float32))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the packages' own
+def test_the_pages_examples_are_families_as_they_stand() -> None:
+    page = (Path(__file__).parents[2] / "docs/any-environment.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(code, {})
+    blocks = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 5
+    for block in blocks:
+        kwargs = tomllib.loads(block)["family_kwargs"]
+        package = kwargs["env"].partition(":")[0].partition(".")[0] if ":" in kwargs["env"] else "mujoco"
+        pytest.importorskip(package)
+        tasks = metarl.sample_tasks(PARAMETERIZED, 2, **kwargs)
+        assert set(tasks) == set(kwargs["parameters"])
 
 
 def test_a_task_outside_its_ranges_is_refused() -> None:
