@@ -30,11 +30,23 @@ from metarl.version import __version__
 
 NUM_ENVS = 400
 TARGET = 30.0  # times the steps of Gymnasium's SyncVectorEnv
+MUJOCO_TARGET = 2.5  # the same for locomotion, where both spend their time in MuJoCo; see benchmark_locomotion.py
 
 Act = Callable[[Any], Any]  # observations to actions
 
 # Gymnasium's own environment of a family's default task.
+MUJOCO = {
+    "metarl/HalfCheetahDir-v0": "HalfCheetah-v5",
+    "metarl/HalfCheetahVel-v0": "HalfCheetah-v5",
+    "metarl/AntDir-v0": "Ant-v5",
+    "metarl/AntVel-v0": "Ant-v5",
+    "metarl/AntGoal-v0": "Ant-v5",
+    "metarl/Walker2DParams-v0": "Walker2d-v5",
+    "metarl/HopperParams-v0": "Hopper-v5",
+    "metarl/HumanoidDir-v0": "Humanoid-v5",
+}
 ORIGINALS = {
+    **MUJOCO,
     "metarl/CartPoleParams-v0": "CartPole-v1",
     "metarl/PendulumParams-v0": "Pendulum-v1",
     "metarl/MountainCarContinuousParams-v0": "MountainCarContinuous-v0",
@@ -114,7 +126,7 @@ def compare(family: str, num_envs: int, repeats: int, seconds: float) -> Speed:
         reference=f"SyncVectorEnv of {reference}",
         reference_steps_per_second=theirs,
         ratio=statistics.median(own / theirs for own, theirs in rates),
-        target=TARGET,
+        target=MUJOCO_TARGET if family in MUJOCO else TARGET,
     )
 
 

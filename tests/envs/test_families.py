@@ -283,7 +283,11 @@ def test_pictures_show_the_task_and_the_episode(family: str) -> None:
     env = metarl.make(family, render_mode="rgb_array")
     env.reset(seed=1)
     env.action_space.seed(1)
-    before = env.render()
+    try:
+        before = env.render()
+    except RuntimeError as error:
+        assert "MUJOCO_GL" in str(error)
+        pytest.skip("MuJoCo cannot draw on this machine")
     for _ in range(5):
         env.step(env.action_space.sample())
     after = env.render()

@@ -32,13 +32,19 @@ def test_the_page_is_what_the_script_writes() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_its_picture_is_what_the_family_draws(family: str) -> None:
-    expected, path = picture(family), DOCS / "pictures" / picture_name(family)
+    path = DOCS / "pictures" / picture_name(family)
+    try:
+        expected = picture(family)
+    except RuntimeError as error:
+        assert "MUJOCO_GL" in str(error)
+        assert path.exists()
+        pytest.skip("MuJoCo cannot draw on this machine")
     assert path.exists() == (expected is not None)
     if expected is not None:
         with Image.open(path) as image:
             kept = np.asarray(image.convert("RGB")).astype(int)
         assert kept.shape == expected.shape
-        assert (np.abs(kept - expected) > 8).any(axis=-1).mean() < 0.01
+        assert (np.abs(kept - expected) > 32).any(axis=-1).mean() < 0.01  # 64 colours, and graphics libraries differ
         assert path.stat().st_size < 40_000
 
 
