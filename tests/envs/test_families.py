@@ -286,7 +286,8 @@ def test_pictures_show_the_task_and_the_episode(family: str) -> None:
     try:
         before = env.render()
     except RuntimeError as error:
-        assert "MUJOCO_GL" in str(error)
+        if "MUJOCO_GL" not in str(error):
+            raise
         pytest.skip("MuJoCo cannot draw on this machine")
     for _ in range(5):
         env.step(env.action_space.sample())

@@ -36,8 +36,8 @@ def test_its_picture_is_what_the_family_draws(family: str) -> None:
     try:
         expected = picture(family)
     except RuntimeError as error:
-        assert "MUJOCO_GL" in str(error)
-        assert path.exists()
+        if "MUJOCO_GL" not in str(error):
+            raise
         pytest.skip("MuJoCo cannot draw on this machine")
     assert path.exists() == (expected is not None)
     if expected is not None:
