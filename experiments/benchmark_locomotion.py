@@ -21,6 +21,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,10 @@ class Batched:
         _, _, terminated, _, _ = self._env.step(actions)
         if terminated.any():
             self._env.reset(options={"reset_mask": terminated})
+
+    def close(self) -> None:
+        """End its threads."""
+        self._env.close()
 
 
 class Bare:
@@ -122,7 +127,7 @@ def compare(family: str, num_envs: int, repeats: int, seconds: float) -> dict[st
     rivals: dict[str, Any] = {
         "bare": Bare(batched.model, batched.frame_skip, 50 if "Params" in family else ENDLESS),
         "sync": Gymnasiums(BODIES[family], num_envs, "sync"),
-        "async": Gymnasiums(BODIES[family], ASYNC_ENVS, "async"),
+        "async": Gymnasiums(BODIES[family], min(ASYNC_ENVS, num_envs), "async"),
     }
     actions = np.random.default_rng(0).uniform(-1.0, 1.0, (50, num_envs, batched.model.nu)).astype(np.float32)
     rounds = []
@@ -130,8 +135,8 @@ def compare(family: str, num_envs: int, repeats: int, seconds: float) -> dict[st
         own = rate(batched, actions, seconds)
         others = {name: rate(rival, actions, seconds) for name, rival in rivals.items()}
         rounds.append({"own": own, **others})
-    for name in ("sync", "async"):
-        rivals[name].close()
+    for runner in (batched, rivals["sync"], rivals["async"]):
+        runner.close()
     unit = {"bare": cores, "sync": 1, "async": 1}
     return {
         "family": family,
@@ -163,15 +168,16 @@ def memory(envs: int = 800, physics: int = 40) -> float:
     return resident() - before
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="Measure how fast locomotion is stepped in batches.")
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"{', '.join(BODIES)}: all where none is given")
     parser.add_argument("--envs", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--quick", action="store_true", help="a few seconds, for a look")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.quick:
         options.repeats, options.seconds = 1, 0.3
     mujoco.set_mju_user_warning(lambda message: None)  # each of Gymnasium's environments warns of its own model file
@@ -179,7 +185,7 @@ def main() -> None:
     print(f"memory of 800 half cheetahs in 40 physics: {grown:.0f} MB (under 400)\n")
     print(f"{'family':28} {'steps/s':>9} {'/ (cores x bare)':>17} {'/ sync':>7} {'/ async':>8}")
     results = []
-    for family in BODIES:
+    for family in options.families or BODIES:
         result = compare(family, options.envs, options.repeats, options.seconds)
         results.append(result)
         ratio = result["ratio"]
