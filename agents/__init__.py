@@ -1,6 +1,7 @@
 """Policy-gradient agents: rollouts, policies with one set of parameters per task, objectives, baselines."""
 
 from metarl.agents.distributions import Categorical, Distribution, Gaussian, MultiCategorical
+from metarl.agents.normalization import Normalizer, new_normalizer
 from metarl.agents.objectives import likelihood_ratio_gain, mean_kl, policy_gradient_loss
 from metarl.agents.policies import Noise, Parameters, Policy, build_policy
 from metarl.agents.returns import discounted_returns, generalized_advantages, normalize
@@ -13,6 +14,7 @@ __all__ = [
     "Gaussian",
     "MultiCategorical",
     "Noise",
+    "Normalizer",
     "Parameters",
     "Policy",
     "Rollouts",
@@ -23,6 +25,7 @@ __all__ = [
     "join_episodes",
     "likelihood_ratio_gain",
     "mean_kl",
+    "new_normalizer",
     "normalize",
     "policy_gradient_loss",
     "to_samples",

@@ -16,21 +16,33 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 
 from metarl.agents.distributions import Categorical, Distribution, Gaussian, MultiCategorical
+from metarl.agents.normalization import NormalizedExtractor, Normalizer
+from metarl.agents.observations import Observations, channels_first, map_observations, parts, subspaces
 
 Parameters = dict[str, Tensor]
-Policies = {"MlpPolicy": ActorCriticPolicy, "CnnPolicy": ActorCriticCnnPolicy}
+Policies = {
+    "MlpPolicy": ActorCriticPolicy,
+    "CnnPolicy": ActorCriticCnnPolicy,
+    "MultiInputPolicy": MultiInputActorCriticPolicy,
+}
 Activations: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 _NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[..., Any]] = {
     nn.Tanh: np.tanh,
     nn.ReLU: lambda x, out: np.maximum(x, 0.0, out=out),
 }
 _CRITIC = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
+_AS_GIVEN = Normalizer()
+
+
+def is_critic(name: str) -> bool:
+    """Whether a parameter of a stable-baselines3 policy, by its name, serves its value function only."""
+    return name.startswith(_CRITIC)
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ class Policy:
         self._names = [
             name.removeprefix("policy.")
             for name, _ in actor.named_parameters()
-            if not name.removeprefix("policy.").startswith(_CRITIC)
+            if not is_critic(name.removeprefix("policy."))
         ]
         self.shapes = {name: value.shape for name, value in self.parameters().items()}
 
@@ -75,7 +87,23 @@ class Policy:
         own = dict(self._module.named_parameters())
         return {name: own[name].detach().clone() for name in self._names}
 
-    def distribution(self, parameters: Parameters, observations: Tensor) -> Distribution:
+    def critic(self) -> Parameters:
+        """Return a copy of the value function's own parameters."""
+        return {name: part.detach().clone() for name, part in self._module.named_parameters() if is_critic(name)}
+
+    def set_critic(self, parameters: Parameters) -> None:
+        """Take over the value function's own parameters.
+
+        Raises:
+            KeyError: one is missing.
+            RuntimeError: one has another shape.
+        """
+        own = dict(self._module.named_parameters())
+        with torch.no_grad():
+            for name in self.critic():
+                own[name].copy_(parameters[name])
+
+    def distribution(self, parameters: Parameters, observations: Observations) -> Distribution:
         """Return the distribution over actions: a differentiable, pure function of parameters and observations.
 
         Args:
@@ -92,22 +120,27 @@ class Policy:
     def _log_std(self, log_std: Tensor) -> Tensor:
         return log_std if self.log_std_min is None else log_std.clamp(min=self.log_std_min)
 
-    def features(self, observations: Tensor) -> Tensor:
+    def features(self, observations: Observations) -> Tensor:
         """Return observations ``[task, episode, time, *obs]`` as vectors ``[task, episode, time, feature]``.
 
         What the return baseline reads: one-hot for a discrete space, flat for a box, nothing of an image (whose
-        baseline depends on time alone).
+        baseline depends on time alone), and all of that side by side for a Dict.
         """
-        leading = observations.shape[:3]
-        if is_image_space(self.observation_space):
-            return observations.new_zeros((*leading, 0), dtype=torch.float32)
-        flat = observations.flatten(0, 2)
-        encoded = preprocess_obs(flat, self.observation_space, normalize_images=True)
-        assert isinstance(encoded, Tensor)
-        return encoded.reshape(*leading, -1)
+        given = observations if isinstance(observations, dict) else {"": observations}
+        leading = next(iter(given.values())).shape[:3]
+        vectors = []
+        for key, space in subspaces(self.observation_space).items():
+            if is_image_space(space):
+                vectors.append(given[key].new_zeros((*leading, 0), dtype=torch.float32))
+                continue
+            encoded = preprocess_obs(given[key].flatten(0, 2), space, normalize_images=True)
+            assert isinstance(encoded, Tensor)
+            vectors.append(encoded.reshape(*leading, -1))
+        return torch.cat(vectors, dim=-1)
 
-    def _forward(self, parameters: Parameters, observations: Tensor) -> Tensor:
+    def _forward(self, parameters: Parameters, observations: Observations) -> Tensor:
         if self.layers is not None:
+            assert isinstance(observations, Tensor)
             hidden = observations.to(parameters[self.layers[0].weight].dtype).flatten(1)
             for layer in self.layers:
                 hidden = nn.functional.linear(hidden, parameters[layer.weight], parameters[layer.bias])
@@ -124,25 +157,48 @@ class Policy:
         actor: nn.Module = self._copies.actor
         return actor
 
-    def actor(self, parameters: Parameters) -> Actor:
+    def actor(self, parameters: Parameters, normalizer: Normalizer = _AS_GIVEN) -> Actor:
         """Return what acts in the environments with parameters, shared (no task axis) or stacked.
+
+        It takes observations as the environments give them and normalises them itself.
 
         Perceptrons act in numpy, one batched matrix product a layer; other policies act through ``vmap``.
         """
-        return PerceptronActor(self, parameters) if self.layers is not None else ModuleActor(self, parameters)
+        kind = PerceptronActor if self.layers is not None else ModuleActor
+        return kind(self, parameters, normalizer)
 
-    def module(self, parameters: Parameters, device: str | torch.device = "cpu") -> ActorCriticPolicy:
+    def module(
+        self, parameters: Parameters, normalizer: Normalizer = _AS_GIVEN, device: str | torch.device = "cpu"
+    ) -> ActorCriticPolicy:
         """Return a stable-baselines3 policy of its own with parameters (no task axis) in its actor.
 
-        The floor on the noise is folded into ``log_std``.
+        It takes observations as the environment gives them: a normaliser's statistics become part of its features
+        extractor. The floor on the noise is folded into ``log_std``.
         """
         module = copy.deepcopy(self._module)
         own = dict(module.named_parameters())
         with torch.no_grad():
             for name, value in parameters.items():
                 own[name].copy_(self._log_std(value) if name == "log_std" else value)
+        if normalizer.observations:
+            _normalize_inside(module, normalizer)
         module.set_training_mode(False)
         return module.to(device)
+
+
+def _normalize_inside(module: ActorCriticPolicy, normalizer: Normalizer) -> None:
+    """Put a normaliser before a policy's features extractors, so that stable-baselines3 can make it again."""
+    arguments = {"inner_class": module.features_extractor_class, "inner_kwargs": module.features_extractor_kwargs}
+    wrapped: dict[int, NormalizedExtractor] = {}
+    for name in ("features_extractor", "pi_features_extractor", "vf_features_extractor"):
+        inner = getattr(module, name)
+        if id(inner) not in wrapped:
+            wrapped[id(inner)] = NormalizedExtractor(module.observation_space, **arguments)
+            wrapped[id(inner)].inner = inner
+            wrapped[id(inner)].take(normalizer)
+        setattr(module, name, wrapped[id(inner)])
+    module.features_extractor_class = NormalizedExtractor  # type: ignore[assignment]
+    module.features_extractor_kwargs = arguments
 
 
 class _Actor(nn.Module):
@@ -152,7 +208,7 @@ class _Actor(nn.Module):
         super().__init__()
         self.policy = policy
 
-    def forward(self, observations: Tensor) -> Tensor:
+    def forward(self, observations: Observations) -> Tensor:
         features = self.policy.extract_features(observations, self.policy.pi_features_extractor)
         assert isinstance(features, Tensor)
         output: Tensor = self.policy.action_net(self.policy.mlp_extractor.forward_actor(features))
@@ -212,17 +268,18 @@ class Noise:
 class Actor:
     """Draws actions for ``[task, episode]`` sub-environments, each task with its own parameters."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, normalizer: Normalizer) -> None:
         self._space = policy.action_space
+        self._normalizer = normalizer
 
-    def act(self, observations: NDArray[Any], noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def act(self, observations: Any, noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return actions ``[task, episode, *action]`` and their log-probabilities ``[task, episode]``.
 
         Args:
-            observations: ``[task, episode, *obs]``.
+            observations: ``[task, episode, *obs]``, arrays.
             noise: ``[task, episode, action]``, from ``Noise``.
         """
-        output, log_std = self._output(observations)
+        output, log_std = self._output(self._normalizer.observe(observations))
         if isinstance(self._space, spaces.Box):
             assert log_std is not None
             actions = output + np.exp(log_std) * noise
@@ -238,7 +295,7 @@ class Actor:
             return actions, np.sum([log_prob for _, log_prob in chosen], axis=0)
         return _choose(output, noise[..., 0])
 
-    def _output(self, observations: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def _output(self, observations: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
         raise NotImplementedError
 
 
@@ -254,8 +311,8 @@ def _choose(logits: NDArray[Any], uniform: NDArray[Any]) -> tuple[NDArray[np.int
 class PerceptronActor(Actor):
     """Acts in numpy."""
 
-    def __init__(self, policy: Policy, parameters: Parameters) -> None:
-        super().__init__(policy)
+    def __init__(self, policy: Policy, parameters: Parameters, normalizer: Normalizer) -> None:
+        super().__init__(policy, normalizer)
         assert policy.layers is not None
         shared = parameters[policy.layers[-1].bias].dim() == 1
         host = {name: value.detach().cpu().numpy() for name, value in parameters.items()}
@@ -274,7 +331,7 @@ class PerceptronActor(Actor):
             log_std = host["log_std"][:, None, :]
             self._log_std = log_std if policy.log_std_min is None else np.maximum(log_std, policy.log_std_min)
 
-    def _output(self, observations: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def _output(self, observations: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
         hidden = observations.reshape(*observations.shape[:2], -1).astype(self._layers[0][0].dtype, copy=False)
         for weight, bias, activation in self._layers:
             hidden = np.matmul(hidden, weight)
@@ -287,18 +344,21 @@ class PerceptronActor(Actor):
 class ModuleActor(Actor):
     """Acts through the policy's own modules, all tasks in one call."""
 
-    def __init__(self, policy: Policy, parameters: Parameters) -> None:
-        super().__init__(policy)
+    def __init__(self, policy: Policy, parameters: Parameters, normalizer: Normalizer) -> None:
+        super().__init__(policy, normalizer)
         self._policy = policy
         self._parameters = {name: value.detach() for name, value in parameters.items()}
         self._shared = parameters["action_net.bias"].dim() == 1
 
-    def _output(self, observations: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        given = torch.as_tensor(observations, device=next(iter(self._parameters.values())).device)
+    def _output(self, observations: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        device = next(iter(self._parameters.values())).device
+        given = map_observations(lambda part: torch.as_tensor(part, device=device), observations)
+        leading = parts(given)[0].shape[:2]
         forward = self._policy._forward
         with torch.no_grad():
             if self._shared:
-                output = forward(self._parameters, given.flatten(0, 1)).reshape(*given.shape[:2], -1)
+                flat = map_observations(lambda part: part.flatten(0, 1), given)
+                output = forward(self._parameters, flat).reshape(*leading, -1)
             else:
                 output = torch.func.vmap(forward)(self._parameters, given)
         log_std = self._parameters.get("log_std")
@@ -327,7 +387,7 @@ def build_policy(
     Args:
         observation_space: of the family.
         action_space: of the family.
-        name: ``MlpPolicy`` or ``CnnPolicy``.
+        name: ``MlpPolicy``, ``CnnPolicy`` or ``MultiInputPolicy``.
         seed: of the initial weights.
         hidden_sizes: widths of the actor's hidden layers.
         activation: ``tanh`` or ``relu``.
@@ -341,11 +401,21 @@ def build_policy(
     """
     if name not in Policies:
         raise ValueError(f"unknown policy {name!r}; expected one of {', '.join(Policies)}")
-    if not isinstance(observation_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+    for part in subspaces(observation_space).values():
+        if not isinstance(part, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            raise ValueError(
+                f"observations of type {type(part).__name__} are not supported; expected Box, Discrete, MultiDiscrete, "
+                "MultiBinary or a Dict of them (gymnasium.wrappers.FlattenObservation flattens others)"
+            )
+        if isinstance(part, spaces.Discrete | spaces.MultiDiscrete) and np.any(part.start != 0):
+            raise ValueError(f"observations of {part} are not supported; use a space whose values start at 0")
+    if isinstance(observation_space, spaces.Dict) != (name == "MultiInputPolicy"):
         raise ValueError(
-            f"observations of type {type(observation_space).__name__} are not supported; expected Box, Discrete, "
-            "MultiDiscrete or MultiBinary (flatten a Dict with gymnasium.wrappers.FlattenObservation)"
+            f"policy {name!r} does not take observations of type {type(observation_space).__name__}; use "
+            f"{'MultiInputPolicy' if isinstance(observation_space, spaces.Dict) else 'MlpPolicy'!r}"
         )
+    if isinstance(action_space, spaces.Box) and action_space.dtype.kind != "f":
+        raise ValueError(f"actions of {action_space} are not supported; use MultiDiscrete for whole numbers")
     if not isinstance(action_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
         raise ValueError(
             f"actions of type {type(action_space).__name__} are not supported; expected Box, Discrete or MultiDiscrete"
@@ -360,7 +430,8 @@ def build_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            module = Policies[name](observation_space, action_space, lambda _: 3e-4, **arguments)
+            seen = channels_first(observation_space)
+            module = Policies[name](seen, action_space, lambda _: 3e-4, **arguments)
         except (TypeError, AssertionError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be made with {arguments}: {error}") from error
         for part in (module.mlp_extractor.policy_net, module.action_net):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Relative error of fitted values, in single precision and through the baseline's ridge.
+ROUNDING = 1e-5
+
 
 def discounted_returns(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
     """Return the discounted sum of the rewards from each step to the episode's end.
@@ -63,18 +66,23 @@ def generalized_advantages(
     return advantages
 
 
-def normalize(values: Tensor, mask: Tensor) -> Tensor:
+def normalize(values: Tensor, mask: Tensor, origin: Tensor) -> Tensor:
     """Shift and scale each task's values to mean 0 and standard deviation 1 over the steps that ran.
+
+    Values whose deviation is of the size of the rounding errors they carry become 0: normalised, they would be noise as
+    large as any signal.
 
     Args:
         values: ``[task, episode, time]``.
         mask: ``[task, episode, time]``, 1 while the episode runs.
+        origin: ``[task, episode, time]``, what the values are differences of, whose size bounds their precision.
 
     Returns:
-        ``[task, episode, time]``, 0 where ``mask`` is 0; all 0 for a task whose values are all the same.
+        ``[task, episode, time]``, 0 where ``mask`` is 0; all 0 for a task whose values differ by rounding errors only.
     """
     count = mask.sum(dim=(1, 2), keepdim=True).clamp(min=1.0)
     mean = (values * mask).sum(dim=(1, 2), keepdim=True) / count
     centred = (values - mean) * mask
     deviation = (centred.square().sum(dim=(1, 2), keepdim=True) / count).sqrt()
-    return centred / (deviation + 1e-8)
+    size = ((origin * mask).square().sum(dim=(1, 2), keepdim=True) / count).sqrt()
+    return torch.where(deviation > ROUNDING * size, centred / (deviation + 1e-8), 0.0)

@@ -11,14 +11,17 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from metarl.agents.observations import Observations, map_observations, parts
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rollouts:
     """Episodes of several tasks, tensors ``[task, episode, time, ...]`` (T time steps).
 
     Attributes:
-        observations: ``[task, episode, T + 1, *obs]``. One more time step than the rest: entry t + 1 is what the
-            step t led to, so a truncated episode is bootstrapped from the entry after its last step.
+        observations: ``[task, episode, T + 1, *obs]``, a dict of them for a Dict space. One more time step than the
+            rest: entry t + 1 is what the step t led to, so a truncated episode is bootstrapped from the entry after
+            its last step.
         actions: ``[task, episode, T, *action]``, the raw sample; clipping is the environment's.
         log_probs: ``[task, episode, T]``, under the policy that acted.
         rewards: ``[task, episode, T]``, 0 where no episode runs.
@@ -30,7 +33,7 @@ class Rollouts:
         ValueError: the tensors' leading shapes disagree.
     """
 
-    observations: Tensor
+    observations: Observations
     actions: Tensor
     log_probs: Tensor
     rewards: Tensor
@@ -47,9 +50,9 @@ class Rollouts:
             if found != shape:
                 raise ValueError(f"{name} has the leading shape {tuple(found)}; expected {tuple(shape)}")
         expected = (*shape[:2], shape[2] + 1)
-        if tuple(self.observations.shape[:3]) != expected:
-            found = self.observations.shape[:3]
-            raise ValueError(f"observations have the leading shape {tuple(found)}; expected {expected}")
+        for part in parts(self.observations):
+            if tuple(part.shape[:3]) != expected:
+                raise ValueError(f"observations have the leading shape {tuple(part.shape[:3])}; expected {expected}")
 
     @property
     def n_tasks(self) -> int:
@@ -58,9 +61,11 @@ class Rollouts:
 
     def to(self, device: torch.device) -> Rollouts:
         """Return the rollouts on a device."""
-        return Rollouts(
-            **{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)}
-        )
+        moved = {
+            field.name: map_observations(lambda part: part.to(device, non_blocking=True), getattr(self, field.name))
+            for field in fields(self)
+        }
+        return Rollouts(**moved)
 
     def returns(self) -> Tensor:
         """Return the mean undiscounted return of each task's episodes, ``[task]``."""
@@ -71,16 +76,19 @@ class Rollouts:
         return int(self.mask.sum())
 
 
-def join_episodes(parts: Sequence[Rollouts]) -> Rollouts:
+def join_episodes(rollouts: Sequence[Rollouts]) -> Rollouts:
     """Join rollouts of the same tasks along the episode axis, padding shorter ones at the end of their time."""
-    longest = max(part.mask.shape[2] for part in parts)
+    longest = max(part.mask.shape[2] for part in rollouts)
+
+    def pad(tensor: Tensor, length: int, last: bool) -> Tensor:
+        final = tensor[:, :, -1:] if last else torch.zeros_like(tensor[:, :, -1:])
+        return torch.cat([tensor, *[final] * (length - tensor.shape[2])], dim=2)
+
     joined = {}
     for field in fields(Rollouts):
-        padded = []
-        for part in parts:
-            tensor = getattr(part, field.name)
-            missing = longest - part.mask.shape[2]
-            last = tensor[:, :, -1:] if field.name == "observations" else torch.zeros_like(tensor[:, :, -1:])
-            padded.append(torch.cat([tensor, *[last] * missing], dim=2))
-        joined[field.name] = torch.cat(padded, dim=1)
+        last = field.name == "observations"
+        joined[field.name] = map_observations(
+            lambda *tensors, last=last: torch.cat([pad(tensor, longest + last, last) for tensor in tensors], dim=1),
+            *[getattr(part, field.name) for part in rollouts],
+        )
     return Rollouts(**joined)

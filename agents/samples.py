@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from metarl.agents.baselines import linear_baseline
+from metarl.agents.observations import Observations, map_observations
 from metarl.agents.returns import discounted_returns, generalized_advantages, normalize
 from metarl.agents.rollouts import Rollouts
 
@@ -17,33 +19,43 @@ class Samples:
     """The steps of a batch of rollouts: ``[task, sample, ...]``, or ``[sample, ...]`` for one task.
 
     Attributes:
-        observations: ``[task, sample, *obs]``.
-        actions: ``[task, sample, *action]``.
+        observations: ``[task, sample, *obs]``, a dict of them for a Dict space.
+        actions: ``[task, sample, *action]``, those of a box as vectors.
         log_probs: ``[task, sample]``, under the policy that acted.
         advantages: ``[task, sample]``, normalised per task.
         weights: ``[task, sample]``, what turns a sum over samples into the mean over the steps that ran; 0 for
             padding.
     """
 
-    observations: Tensor
+    observations: Observations
     actions: Tensor
     log_probs: Tensor
     advantages: Tensor
     weights: Tensor
 
     def task(self, index: int) -> Samples:
-        """Return the samples of one task, without the task axis."""
-        return Samples(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        """Return a copy of the samples of one task, without the task axis.
+
+        A copy, since products of matrices can differ in the last bit with the address at which a view begins.
+        """
+        return self._map(lambda part: part[index].clone())
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Samples:
+        return Samples(**{field.name: map_observations(function, getattr(self, field.name)) for field in fields(self)})
 
     def thin(self, fraction: float) -> Samples:
-        """Return about ``fraction`` of each task's samples, evenly spaced, weighted to a mean again."""
+        """Return about ``fraction`` of each task's samples, weighted to a mean again.
+
+        One row of every stretch of ``1 / fraction`` rows, the same each time, but at no regular distance, which could
+        keep the same time steps of every episode.
+        """
         total = self.weights.shape[-1]
         keep = max(1, round(total * fraction))
-        rows = (torch.arange(keep, device=self.weights.device) * total) // keep
-        parts = {field.name: getattr(self, field.name)[:, rows] for field in fields(self)}
-        mask = (parts["weights"] > 0).to(self.weights.dtype)
-        parts["weights"] = mask / mask.sum(dim=-1, keepdim=True).clamp(min=1.0)
-        return Samples(**parts)
+        within = torch.rand(keep, generator=torch.Generator().manual_seed(total), dtype=torch.float64)
+        rows = ((torch.arange(keep) + within) * (total / keep)).long().to(self.weights.device)
+        kept = self._map(lambda part: part[:, rows])
+        mask = (kept.weights > 0).to(self.weights.dtype)
+        return replace(kept, weights=mask / mask.sum(dim=-1, keepdim=True).clamp(min=1.0))
 
 
 def to_samples(rollouts: Rollouts, features: Tensor, *, gamma: float, gae_lambda: float) -> Samples:
@@ -67,10 +79,14 @@ def to_samples(rollouts: Rollouts, features: Tensor, *, gamma: float, gae_lambda
         gae_lambda=gae_lambda,
     )
     count = rollouts.mask.sum(dim=(1, 2), keepdim=True).clamp(min=1.0)
+    actions = rollouts.actions.flatten(1, 2)
+    if actions.is_floating_point():
+        # A box of any shape; distributions know vectors.
+        actions = actions.reshape(*actions.shape[:2], -1)
     return Samples(
-        observations=rollouts.observations[:, :, :-1].flatten(1, 2),
-        actions=rollouts.actions.flatten(1, 2),
+        observations=map_observations(lambda part: part[:, :, :-1].flatten(1, 2), rollouts.observations),
+        actions=actions,
         log_probs=rollouts.log_probs.flatten(1, 2),
-        advantages=normalize(advantages, rollouts.mask).flatten(1, 2),
+        advantages=normalize(advantages, rollouts.mask, returns).flatten(1, 2),
         weights=(rollouts.mask / count).flatten(1, 2),
     )

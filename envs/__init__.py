@@ -11,11 +11,13 @@ from metarl.envs.registry import (
     list_families,
     make,
     make_vec,
+    own_actions,
     register_own,
     sample_tasks,
 )
 from metarl.envs.sync import RolloutError
 from metarl.envs.tasks import as_task
+from metarl.envs.workers import WorkerFamilyVectorEnv, choose_workers
 from metarl.envs.wrappers import FixedTask, RandomTask
 
 __all__ = [
@@ -25,12 +27,15 @@ __all__ = [
     "RandomTask",
     "RolloutError",
     "SingleFamily",
+    "WorkerFamilyVectorEnv",
     "as_task",
     "check_family",
+    "choose_workers",
     "find_family",
     "list_families",
     "make",
     "make_vec",
+    "own_actions",
     "sample_tasks",
 ]
 

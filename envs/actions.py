@@ -14,16 +14,16 @@ Mapping = Callable[[Any], Any]
 def standard_actions(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], Mapping] | None:
     """Return the space that policies see and the map from it to the environment's, or None where it is the same.
 
-    Actions outside [-1, 1] are clipped before they are mapped. An unbounded box has no scale to map and stays. The map
-    takes one action or a batch of them.
+    Actions outside [-1, 1] are clipped before they are mapped, so no environment gets one outside its box. An unbounded
+    box has no scale to map and stays. The map takes one action or a batch of them.
     """
     if isinstance(space, spaces.Box) and space.dtype.kind == "f" and space.is_bounded("both"):
-        if (space.low == -1.0).all() and (space.high == 1.0).all():
-            return None
+        if is_standard(space):
+            return space, lambda action: np.asarray(np.clip(action, -1.0, 1.0), space.dtype)
         low, high, dtype = space.low.astype(np.float64), space.high.astype(np.float64), space.dtype
         return (
             spaces.Box(-1.0, 1.0, space.shape, np.float32),
-            lambda action: (low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)).astype(dtype),
+            lambda action: np.asarray(low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low), dtype),
         )
     if isinstance(space, spaces.Discrete) and space.start != 0:
         start = space.start
@@ -32,3 +32,10 @@ def standard_actions(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], Mappi
         starts = space.start
         return spaces.MultiDiscrete(space.nvec), lambda action: action + starts
     return None
+
+
+def is_standard(space: spaces.Space[Any]) -> bool:
+    """Whether a space is a box of real numbers in [-1, 1]."""
+    if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
+        return False
+    return bool((space.low == -1.0).all() and (space.high == 1.0).all())

@@ -26,7 +26,8 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
     """A family stepped as arrays: ``num_envs`` sub-environments, each with a task and a generator of its own.
 
     ``reset`` takes ``options={"tasks": batch}`` with exactly ``num_envs`` rows and ``"reset_mask"``; a task stays
-    until another is given. An episode that ended is not restarted: its observation stays and its reward is 0.
+    until another is given. An episode that ended is not restarted: its observation stays and its reward is 0. A family
+    whose actions are a box of [-1, 1] clips them itself.
 
     A subclass sets its spaces and ``default_task`` before calling this constructor, and defines ``_start``,
     ``_move`` and ``_observe``. The array ``_steps`` counts the steps of each running episode. Noise comes from

@@ -6,6 +6,7 @@ It comes on top of ``gymnasium.utils.env_checker.check_env``, which knows nothin
 from __future__ import annotations
 
 import contextlib
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -58,6 +59,19 @@ def check_family(family: str, **kwargs: Any) -> list[str]:
         TypeError: the environment has no task space.
     """
     env = registry.make(family, **{"disable_env_checker": True, **kwargs})
+    try:
+        return _faults(family, env, kwargs)
+    except Exception as error:  # the environment's own, whatever it raises
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return [
+            f"the environment raises {type(error).__name__}: {error} (line {where.lineno} of {where.filename}) where "
+            "it is reset and stepped with tasks of its task_space and actions of its action_space; mend that first"
+        ]
+    finally:
+        env.close()
+
+
+def _faults(family: str, env: gymnasium.Env[Any, Any], kwargs: dict[str, Any]) -> list[str]:
     vector = None
     try:
         tasks = _tasks(env)
@@ -75,7 +89,6 @@ def check_family(family: str, **kwargs: Any) -> list[str]:
                 warnings.warn(sentence, UserWarning, stacklevel=2)
         return faults
     finally:
-        env.close()
         if vector is not None:
             vector.close()
 

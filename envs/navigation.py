@@ -104,6 +104,14 @@ class PointEnv(SingleFamily):
         self._path.append(result[0])
         return result
 
+    def positions(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Return the positions that observations ``[..., 2]`` are, for pictures of paths."""
+        return observations
+
+    def landmarks(self, task: Any) -> NDArray[Any]:
+        """Return the points of a task, ``[1, 2]``: its goal."""
+        return self._batch.goals(task)[None]
+
     def _picture(self) -> NDArray[np.uint8]:
         """Draw the path of the episode so far, its start and its goal."""
         canvas = Canvas(size=256, extent=self.view_range)

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TransformAction
 from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
 
 from metarl.envs import tasks as task_tools
-from metarl.envs.actions import standard_actions
-from metarl.envs.batched import SingleFamily
+from metarl.envs.actions import is_standard, standard_actions
+from metarl.envs.batched import BatchedFamily, SingleFamily
 from metarl.envs.parameterized import ParameterizedEnv
 from metarl.envs.sync import SyncFamilyVectorEnv
 from metarl.envs.wrappers import FixedTask
@@ -152,9 +153,17 @@ def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any
         env.unwrapped.max_episode_steps = spec.max_episode_steps
     task_tools.task_space(env)
     mapped = standard_actions(env.action_space)
-    if mapped is not None:
+    if mapped is not None and not (is_standard(env.action_space) and isinstance(env.unwrapped, SingleFamily)):
         env = TransformAction(env, mapped[1], mapped[0])
     return env if task is None else FixedTask(env, task)
+
+
+def own_actions(env: gymnasium.Env[Any, Any]) -> spaces.Space[Any]:
+    """Return the action space of an environment made by ``make`` as it was before it was mapped."""
+    while isinstance(env, FixedTask):
+        env = env.env
+    mapped = isinstance(env, TransformAction) and standard_actions(env.env.action_space) is not None
+    return env.env.action_space if mapped else env.action_space  # type: ignore[attr-defined]
 
 
 def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
@@ -178,7 +187,7 @@ def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, A
     )
     task_tools.task_space(env)
     mapped = standard_actions(env.single_action_space)
-    if mapped is not None:
+    if mapped is not None and not (is_standard(env.single_action_space) and isinstance(env.unwrapped, BatchedFamily)):
         env = VectorTransformAction(env, mapped[1], single_action_space=mapped[0])
     return env
 

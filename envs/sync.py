@@ -14,10 +14,10 @@ from metarl.envs import tasks as task_tools
 class RolloutError(RuntimeError):
     """A rollout failed: an environment raised an error, or numbers are not finite; the message says where.
 
-    ``row`` is the number of the sub-environment.
+    ``row`` is the number of the sub-environment, None where it is not known.
     """
 
-    def __init__(self, message: str, row: int) -> None:
+    def __init__(self, message: str, row: int | None) -> None:
         super().__init__(message)
         self.row = row
 
@@ -32,12 +32,18 @@ class SyncFamilyVectorEnv(SyncVectorEnv):
     def __init__(self, env_fns: Any) -> None:
         super().__init__(env_fns, autoreset_mode=AutoresetMode.DISABLED)
         self.task_space = task_tools.task_space(self.envs[0])
+        # Where the number of the sub-environment at work is shown to another process.
+        self.watch: Any = None
 
     def __getattr__(self, name: str) -> Any:
         """Hand on the family's own optional attributes (``sample_tasks``, ``oracle_return``, ``default_task``)."""
         if name in ("sample_tasks", "oracle_return", "default_task", "check_task"):
             return task_tools.attribute(self.envs[0], name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def _show(self, row: int) -> None:
+        if self.watch is not None:
+            self.watch.value = row
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start episodes; see the class.
@@ -60,6 +66,7 @@ class SyncFamilyVectorEnv(SyncVectorEnv):
         infos: dict[str, Any] = {}
         for i in np.flatnonzero(mask):
             own = {**options, "task": rows[i]} if rows is not None else dict(options)
+            self._show(int(i))
             try:
                 self._env_obs[i], info = self.envs[i].reset(seed=seed[i], options=own)
             except Exception as error:
@@ -77,6 +84,7 @@ class SyncFamilyVectorEnv(SyncVectorEnv):
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
         for i, action in enumerate(iterate(self.action_space, actions)):
             if not finished[i]:
+                self._show(i)
                 try:
                     observation, rewards[i], terminated[i], truncated[i], info = self.envs[i].step(action)
                 except Exception as error:

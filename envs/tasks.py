@@ -63,8 +63,8 @@ def as_task(family: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], value: A
     """Turn what a person writes (lists, Python numbers, JSON) into an element of the family's task space.
 
     Raises:
-        ValueError: the value has another structure or shape, or lies outside the space; the message says where. Or
-            the family's own ``check_task`` refuses it.
+        ValueError: the value has another structure or shape, or lies outside the space, or the family's own
+            ``check_task`` refuses it; the message says where.
     """
     task = _element(task_space(family), value, f"task {_short(value)} of {family_name(family)}")
     check = attribute(family, "check_task")

@@ -53,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", help="auto, cpu, cuda (default: the run's)")
     evaluate.set_defaults(work=_evaluate)
 
+    picture = commands.add_parser("picture", help="draw how a finished run adapts to test tasks")
+    picture.add_argument("run", type=Path, help="a run's folder")
+    picture.add_argument("--out", type=Path, help="the file: .png, .svg or .pdf (default: adaptation.png in the run)")
+    picture.add_argument("--tasks", type=int, default=100, help="test tasks the returns are of (default: 100)")
+    picture.set_defaults(work=_picture)
+
     check = commands.add_parser("check", help="say what breaks the contract of a family, one sentence a fault")
     check.add_argument("family", help="an id, or module:Id")
     check.add_argument(
@@ -165,6 +171,7 @@ def _settings(options: argparse.Namespace) -> Any:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from metarl.envs import RolloutError
     from metarl.experiments import training
 
     try:
@@ -178,7 +185,24 @@ def _evaluate(options: argparse.Namespace) -> int:
         )
     except (ValueError, TypeError, OSError) as error:
         return _complain(_one_line(error))
+    except RolloutError as error:
+        return _complain(_one_line(error), FAILED)
     print(f"{evaluation.table()}\n\nWritten to {path}")
+    return 0
+
+
+def _picture(options: argparse.Namespace) -> int:
+    from metarl.envs import RolloutError
+    from metarl.experiments.picture import draw_picture
+
+    out = options.out or options.run / "adaptation.png"
+    try:
+        draw_picture(options.run, out, options.tasks)
+    except (ValueError, TypeError, OSError) as error:
+        return _complain(_one_line(error))
+    except RolloutError as error:
+        return _complain(_one_line(error), FAILED)
+    print(f"Written to {out}")
     return 0
 
 

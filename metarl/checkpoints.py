@@ -56,7 +56,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if not {_STATE, _TENSORS} <= names:
                 raise ValueError(f"{str(path)!r} is a zip file but no checkpoint of metarl; expected one by save()")
             state = json.loads(archive.read(_STATE))
-            tensors = safetensors.torch.load(archive.read(_TENSORS))
+            # Copies, since products of matrices that lie at odd addresses can differ in the last bit.
+            tensors = {name: part.clone() for name, part in safetensors.torch.load(archive.read(_TENSORS)).items()}
     except (zipfile.BadZipFile, EOFError, OSError, SafetensorError, json.JSONDecodeError, UnicodeDecodeError,
             NotImplementedError) as error:  # fmt: skip
         raise ValueError(

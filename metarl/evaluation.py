@@ -36,6 +36,7 @@ class Evaluation:
         learner: the learner's name.
         split: the split the tasks are of.
         seed: of the learner that was evaluated.
+        evaluation_seed: of the tasks and episodes.
         iteration: after how many iterations.
         episodes: for each task and step.
         returns: ``[step, task]``, mean return of fresh rollouts after 0, 1, ... adaptation steps.
@@ -46,6 +47,7 @@ class Evaluation:
     learner: str
     split: str
     seed: int
+    evaluation_seed: int
     iteration: int
     episodes: int
     returns: NDArray[np.float64]
@@ -79,6 +81,7 @@ class Evaluation:
             "statistic": STATISTIC,
             "level": LEVEL,
             "seeds": [self.seed],
+            "evaluation_seed": self.evaluation_seed,
             "iteration": self.iteration,
             "oracle": None if self.oracle is None else float(self.oracle.mean()),
             "adaptation": adaptation,

@@ -29,8 +29,11 @@ def inner_gradient(
 
 
 def leaves(parameters: Parameters) -> Parameters:
-    """Return detached references that require gradients: the values are shared, not copied."""
-    return {name: value.detach().requires_grad_() for name, value in parameters.items()}
+    """Return detached copies that require gradients.
+
+    Copies, since products of matrices can differ in the last bit with the address at which a view begins.
+    """
+    return {name: value.detach().clone().requires_grad_() for name, value in parameters.items()}
 
 
 def inner_step(policy: Policy, parameters: Parameters, samples: Samples, step_size: float) -> Parameters:

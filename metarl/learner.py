@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import gymnasium
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
-from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from torch import Tensor
 from tqdm import tqdm
 
-from metarl import logs, seeding
-from metarl.agents import Parameters, Policy, Rollouts, Samples, build_policy, to_samples
+from metarl import logs, pretrained, seeding
+from metarl.agent import MetaAgent
+from metarl.agents import Normalizer, Parameters, Policy, Rollouts
+from metarl.agents.observations import channels_first
 from metarl.checkpoints import read_checkpoint, write_checkpoint
-from metarl.envs import RolloutError, make
+from metarl.envs import RandomTask, RolloutError, make, own_actions
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
-from metarl.evaluation import Evaluation
-from metarl.inner import inner_step, inner_update
+from metarl.figures import has_paths, paths_figure
 from metarl.policy_arguments import decode, encode
-from metarl.sampler import Sampler, collect_single
-from metarl.sb3 import Model, to_model
 from metarl.settings import Settings, as_dict, structure
 from metarl.version import __version__
 
+_PICTURED_TASKS = 4
 _OWN_POLICY_SETTINGS = {"hidden_sizes", "activation", "output_gain", "log_std_init", "log_std_min"}
 
 
@@ -43,33 +41,22 @@ class Best:
     iteration: int
     score: float
     parameters: Parameters
+    normalizer: Normalizer
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is the GPU where there is one.
+@dataclass(frozen=True)
+class Outcome:
+    """What a meta-iteration led to: new shared parameters, and the rollouts after 0, 1, ... inner steps."""
 
-    Raises:
-        ValueError: no such device, or it isn't there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}; use 'auto', 'cpu' or 'cuda'") from error
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {name!r} is not available on this machine ({reason}); use 'auto' or 'cpu'") from error
-    return device
+    parameters: Parameters
+    rollouts: list[Rollouts]
 
 
-class MetaLearner:
+class MetaLearner(MetaAgent):
     """A meta-learner: shared parameters, and how they are trained to adapt.
 
     Args:
-        policy: ``"MlpPolicy"`` or ``"CnnPolicy"``, stable-baselines3's.
+        policy: ``"MlpPolicy"``, ``"CnnPolicy"`` or ``"MultiInputPolicy"``, stable-baselines3's.
         family: the id of an environment family, or ``module:Id``.
         family_kwargs: arguments of the family's constructor.
         learning: settings of ``[learning]`` as a dict, as are ``inner``, ``outer`` and ``evaluation``.
@@ -86,8 +73,6 @@ class MetaLearner:
     Raises:
         ValueError: an unknown family or device, or settings that are unknown or out of range, all named.
     """
-
-    name = ""
 
     def __init__(
         self,
@@ -121,39 +106,86 @@ class MetaLearner:
                 "evaluation": {} if evaluation is None else evaluation,
             }
         )
-        self._set_up(settings, policy_kwargs, verbose, tensorboard_log)
+        self._begin(settings, policy_kwargs, verbose, tensorboard_log)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Return a new learner from settings."""
         learner = cls.__new__(cls)
-        learner._set_up(settings, {}, 0, None)
+        learner._begin(settings, {}, 0, None)
         return learner
 
-    def _set_up(
+    def _begin(
         self, settings: Settings, policy_kwargs: dict[str, Any], verbose: int, tensorboard_log: str | None
     ) -> None:
-        self.settings = settings
-        self.device = pick_device(settings.device)
+        super().__init__(settings, policy_kwargs)
         self.verbose = verbose
         self.tensorboard_log = tensorboard_log
-        self.policy_kwargs = policy_kwargs
-        self._env = make(settings.family, **settings.family_kwargs)
-        self.observation_space = self._env.observation_space
-        self.action_space = self._env.action_space
-        network = {field.name: getattr(settings.policy, field.name) for field in dataclasses.fields(settings.policy)}
-        self._policy: Policy = build_policy(
-            self.observation_space, self.action_space, seed=settings.seed, **{**network, **policy_kwargs}
-        )
-        self.parameters = {name: value.to(self.device) for name, value in self._policy.parameters().items()}
-        self._sampler = Sampler(settings.family, settings.family_kwargs)
-        self.iteration = 0
         self.num_timesteps = 0
         self.line_search_failures = 0
         self.best: Best | None = None
+        self._rollout_seconds = 0.0
         self._logger: Logger | None = None
+        self._own_logger = False
+        self._callback_env: VecEnv | None = None
 
-    # ------------------------------------------------------------------ learning
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: Any,
+        family: str = "metarl/Navigation2D-v0",
+        *,
+        policy_kwargs: dict[str, Any] | None = None,
+        vec_normalize: VecNormalize | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """Return a new learner that starts from a PPO or A2C model of stable-baselines3.
+
+        It has the model's architecture and weights, value function included. A model that was trained on the family's
+        own action box, where that is not [-1, 1], is turned into the one on [-1, 1] that does the same. The floor
+        ``policy.log_std_min`` is lowered to the model's noise where that is smaller.
+
+        Args:
+            source: the model, or the path of its zip file, of which only tensors and plain JSON are read.
+            family: the id of an environment family with the spaces the model was trained on.
+            policy_kwargs: arguments of the model's policy that a file keeps only as pickled code: classes of one's own.
+            vec_normalize: the ``VecNormalize`` that the model was trained with, whose observation statistics are taken
+                over and go on running; a model that still has its environments brings its own.
+            arguments: as for the class: ``family_kwargs``, ``learning``, ``inner``, ``seed``, ...
+
+        Raises:
+            ValueError: a model that cannot be taken over (state-dependent noise, squashed actions, other algorithms),
+                one that does not fit the family, or a file that is damaged or lacks something.
+        """
+        taken = pretrained.read_source(source, policy_kwargs or {})
+        family_kwargs = arguments.get("family_kwargs") or {}
+        env = make(family, **family_kwargs)
+        try:
+            foreign, mapped = own_actions(env), env.action_space
+            space = channels_first(env.observation_space)
+        finally:
+            env.close()
+        pretrained.check_space(taken.described, "observation space", taken.spaces["observation_space"], space)
+        actions = pretrained.check_space(taken.described, "action space", taken.spaces["action_space"], foreign, mapped)
+        name, module = pretrained.make_module(taken, space, actions)
+        if isinstance(actions, gymnasium.spaces.Box) and actions != mapped:
+            pretrained.fold_actions(module, actions)
+        module.action_space = mapped
+
+        statistics = vec_normalize if vec_normalize is not None else taken.statistics
+        normalizer = None if statistics is None else pretrained.take_statistics(space, statistics)
+        learning = dict(arguments.pop("learning", None) or {})
+        if normalizer is not None:
+            learning["normalize_observations"] = True
+        architecture = pretrained.architecture(module)
+        if isinstance(mapped, gymnasium.spaces.Box):
+            floor = min(Settings().policy.log_std_min, float(module.log_std.detach().min()))
+            architecture["log_std_min"] = floor
+        learner = cls(name, family, learning=learning, policy_kwargs=architecture, **arguments)
+        learner._take_policy(Policy(module, learner.settings.policy.log_std_min))
+        if normalizer is not None:
+            learner.normalizer = replace(normalizer, returns=learner.normalizer.returns)
+        return learner
 
     def learn(
         self,
@@ -170,12 +202,14 @@ class MetaLearner:
 
         Args:
             iterations: how many more; ``learning.iterations`` where neither this nor ``total_timesteps`` is given.
-            total_timesteps: stop after the iteration that reaches this many environment steps.
+            total_timesteps: stop after the iteration that reaches this many environment steps, counted from where
+                ``num_timesteps`` stands.
             callback: a callback of stable-baselines3, a list of them, or a function; its ``_on_step`` is called
                 after each iteration and stops training by returning False.
             log_interval: iterations between writes to the logger.
             tb_log_name: the name of the run under ``tensorboard_log``.
-            reset_num_timesteps: count environment steps from 0 and begin a new TensorBoard run.
+            reset_num_timesteps: count environment steps from 0 and begin a new TensorBoard run, else go on in the
+                latest of that name; a logger given to ``set_logger`` stays.
             progress_bar: show one, by iterations.
 
         Raises:
@@ -194,231 +228,102 @@ class MetaLearner:
                 whole_number(label, value)
         if reset_num_timesteps:
             self.num_timesteps = 0
-        if self._logger is None:
+        if not self._own_logger:
+            if self._logger is not None:
+                self._logger.close()
             name = tb_log_name or type(self).__name__
             self._logger = logs.default_logger(self.verbose, self.tensorboard_log, name, reset_num_timesteps)
-        last = self.iteration + iterations if iterations is not None else None
-        steps_wanted = math.inf if total_timesteps is None else total_timesteps
+        last = math.inf if iterations is None else self.iteration + iterations
+        last_step = math.inf if total_timesteps is None else self.num_timesteps + total_timesteps
         callbacks = _as_callback(callback)
         callbacks.init_callback(self)  # type: ignore[arg-type]
-        callbacks.on_training_start(locals(), globals())
+        # Callbacks are called once for each iteration, so that is what a bar of theirs can count.
+        expected = last_step if iterations is None else self.num_timesteps + iterations
+        callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
         with tqdm(total=iterations, initial=0, disable=not progress_bar, unit="iteration") as bar:
-            while self.num_timesteps < steps_wanted and (last is None or self.iteration < last):
-                final = last is not None and self.iteration + 1 == last
-                self._iterate(callbacks, bar, log_interval, final)
-                if not callbacks.on_step():
+            final = False
+            while not final:
+                self._iterate(callbacks, bar)
+                final = self.iteration >= last or self.num_timesteps >= last_step
+                if self.iteration % self.settings.evaluation.every == 0 or final:
+                    self._validate()
+                if self.iteration % log_interval == 0 or final:
+                    self.logger.dump(self.num_timesteps)
+                if not callbacks.on_step() and not final:
+                    if self.iteration % self.settings.evaluation.every != 0:
+                        self._validate()
+                    self.logger.dump(self.num_timesteps)
                     break
         callbacks.on_training_end()
         return self
 
-    def _iterate(self, callbacks: BaseCallback, bar: Any, log_interval: int, final: bool) -> None:
+    def _iterate(self, callbacks: BaseCallback, bar: Any) -> None:
         began = time.perf_counter()
         iteration = self.iteration + 1
         callbacks.on_rollout_start()
+        self._rollout_seconds = 0.0
         self.logger.record("rollout/iteration", iteration)
         try:
-            steps, rollout_seconds = self._meta_iteration(iteration)
+            outcome = self._meta_iteration(iteration)
         except RolloutError as error:
             raise RolloutError(f"iteration {iteration}: {error}", error.row) from error
-        self.iteration = iteration
+        steps = sum(part.steps() for part in outcome.rollouts)
+        normalizer = self.normalizer
+        for part in outcome.rollouts:
+            normalizer = normalizer.update(part, self.settings.learning.gamma)
+        # Copies, so that a resumed run, whose parameters are no views of a longer vector, computes the same bits.
+        parameters = {name: value.clone() for name, value in outcome.parameters.items()}
+        if "log_std" in parameters:
+            # The policy is the same, but below its floor the noise would have no gradient and never rise again.
+            parameters["log_std"].clamp_(min=self.settings.policy.log_std_min)
+        self.parameters, self.normalizer, self.iteration = parameters, normalizer, iteration
         self.num_timesteps += steps
-        callbacks.update_locals(locals())
+        callbacks.update_locals({"self": self, "iteration": iteration, **_episodes(outcome.rollouts)})
         callbacks.on_rollout_end()
         seconds = time.perf_counter() - began
         self.logger.record("rollout/timesteps", self.num_timesteps, exclude="tensorboard")
-        self.logger.record("time/seconds_rollouts", rollout_seconds, exclude="csv")
-        self.logger.record("time/seconds_update", seconds - rollout_seconds, exclude="csv")
+        self.logger.record("time/seconds_rollouts", self._rollout_seconds, exclude="csv")
+        self.logger.record("time/seconds_update", seconds - self._rollout_seconds, exclude="csv")
         self.logger.record("time/steps_per_second", steps / seconds, exclude="csv")
-        values = self.logger.name_to_value
-        before, after = (
-            values["rollout/return_step_0"],
-            values[f"rollout/return_step_{self.settings.inner.steps}"],
-        )
-        bar.set_postfix_str(f"return before {before:.2f}, after adaptation {after:.2f}")
+        means = [float(part.returns().mean()) for part in outcome.rollouts]
+        for step, mean in enumerate(means):
+            self.logger.record(f"rollout/return_step_{step}", mean)
+        self.logger.record("rollout/gain", means[-1] - means[0])
+        bar.set_postfix_str(f"return before {means[0]:.2f}, after adaptation {means[-1]:.2f}")
         bar.update()
-        if iteration % self.settings.evaluation.every == 0 or final:
-            self._validate(iteration)
-        if iteration % log_interval == 0 or final:
-            self.logger.dump(self.num_timesteps)
 
-    def _meta_iteration(self, iteration: int) -> tuple[int, float]:
-        """Collect, adapt, collect, update; return environment steps and the seconds spent in rollouts."""
+    def _meta_iteration(self, iteration: int) -> Outcome:
+        """Collect, adapt, collect, and return what the shared parameters become; the learner stays as it is."""
         raise NotImplementedError
 
-    def _validate(self, iteration: int) -> None:
-        evaluation = self.evaluate(split="validation")
+    def _training_tasks(self, iteration: int) -> Any:
+        """Draw an iteration's batch of tasks."""
+        rng = task_tools.task_rng(self.settings.seed, "train", iteration)
+        return task_tools.draw_tasks(self._env, self.settings.learning.tasks, rng, "train")
+
+    def _collect(self, parameters: Parameters, tasks: Any, iteration: int, step: int) -> Rollouts:
+        """Collect an iteration's rollouts after ``step`` inner steps."""
+        began = time.perf_counter()
+        learning = self.settings.learning
+        streams = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=range(learning.tasks))
+        rollouts = self._play(parameters, tasks, learning.episodes, streams)
+        self._rollout_seconds += time.perf_counter() - began
+        return rollouts
+
+    def _validate(self) -> None:
+        evaluation, tasks, rollouts = self.evaluate_rollouts("validation")
+        shown = any(isinstance(part, TensorBoardOutputFormat) for part in self.logger.output_formats)
+        if shown and has_paths(self._env):
+            picture = paths_figure(self._env, tasks[:_PICTURED_TASKS], rollouts)
+            elsewhere = ("stdout", "log", "json", "csv")
+            self.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)
         for step in range(len(evaluation.returns)):
             self.logger.record(f"validation/return_step_{step}", evaluation.mean(step))
         self.logger.record("validation/gain", evaluation.mean(-1) - evaluation.mean(0))
         score = float(evaluation.returns[1:].mean())
         if self.best is None or score > self.best.score:
-            self.best = Best(iteration, score, {name: value.clone() for name, value in self.parameters.items()})
-
-    def _samples(self, rollouts: Rollouts) -> Samples:
-        rollouts = rollouts.to(self.device)
-        learning = self.settings.learning
-        features = self._policy.features(rollouts.observations)
-        return to_samples(rollouts, features, gamma=learning.gamma, gae_lambda=learning.gae_lambda)
-
-    # ------------------------------------------------------------------ adapting
-
-    def adapt(
-        self,
-        task: Any,
-        *,
-        steps: int | None = None,
-        episodes: int | None = None,
-        seed: int | None = None,
-    ) -> ActorCriticPolicy:
-        """Adapt to a task and return the adapted policy, a stable-baselines3 policy; the learner does not change.
-
-        Args:
-            task: a task of the family (anything ``as_task`` takes), or a ``gymnasium.Env`` with the family's
-                spaces whose task need not be known.
-            steps: adaptation steps; ``inner.steps`` where it is not given.
-            episodes: fresh episodes for each step; ``learning.episodes`` where it is not given.
-            seed: of the episodes; the learner's where it is not given.
-
-        Raises:
-            ValueError: a task outside the task space, an environment with other spaces, or a negative count.
-        """
-        steps = self.settings.inner.steps if steps is None else whole_number("steps", steps, least=0)
-        episodes = self.settings.learning.episodes if episodes is None else whole_number("episodes", episodes)
-        seed = self.settings.seed if seed is None else whole_number("seed", seed, least=0)
-        if isinstance(task, gymnasium.Env):
-            for kind in ("observation_space", "action_space"):
-                if getattr(task, kind) != getattr(self, kind):
-                    raise ValueError(
-                        f"the environment's {kind} is {getattr(task, kind)}, the learner's {getattr(self, kind)}; "
-                        "make the environment with metarl.make"
-                    )
-        else:
-            task = task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])
-        parameters = self.parameters
-        for step in range(steps):
-            if isinstance(task, gymnasium.Env):
-                episode_streams = seeding.streams(seed, seeding.ADAPTATION, step, tasks=range(episodes))
-                rollouts = collect_single(task, self._policy, parameters, episode_streams)
-            else:
-                streams = seeding.streams(seed, seeding.ADAPTATION, step, tasks=range(1))
-                rollouts = self._sampler.collect(self._policy, parameters, task, episodes, streams)
-            samples = self._samples(rollouts).task(0)
-            parameters = inner_step(self._policy, parameters, samples, self.step_size(step))
-        return self._policy.module(parameters, self.device)
-
-    def to_sb3(
-        self,
-        algorithm: type[Model],
-        task: Any,
-        *,
-        steps: int | None = None,
-        episodes: int | None = None,
-        seed: int | None = None,
-        **arguments: Any,
-    ) -> Model:
-        """Adapt to a task and return a model of stable-baselines3 (PPO or A2C) that goes on learning it.
-
-        Args:
-            algorithm: the model's class.
-            task: a task of the family.
-            steps: adaptation steps first, as for ``adapt``; 0 starts from the shared parameters.
-            episodes: for each step, as for ``adapt``.
-            seed: of adaptation and of the model.
-            arguments: further arguments of the model.
-
-        Raises:
-            ValueError: see ``adapt``; or the algorithm is not an on-policy one.
-        """
-        policy = self.adapt(task, steps=steps, episodes=episodes, seed=seed)
-        env = make(self.settings.family, task=task, **self.settings.family_kwargs)
-        return to_model(algorithm, policy, env, **{"seed": seed, "device": self.device, **arguments})
-
-    def step_size(self, step: int) -> float:
-        """Return the size of adaptation step ``step`` (from 0) at evaluation; training uses the first for all."""
-        inner = self.settings.inner
-        return inner.step_size if step == 0 else inner.step_size * inner.later_step_scale
-
-    def evaluate(
-        self,
-        *,
-        split: str = "test",
-        tasks: Any = None,
-        n_tasks: int | None = None,
-        episodes: int | None = None,
-        steps: int | None = None,
-        seed: int | None = None,
-    ) -> Evaluation:
-        """Return the mean return of fresh rollouts after 0, 1, ... adaptation steps on held-out tasks.
-
-        Args:
-            split: ``validation`` or ``test`` (or ``train``).
-            tasks: a batch of tasks; drawn from the split where it is not given.
-            n_tasks: how many are drawn.
-            episodes: for each task and step.
-            steps: adaptation steps.
-            seed: of tasks and episodes; the learner's where it is not given.
-
-        Raises:
-            ValueError: a count that is not positive, an unknown split, or tasks outside the task space.
-        """
-        evaluating = self.settings.evaluation
-        steps = evaluating.steps if steps is None else whole_number("steps", steps)
-        episodes = evaluating.episodes if episodes is None else whole_number("episodes", episodes)
-        seed = self.settings.seed if seed is None else whole_number("seed", seed, least=0)
-        space = task_tools.task_space(self._env)
-        if tasks is None:
-            standard = evaluating.test_tasks if split == "test" else evaluating.tasks
-            wanted = standard if n_tasks is None else whole_number("tasks", n_tasks)
-            tasks = task_tools.draw_tasks(self._env, wanted, task_tools.task_rng(seed, split), split)
-        single = [task_tools.as_task(self._env, task) for task in task_tools.unstack_tasks(space, tasks)]
-        # Groups of the size of training, so that its environments serve again.
-        size = self.settings.learning.tasks
-        groups = [range(start, min(start + size, len(single))) for start in range(0, len(single), size)]
-        returns = [self._adapt_group(single, group, episodes, steps, seed, split) for group in groups]
-        shared = task_tools.attribute(self._env, "splits_share_tasks", False)
-        oracle = task_tools.attribute(self._env, "oracle_return")
-        return Evaluation(
-            family=self.settings.family,
-            learner=self.name,
-            split=f"{split} (the tasks of training)" if shared else split,
-            seed=self.settings.seed,
-            iteration=self.iteration,
-            episodes=episodes,
-            returns=np.concatenate(returns, axis=1),
-            oracle=None if oracle is None else np.array([oracle(task) for task in single]),
-        )
-
-    def _adapt_group(
-        self, single: list[Any], group: range, episodes: int, steps: int, seed: int, split: str
-    ) -> NDArray[np.float64]:
-        tasks = task_tools.stack_tasks(task_tools.task_space(self._env), [single[i] for i in group])
-        domain = (seeding.EVALUATION, task_tools.SPLITS.index(split))
-        parameters = self.parameters
-        returns = []
-        for step in range(steps + 1):
-            streams = seeding.streams(seed, *domain, step, tasks=group)
-            rollouts = self._sampler.collect(self._policy, parameters, tasks, episodes, streams)
-            returns.append(rollouts.returns().double().numpy())
-            if step < steps:
-                parameters = inner_update(self._policy, parameters, self._samples(rollouts), self.step_size(step))
-        return np.stack(returns)
-
-    # ------------------------------------------------------------------ stable-baselines3's face
-
-    @property
-    def policy(self) -> ActorCriticPolicy:
-        """The policy before adaptation, a copy as a stable-baselines3 policy."""
-        return self._policy.module(self.parameters, self.device)
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[Any], Any]:
-        """Return actions of the policy before adaptation, as stable-baselines3's ``predict`` does."""
-        return self.policy.predict(observation, state, episode_start, deterministic)
+            kept = {name: value.clone() for name, value in self.parameters.items()}
+            self.best = Best(self.iteration, score, kept, self.normalizer)
 
     @property
     def logger(self) -> Logger:
@@ -428,26 +333,29 @@ class MetaLearner:
         return self._logger
 
     def set_logger(self, logger: Logger) -> None:
-        """Use a logger of stable-baselines3."""
+        """Use a logger of stable-baselines3, in every ``learn`` from now on."""
         self._logger = logger
+        self._own_logger = True
 
-    def get_env(self) -> gymnasium.Env[Any, Any]:
-        """Return a single environment of the family, of no particular task."""
-        return self._env
+    def get_env(self) -> VecEnv:
+        """Return an environment for stable-baselines3's callbacks: one of the family, each episode of a new task."""
+        if self._callback_env is None:
+            env = RandomTask(make(self.settings.family, **self.settings.family_kwargs))
+            self._callback_env = DummyVecEnv([lambda: env])
+        return self._callback_env
 
     def get_vec_normalize_env(self) -> None:
         """Return None: observations are not normalised by a wrapper."""
 
     def close(self) -> None:
         """Close the environments."""
-        self._sampler.close()
-        self._env.close()
-
-    # ------------------------------------------------------------------ saving
+        super().close()
+        if self._callback_env is not None:
+            self._callback_env.close()
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint to ``path`` (``.zip`` is added where it is missing)."""
-        self._write(_zip(path), self.parameters, self.iteration)
+        self._write(_zip(path), self.parameters, self.normalizer, self.iteration)
 
     def save_best(self, path: str | Path) -> None:
         """Write a checkpoint with the parameters of the best validation.
@@ -457,14 +365,15 @@ class MetaLearner:
         """
         if self.best is None:
             raise ValueError("there was no validation yet; learn() validates every evaluation.every iterations")
-        self._write(_zip(path), self.best.parameters, self.best.iteration)
+        self._write(_zip(path), self.best.parameters, self.best.normalizer, self.best.iteration)
 
-    def _write(self, path: Path, parameters: Parameters, iteration: int) -> None:
-        tensors: dict[str, Tensor] = {f"parameters/{name}": value for name, value in parameters.items()}
+    def _write(self, path: Path, parameters: Parameters, normalizer: Normalizer, iteration: int) -> None:
+        parts = {"parameters": parameters, "critic": self._policy.critic(), "normalizer": normalizer.tensors()}
         best = None
         if self.best is not None:
-            tensors |= {f"best/{name}": value for name, value in self.best.parameters.items()}
+            parts |= {"best": self.best.parameters, "best_normalizer": self.best.normalizer.tensors()}
             best = {"iteration": self.best.iteration, "score": self.best.score}
+        tensors = {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
         state = {
             "learner": self.name,
             "metarl": __version__,
@@ -473,6 +382,7 @@ class MetaLearner:
             "iteration": iteration,
             "num_timesteps": self.num_timesteps,
             "line_search_failures": self.line_search_failures,
+            "normalizer": {"clip": normalizer.clip, "epsilon": normalizer.epsilon},
             "best": best,
         }
         write_checkpoint(path, tensors, state)
@@ -501,27 +411,47 @@ class MetaLearner:
                 data["device"] = device
             settings = structure(data)
             learner = cls.__new__(cls)
-            learner._set_up(settings, kept, 0, None)
+            learner._begin(settings, kept, 0, None)
             learner._restore(tensors, state)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{str(path)!r} is damaged or no checkpoint of metarl ({error!r})") from error
         return learner
 
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        self.parameters = self._fitting(tensors, "parameters")
+        shapes = dict(self._policy.shapes)
+        self._policy.set_critic(_fitting(tensors, "critic", {k: v.shape for k, v in self._policy.critic().items()}))
+        on_device = {name: value.to(self.device) for name, value in _fitting(tensors, "parameters", shapes).items()}
+        self.parameters = on_device
+        empty = replace(self.normalizer, **state["normalizer"])
+        moments = {name: value.shape for name, value in empty.tensors().items()}
+        self.normalizer = empty.restore(_fitting(tensors, "normalizer", moments))
         if state["best"] is not None:
             best = state["best"]
-            self.best = Best(int(best["iteration"]), float(best["score"]), self._fitting(tensors, "best"))
+            self.best = Best(
+                int(best["iteration"]),
+                float(best["score"]),
+                {name: value.to(self.device) for name, value in _fitting(tensors, "best", shapes).items()},
+                empty.restore(_fitting(tensors, "best_normalizer", moments)),
+            )
         self.iteration = int(state["iteration"])
         self.num_timesteps = int(state["num_timesteps"])
         self.line_search_failures = int(state["line_search_failures"])
 
-    def _fitting(self, tensors: dict[str, Tensor], prefix: str) -> Parameters:
-        found = {name.partition("/")[2]: value for name, value in tensors.items() if name.partition("/")[0] == prefix}
-        expected = {name: tuple(shape) for name, shape in self._policy.shapes.items()}
-        if {name: tuple(value.shape) for name, value in found.items()} != expected:
-            raise ValueError("the checkpoint's tensors do not fit its policy; it was damaged or edited")
-        return {name: found[name].to(self.device) for name in expected}
+
+def _fitting(tensors: dict[str, Tensor], part: str, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    """Return a part of a checkpoint's tensors, by name."""
+    found = {name.partition("/")[2]: value for name, value in tensors.items() if name.partition("/")[0] == part}
+    if {name: value.shape for name, value in found.items()} != shapes:
+        raise ValueError("the checkpoint's tensors do not fit its policy; it was damaged or edited")
+    return {name: found[name] for name in shapes}
+
+
+def _episodes(rollouts: list[Rollouts]) -> dict[str, Any]:
+    """Return an iteration's episodes as stable-baselines3's callbacks read those of a step: all have ended."""
+    returns = torch.cat([(part.rewards * part.mask).sum(dim=2).flatten() for part in rollouts]).double().numpy()
+    lengths = torch.cat([part.mask.sum(dim=2).flatten() for part in rollouts]).long().tolist()
+    infos = [{"episode": {"r": float(r), "l": length}} for r, length in zip(returns, lengths, strict=True)]
+    return {"rewards": returns, "dones": np.ones(len(returns), dtype=np.bool_), "infos": infos}
 
 
 def _as_callback(callback: Any) -> BaseCallback:

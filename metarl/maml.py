@@ -6,17 +6,17 @@ Source: Finn et al. 2017, algorithm 3, with TRPO (Schulman et al. 2015) as the m
 from __future__ import annotations
 
 import math
-import time
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from torch import Tensor
 
-from metarl import seeding
-from metarl.agents import Parameters, Rollouts, Samples
+from metarl.agents import Parameters, Samples
+from metarl.agents.observations import map_observations
 from metarl.curvature import Chain, Curvature
 from metarl.envs import tasks as task_tools
 from metarl.inner import inner_update
-from metarl.learner import MetaLearner
+from metarl.learner import MetaLearner, Outcome
 from metarl.trust_region import conjugate_gradient, full_step, line_search
 
 
@@ -28,18 +28,13 @@ class MAML(MetaLearner):
 
     name: Literal["maml"] = "maml"
 
-    def _meta_iteration(self, iteration: int) -> tuple[int, float]:
-        learning, inner, outer = self.settings.learning, self.settings.inner, self.settings.outer
-        rng = task_tools.task_rng(self.settings.seed, "train", iteration)
-        tasks = task_tools.draw_tasks(self._env, learning.tasks, rng, "train")
-
+    def _meta_iteration(self, iteration: int) -> Outcome:
+        inner, outer = self.settings.inner, self.settings.outer
+        tasks = self._training_tasks(iteration)
         chain = Chain([self.parameters], [], inner.step_size)
         rollouts = []
-        seconds = 0.0
         for step in range(inner.steps + 1):
-            began = time.perf_counter()
             rollouts.append(self._collect(chain.parameters[-1], tasks, iteration, step))
-            seconds += time.perf_counter() - began
             samples = self._samples(rollouts[-1])
             if step < inner.steps:
                 chain.supports.append(samples)
@@ -60,43 +55,43 @@ class MAML(MetaLearner):
             outer.cg_iterations,
         )
         found = line_search(
-            curvature.evaluate,
+            lambda vector: (
+                *curvature.evaluate(vector),
+                self._kl_before(curvature.named(vector), chain.supports[0].thin(outer.fisher_fraction)),
+            ),
             curvature.parameters,
             full_step(solution, residual, curvature.gradient, outer.max_kl),
             gain=curvature.gain,
-            max_kl=outer.max_kl,
+            max_kls=(outer.max_kl, outer.max_kl_before),
             steps=outer.line_search_steps,
             ratio=outer.line_search_ratio,
         )
         self._record_policy(chain.supports[0])
         if found.accepted is not None:
-            self.parameters = curvature.named(found.parameters)
-            self.logger.record("train/kl", found.kl)
+            self.logger.record("train/kl", found.kls[0])
+            self.logger.record("train/kl_before", found.kls[1])
             self.logger.record("train/surrogate_improvement", found.improvement)
             self.logger.record("train/line_search_step", outer.line_search_ratio**found.accepted)
         else:
             self.line_search_failures += 1
         self.logger.record("train/line_search_failures", self.line_search_failures)
         self.logger.record("train/gradient_norm", norm)
-        self._record_returns(rollouts)
-        return sum(part.steps() for part in rollouts), seconds
+        return Outcome(curvature.named(found.parameters), rollouts)
 
-    def _collect(self, parameters: Parameters, tasks: Any, iteration: int, step: int) -> Rollouts:
-        learning = self.settings.learning
-        streams = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=range(learning.tasks))
-        return self._sampler.collect(self._policy, parameters, tasks, learning.episodes, streams)
+    @torch.no_grad()
+    def _kl_before(self, parameters: Parameters, samples: Samples) -> Tensor:
+        """Return the mean KL, old to new, of the policy before adaptation on what it met."""
+        observations = map_observations(lambda part: part.flatten(0, 1), samples.observations)
+        old = self._policy.distribution(self.parameters, observations)
+        kl = old.kl(self._policy.distribution(parameters, observations))
+        return kl @ samples.weights.flatten() / samples.weights.sum()
 
     @torch.no_grad()
     def _record_policy(self, samples: Samples) -> None:
         """Record entropy and noise of the shared policy, on what it met before adaptation."""
-        distribution = self._policy.distribution(self.parameters, samples.observations.flatten(0, 1))
+        observations = map_observations(lambda part: part.flatten(0, 1), samples.observations)
+        distribution = self._policy.distribution(self.parameters, observations)
         weights = samples.weights.flatten() / samples.weights.sum()
         self.logger.record("policy/entropy", float(distribution.entropy() @ weights))
         if "log_std" in self.parameters:
             self.logger.record("policy/std", float(distribution.parameters[1].exp().mean(dim=-1) @ weights))
-
-    def _record_returns(self, rollouts: list[Rollouts]) -> None:
-        means = [float(part.returns().mean()) for part in rollouts]
-        for step, mean in enumerate(means):
-            self.logger.record(f"rollout/return_step_{step}", mean)
-        self.logger.record("rollout/gain", means[-1] - means[0])

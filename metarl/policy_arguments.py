@@ -1,10 +1,15 @@
-"""Policy arguments as JSON, for checkpoints: torch's own classes by name; other objects have to be given again."""
+"""Policy arguments as JSON, for checkpoints: classes of torch and stable-baselines3 by name; others are given again."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from stable_baselines3.common import torch_layers
+
+# Where classes are looked up by their names.
+_KNOWN = {"torch": (torch.nn, torch.optim), "stable_baselines3": (torch_layers,)}
 
 
 def encode(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -23,12 +28,16 @@ def decode(kept: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 def _encode(value: Any) -> Any:
     if isinstance(value, type):
-        own = any(getattr(module, value.__name__, None) is value for module in (torch.nn, torch.optim))
-        return {"torch": value.__name__} if own else {"missing": f"{value.__module__}.{value.__qualname__}"}
+        for library, modules in _KNOWN.items():
+            if any(getattr(module, value.__name__, None) is value for module in modules):
+                return {library: value.__name__}
+        return {"missing": f"{value.__module__}.{value.__qualname__}"}
     if isinstance(value, dict):
         return {"dict": {str(key): _encode(entry) for key, entry in value.items()}}
     if isinstance(value, list | tuple):
         return [_encode(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return {"missing": repr(value)}
@@ -44,6 +53,8 @@ def _decode(key: str, value: Any) -> Any:
             f"the checkpoint cannot keep {key} = {value['missing']}; give it again: "
             f"load(..., policy_kwargs={{{key!r}: ...}})"
         )
-    if "torch" in value:
-        return getattr(torch.nn, value["torch"], None) or getattr(torch.optim, value["torch"])
+    for library, modules in _KNOWN.items():
+        if library in value:
+            found = [kind for module in modules if (kind := getattr(module, value[library], None)) is not None]
+            return found[0]
     return {name: _decode(key, entry) for name, entry in value["dict"].items()}

@@ -6,42 +6,78 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from metarl.agents import Noise, Parameters, Policy, Rollouts, join_episodes
-from metarl.envs import RolloutError, make_vec
+from metarl.agents import Noise, Normalizer, Parameters, Policy, Rollouts
+from metarl.agents.observations import map_observations, transpose_images
+from metarl.agents.policies import Actor
+from metarl.envs import RolloutError, WorkerFamilyVectorEnv, choose_workers, find_family, make_vec
 from metarl.envs import tasks as task_tools
 from metarl.seeding import Stream
 
 MAX_STEPS = 100_000
+KEPT_VECTORS = 2
 
 
 class Sampler:
-    """Owns the vector environments of a family, one for each number of sub-environments that was asked for."""
+    """Owns the vector environments of a family, for the numbers of sub-environments that were asked for last.
 
-    def __init__(self, family: str, family_kwargs: dict[str, Any]) -> None:
+    Args:
+        family: an id, or ``module:Id``.
+        family_kwargs: arguments of its constructor.
+        workers: processes that step a family without a batched implementation; ``auto``: measured.
+        step_timeout: seconds that a worker may take for a step.
+    """
+
+    def __init__(
+        self, family: str, family_kwargs: dict[str, Any], workers: int | str = "auto", step_timeout: float = 60.0
+    ) -> None:
         self.family = family
         self.family_kwargs = family_kwargs
+        self.workers = workers
+        self.step_timeout = step_timeout
         self._vectors: dict[int, VectorEnv[Any, Any, Any]] = {}
 
     def vector(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        """Return the vector environment with ``num_envs`` sub-environments, made when first asked for."""
-        if num_envs not in self._vectors:
-            self._vectors[num_envs] = make_vec(self.family, num_envs, **self.family_kwargs)
-        return self._vectors[num_envs]
+        """Return the vector environment with ``num_envs`` sub-environments, made when it is not there."""
+        chosen = self._vectors.pop(num_envs, None)
+        if chosen is None:
+            while len(self._vectors) >= KEPT_VECTORS:
+                self._vectors.pop(next(iter(self._vectors))).close()
+            chosen = self._make(num_envs)
+        self._vectors[num_envs] = chosen
+        return chosen
+
+    def _make(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
+        if find_family(self.family).vector_entry_point is not None or self.workers == 1:
+            return make_vec(self.family, num_envs, **self.family_kwargs)
+        chosen = self.workers
+        if isinstance(chosen, str):
+            chosen = choose_workers(self.family, num_envs, **self.family_kwargs)
+        if chosen == 1:
+            return make_vec(self.family, num_envs, **self.family_kwargs)
+        return WorkerFamilyVectorEnv(
+            self.family, num_envs, workers=chosen, step_timeout=self.step_timeout, **self.family_kwargs
+        )
 
     def collect(
-        self, policy: Policy, parameters: Parameters, tasks: Any, episodes: int, streams: Sequence[Stream]
+        self,
+        policy: Policy,
+        parameters: Parameters,
+        normalizer: Normalizer,
+        tasks: Any,
+        episodes: int,
+        streams: Sequence[Stream],
     ) -> Rollouts:
         """Play ``episodes`` episodes of each task with parameters, shared or stacked in the order of the tasks.
 
         Args:
             policy: whose distribution draws the actions.
             parameters: shared (no task axis), or stacked with one row for each task.
+            normalizer: of what the policy sees; the rollouts hold what the environments gave.
             tasks: a batch of tasks.
             episodes: for each task.
             streams: the randomness of each task.
@@ -54,9 +90,28 @@ class Sampler:
         env = self.vector(n_tasks * episodes)
         seeds = [seed for stream in streams for seed in stream.environment_seeds(episodes)]
         options = {"tasks": task_tools.repeat_tasks(tasks, episodes)}
-        with _naming(self.family, tasks, episodes):
-            observations, _ = env.reset(seed=seeds, options=options)  # type: ignore[arg-type]
-            return _play(env, policy, parameters, observations, n_tasks, episodes, streams)
+        with self._naming(env, tasks, episodes):
+            first = _reset(env, seeds, options)
+            actor = policy.actor(parameters, normalizer)
+            noise = Noise([stream.noise() for stream in streams], episodes, policy.action_space)
+            return _play(env, actor, noise, first, n_tasks, episodes)
+
+    @contextlib.contextmanager
+    def _naming(self, env: VectorEnv[Any, Any, Any], tasks: Any, episodes: int) -> Iterator[None]:
+        """Add family, task and sub-environment to a failure; after one, or Ctrl-C, the environments are made anew."""
+        try:
+            yield
+        except BaseException as error:
+            self._vectors = {size: vector for size, vector in self._vectors.items() if vector is not env}
+            env.close()
+            if not isinstance(error, RolloutError):
+                raise
+            if error.row is None:
+                message = f"{self.family} (the sub-environment is not known) {error}"
+            else:
+                task = task_tools.plain(task_tools.take_tasks(tasks, error.row // episodes))
+                message = f"{self.family}, task {task}, sub-environment {error.row} {error}"
+            raise RolloutError(message, error.row) from error
 
     def close(self) -> None:
         """Close the environments."""
@@ -65,35 +120,41 @@ class Sampler:
         self._vectors.clear()
 
 
+def _reset(env: VectorEnv[Any, Any, Any], seeds: list[int], options: dict[str, Any]) -> Any:
+    try:
+        return env.reset(seed=seeds, options=options)[0]  # type: ignore[arg-type]
+    except RolloutError:
+        raise
+    except Exception as error:
+        raise RolloutError(f"raised {type(error).__name__} in reset: {error}", None) from error
+
+
 def _play(
-    env: VectorEnv[Any, Any, Any] | _OneEnvironment,
-    policy: Policy,
-    parameters: Parameters,
-    first: NDArray[Any],
-    n_tasks: int,
-    episodes: int,
-    streams: Sequence[Stream],
+    env: VectorEnv[Any, Any, Any], actor: Actor, noise: Noise, first: Any, n_tasks: int, episodes: int
 ) -> Rollouts:
-    actor = policy.actor(parameters)
-    noise = Noise([stream.noise() for stream in streams], episodes, policy.action_space)
-    observations = [first]
+    space = env.single_observation_space
+    observations = [transpose_images(space, first)]
     steps: list[tuple[NDArray[Any], ...]] = []
     running = np.ones(n_tasks * episodes, dtype=np.bool_)
+    refuse_non_finite("gave the observation", first, "at reset")
     while running.any():
+        when = f"at step {len(steps)}"
         if len(steps) == MAX_STEPS:
             raise RolloutError(
                 f"is still running after {MAX_STEPS} steps; set family_kwargs.max_episode_steps", int(running.argmax())
             )
-        shaped = observations[-1].reshape(n_tasks, episodes, *observations[-1].shape[1:])
+        shaped = map_observations(lambda part: part.reshape(n_tasks, episodes, *part.shape[1:]), observations[-1])
         actions, log_probs = actor.act(shaped, noise.at(len(steps)))
         flat = actions.reshape(n_tasks * episodes, *actions.shape[2:])
-        _refuse_non_finite("got the action", flat, len(steps))
+        refuse_non_finite("got the action", flat, when)
         try:
             following, rewards, terminated, truncated, _ = env.step(flat)
         except RolloutError as error:
-            raise RolloutError(f"{error}, at step {len(steps)}", error.row) from error
-        _refuse_non_finite("gave the observation", following, len(steps))
-        _refuse_non_finite("gave the reward", rewards, len(steps))
+            raise RolloutError(f"{error}, {when}", error.row) from error
+        except Exception as error:
+            raise RolloutError(f"raised {type(error).__name__}: {error}, {when}", None) from error
+        refuse_non_finite("gave the observation", following, when)
+        refuse_non_finite("gave the reward", rewards, when)
         steps.append(
             (
                 flat,
@@ -104,74 +165,47 @@ def _play(
                 truncated & running,
             )
         )
-        observations.append(following)
+        observations.append(transpose_images(space, following))
         running = running & ~(terminated | truncated)
-    parts = [_stack(list(part), n_tasks, episodes) for part in zip(*steps, strict=True)]
+    return stack_steps(observations, steps, n_tasks, episodes)
+
+
+def stack_steps(
+    observations: list[Any], steps: list[tuple[NDArray[Any], ...]], n_tasks: int, episodes: int
+) -> Rollouts:
+    """Return rollouts of what was collected step by step.
+
+    Args:
+        observations: T + 1 of them, arrays ``[sub-environment, *obs]`` or dicts of arrays.
+        steps: T tuples of arrays ``[sub-environment, ...]``: actions, log-probabilities, rewards, running,
+            terminated, truncated.
+        n_tasks: the sub-environments are those of this many tasks,
+        episodes: with this many episodes each, in task-major order.
+    """
+
+    def stack(*arrays: NDArray[Any]) -> torch.Tensor:
+        stacked = np.stack(arrays, axis=1)
+        if stacked.dtype == np.float64:
+            stacked = stacked.astype(np.float32)
+        return torch.from_numpy(stacked.reshape(n_tasks, episodes, *stacked.shape[1:]))
+
+    actions, log_probs, rewards, running, terminated, truncated = (stack(*part) for part in zip(*steps, strict=True))
     return Rollouts(
-        observations=_stack(observations, n_tasks, episodes),
-        actions=parts[0],
-        log_probs=parts[1],
-        rewards=parts[2].float(),
-        mask=parts[3].float(),
-        terminated=parts[4],
-        truncated=parts[5],
+        observations=map_observations(stack, *observations),
+        actions=actions,
+        log_probs=log_probs,
+        rewards=rewards.float(),
+        mask=running.float(),
+        terminated=terminated,
+        truncated=truncated,
     )
 
 
-def _stack(steps: list[NDArray[Any]], n_tasks: int, episodes: int) -> torch.Tensor:
-    """Stack arrays ``[sub-environment, ...]``, one a step, into ``[task, episode, time, ...]``."""
-    stacked = np.stack(steps, axis=1)
-    if stacked.dtype == np.float64:
-        stacked = stacked.astype(np.float32)
-    return torch.from_numpy(stacked.reshape(n_tasks, episodes, *stacked.shape[1:]))
-
-
-def _refuse_non_finite(what: str, values: NDArray[Any], step: int) -> None:
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+def refuse_non_finite(what: str, values: Any, when: str) -> None:
+    """Raise a ``RolloutError`` where numbers ``[sub-environment, ...]`` are not finite."""
+    if isinstance(values, dict):
+        for key, part in values.items():
+            refuse_non_finite(f"{what} {key!r}", part, when)
+    elif values.dtype.kind == "f" and not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise RolloutError(f"{what} {values[row]}, at step {step}", row)
-
-
-@contextlib.contextmanager
-def _naming(family: str, tasks: Any, episodes: int) -> Iterator[None]:
-    """Add family, task and sub-environment to a failure."""
-    try:
-        yield
-    except RolloutError as error:
-        task = task_tools.plain(task_tools.take_tasks(tasks, error.row // episodes))
-        message = f"{family}, task {task}, sub-environment {error.row} {error}"
-        raise RolloutError(message, error.row) from error
-
-
-class _OneEnvironment:
-    """A single environment that steps as a vector environment with one sub-environment."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        self._env = env
-
-    def step(self, actions: NDArray[Any]) -> tuple[Any, ...]:
-        observation, reward, terminated, truncated, info = self._env.step(actions[0])
-        ends = np.array([terminated]), np.array([truncated])
-        return np.asarray(observation)[None], np.array([float(reward)]), *ends, info
-
-
-def collect_single(
-    env: gymnasium.Env[Any, Any], policy: Policy, parameters: Parameters, streams: Sequence[Stream]
-) -> Rollouts:
-    """Play episodes, one for each stream, in an environment whose task we need not know.
-
-    Args:
-        env: an environment with the policy's spaces.
-        policy: whose distribution draws the actions.
-        parameters: without a task axis.
-        streams: the randomness of each episode.
-
-    Returns:
-        rollouts of one task.
-    """
-    played = []
-    for stream in streams:
-        observation, _ = env.reset(seed=stream.environment_seeds(1)[0])
-        first = np.asarray(observation)[None]
-        played.append(_play(_OneEnvironment(env), policy, parameters, first, 1, 1, [stream]))
-    return join_episodes(played)
+        raise RolloutError(f"{what} {values[row]}, {when}", row)

@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import gymnasium
+import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+
+from metarl.agents import Rollouts, discounted_returns
+from metarl.agents.observations import map_observations
+from metarl.agents.policies import is_critic
 
 Model = TypeVar("Model", bound=OnPolicyAlgorithm)
 _GIVEN_BY_THE_MODEL = ("observation_space", "action_space", "lr_schedule", "use_sde")
+_FITS = 10
+_EPOCHS = 5
+_BATCH = 256
 
 
 def to_model(
@@ -17,16 +26,78 @@ def to_model(
 ) -> Model:
     """Return a model of an on-policy algorithm with a policy's architecture and weights, ready to learn in ``env``.
 
-    The value function is the policy's, untrained where the policy was meta-trained here; the optimizer is new.
+    The optimizer is new; ``policy_kwargs`` may choose it.
 
     Raises:
-        ValueError: the algorithm is none of stable-baselines3's on-policy ones (PPO, A2C).
+        ValueError: the algorithm is none of stable-baselines3's on-policy ones (PPO, A2C), or ``policy_kwargs`` asks
+            for another architecture.
     """
+    given = arguments.pop("policy_kwargs", None) or {}
+    for key in given:
+        if key not in ("optimizer_class", "optimizer_kwargs"):
+            raise ValueError(
+                f"policy_kwargs has {key!r}, but the architecture is that of the adapted policy; give only "
+                "'optimizer_class' and 'optimizer_kwargs'"
+            )
     if not isinstance(algorithm, type) or not issubclass(algorithm, OnPolicyAlgorithm):
         raise ValueError(f"{algorithm!r} cannot go on from a policy-gradient agent; expected PPO or A2C")
     kept = {key: value for key, value in policy._get_constructor_parameters().items() if key not in _GIVEN_BY_THE_MODEL}
     # A policy names every argument of every distribution; those of state-dependent noise do not apply.
     kept = {key: value for key, value in kept.items() if value is not None}
-    model = algorithm(type(policy), env, policy_kwargs=kept, **arguments)
+    # Not among a policy's constructor parameters, though its constructor takes it.
+    kept["share_features_extractor"] = policy.share_features_extractor
+    if "optimizer_class" in given:
+        kept.pop("optimizer_kwargs", None)
+    model = algorithm(type(policy), env, policy_kwargs={**kept, **given}, **arguments)
     model.policy.load_state_dict(policy.state_dict())
     return model
+
+
+def fit_value(policy: ActorCriticPolicy, rollouts: Rollouts, gamma: float, seed: int) -> None:
+    """Fit a policy's value function to one task's rollouts, in place; the actor stays.
+
+    Only what the critic does not share with the actor is trained (Adam, mean squared error), on discounted returns
+    that go on with its own value where an episode was truncated, as stable-baselines3's targets do.
+
+    Args:
+        policy: of stable-baselines3.
+        rollouts: of one task, ``[1, episode, time, ...]``, as the environment gave them.
+        gamma: the discount factor.
+        seed: of the order of the samples.
+    """
+    device = policy.device
+    running = rollouts.mask[0].bool()
+    returns = discounted_returns(rollouts.rewards, rollouts.mask, gamma)[0]
+    length = running.sum(dim=1)
+    remaining = length[:, None] - torch.arange(running.shape[1])
+    discount = torch.where(rollouts.truncated[0].any(dim=1)[:, None], gamma ** remaining.clamp(min=0), 0.0)
+    episodes = torch.arange(len(length))
+    last = map_observations(lambda part: part[0, episodes, length].to(device), rollouts.observations)
+    given = map_observations(lambda part: part[0, :, :-1][running].to(device), rollouts.observations)
+    critic = [parameter for name, parameter in policy.named_parameters() if is_critic(name)]
+    optimizer = torch.optim.Adam(critic, lr=5e-3)
+    generator = torch.Generator().manual_seed(seed)
+    # Fitted in units of the returns' own spread, and folded into the value head at the end.
+    centre, scale = returns[running].mean().to(device), returns[running].std(correction=0).clamp(min=1e-3).to(device)
+    with torch.no_grad():
+        policy.value_net.weight /= scale
+        policy.value_net.bias.zero_()
+    for _ in range(_FITS):
+        with torch.no_grad():
+            beyond = centre + scale * policy.predict_values(last).flatten()
+            targets = (returns + discount * beyond.cpu()[:, None])[running].to(device)
+        for _ in range(_EPOCHS):
+            order = torch.randperm(len(targets), generator=generator).to(device)
+            for rows in torch.split(order, _BATCH):
+                values = policy.predict_values(_rows(given, rows)).flatten()
+                optimizer.zero_grad()
+                nn.functional.mse_loss(values, (targets[rows] - centre) / scale).backward()
+                optimizer.step()
+    with torch.no_grad():
+        policy.value_net.weight *= scale
+        policy.value_net.bias.copy_(centre + scale * policy.value_net.bias)
+    policy.zero_grad()
+
+
+def _rows(observations: Any, rows: Tensor) -> Any:
+    return map_observations(lambda part: part[rows], observations)

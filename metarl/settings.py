@@ -7,6 +7,7 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -14,6 +15,8 @@ Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 Unit = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+
+Switch = Annotated[bool, Field(strict=True)]
 
 _FORBID = ConfigDict(extra="forbid")
 
@@ -31,6 +34,10 @@ class Learning:
     episodes: Count = 20  # for each task and each adaptation step
     gamma: Unit = 0.99
     gae_lambda: Unit = 0.9
+    normalize_observations: Switch = False  # by running mean and deviation over all training tasks
+    normalize_rewards: Switch = False  # by the running deviation of discounted returns; reports stay as they are
+    workers: Literal["auto"] | Count = "auto"  # processes that step environments without a batched implementation
+    step_timeout: Positive = 60.0  # seconds that a worker may take for one step of its environments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,7 @@ class TrustRegion:
 
     __pydantic_config__: ClassVar[ConfigDict] = _FORBID
     max_kl: Positive = 0.01  # mean KL of the adapted policies, old to new
+    max_kl_before: Positive = 0.01  # mean KL of the policy before adaptation, which without a bound can collapse
     cg_iterations: Count = 10
     damping: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 1e-5
     line_search_steps: Count = 15
@@ -61,7 +69,7 @@ class PolicyNetwork:
     """The policy and its initial weights."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _FORBID
-    name: Literal["MlpPolicy", "CnnPolicy"] = "MlpPolicy"
+    name: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"] = "MlpPolicy"
     hidden_sizes: tuple[Count, ...] = (64, 64)
     activation: Literal["tanh", "relu"] = "tanh"
     output_gain: Positive = 1.0  # a small one collapses on navigation
@@ -109,10 +117,33 @@ def structure(data: dict[str, Any]) -> Settings:
             what was expected.
     """
     try:
-        return _ADAPTER.validate_python(data)
+        settings = _ADAPTER.validate_python(data)
     except ValidationError as error:
         problems = [_sentence(problem) for problem in error.errors()]
         raise ValueError("; ".join(dict.fromkeys(problems))) from None
+    if settings.policy.log_std_init < settings.policy.log_std_min:
+        raise ValueError(
+            f"policy.log_std_init is {settings.policy.log_std_init}, below its floor policy.log_std_min = "
+            f"{settings.policy.log_std_min}, where it would not be learned; lower the floor as well"
+        )
+    kwargs = {key: _plain(f"family_kwargs.{key}", value) for key, value in settings.family_kwargs.items()}
+    return dataclasses.replace(settings, family_kwargs=kwargs)
+
+
+def _plain(key: str, value: Any) -> Any:
+    """Return a value as TOML and JSON keep it, so that a loaded learner gets the very arguments of the saved one."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(name): _plain(f"{key}.{name}", entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(key, entry) for entry in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(
+        f"{key} is {value!r}; expected numbers, text, lists and tables, which a file can keep (other arguments belong "
+        "into the family's registration: gymnasium.register(..., kwargs=...))"
+    )
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Source: Schulman et al. 2015 (TRPO), appendix C.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,13 +20,13 @@ class Step:
         parameters: flat; the old ones where no candidate was accepted.
         accepted: the index of the accepted candidate, from 0 (the full step), or None.
         improvement: of the gain, of the accepted candidate; None without one.
-        kl: mean KL, old to new, of the accepted candidate; None without one.
+        kls: the mean KLs, old to new, of the accepted candidate; empty without one.
     """
 
     parameters: Tensor
     accepted: int | None
     improvement: float | None
-    kl: float | None
+    kls: tuple[float, ...]
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
@@ -65,30 +65,30 @@ def full_step(solution: Tensor, residual: Tensor, gradient: Tensor, max_kl: floa
 
 
 def line_search(
-    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    evaluate: Callable[[Tensor], tuple[Tensor, ...]],
     parameters: Tensor,
     step: Tensor,
     *,
     gain: Tensor,
-    max_kl: float,
+    max_kls: Sequence[float],
     steps: int,
     ratio: float,
 ) -> Step:
-    """Return the first of ``parameters + ratio^k * step`` with a larger gain and a KL of at most ``max_kl``.
+    """Return the first of ``parameters + ratio^k * step`` with a larger gain and KLs within their bounds.
 
     Args:
-        evaluate: parameters -> (gain, mean KL).
+        evaluate: parameters -> gain and mean KLs.
         parameters: flat, where the search starts.
         step: the full step.
         gain: at the old parameters.
-        max_kl: the bound.
+        max_kls: their bounds.
         steps: how many candidates are tried.
         ratio: by which each is shorter than the one before.
     """
     for attempt in range(steps):
         candidate = parameters + ratio**attempt * step
-        new_gain, new_kl = evaluate(candidate)
-        improvement, kl = torch.stack([new_gain - gain, new_kl]).tolist()
-        if improvement > 0.0 and kl <= max_kl:
-            return Step(parameters=candidate, accepted=attempt, improvement=improvement, kl=kl)
-    return Step(parameters=parameters, accepted=None, improvement=None, kl=None)
+        new_gain, *new_kls = evaluate(candidate)
+        improvement, *kls = torch.stack([new_gain - gain, *new_kls]).tolist()
+        if improvement > 0.0 and all(kl <= bound for kl, bound in zip(kls, max_kls, strict=True)):
+            return Step(parameters=candidate, accepted=attempt, improvement=improvement, kls=tuple(kls))
+    return Step(parameters=parameters, accepted=None, improvement=None, kls=())

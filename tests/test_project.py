@@ -82,6 +82,29 @@ def test_folders_import_only_what_they_may(folder: str) -> None:
             assert not banned, f"{path.name} imports {name}"
 
 
+# What is not there after a folder was loaded by itself; `import metarl` registers the families, so those always are.
+ABSENT = {
+    "envs": ("torch", "stable_baselines3", "metarl.agents", "metarl.experiments", "metarl.learner", "metarl.sampler"),
+    "agents": ("metarl.experiments", "metarl.learner", "metarl.sampler", "metarl.inner"),
+    "metarl": ("metarl.experiments",),
+    "experiments": (),
+}
+
+
+@pytest.mark.parametrize("folder", ABSENT)
+def test_each_folder_loads_alone(folder: str) -> None:
+    package = FOLDERS[folder]
+    others = {other for other in FOLDERS.values() if other != package}
+    names = [name for name in modules() if package in (name, name.rpartition(".")[0]) and name not in others]
+    assert len(names) > 4
+    code = (
+        f"import importlib, sys\nfor name in {names!r}:\n    importlib.import_module(name)\n"
+        f"found = [name for name in {ABSENT[folder]!r} if name in sys.modules]\nassert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_metarl_registers_the_families_and_loads_no_torch() -> None:
     code = (
         "import sys, metarl, gymnasium\n"

@@ -124,7 +124,7 @@ def test_noise_does_not_depend_on_the_other_tasks() -> None:
 
 
 def test_what_is_not_supported_is_refused_in_a_sentence() -> None:
-    nested = spaces.Dict({"a": VECTOR})
+    nested = spaces.Dict({"a": spaces.Dict({"b": VECTOR})})
     with pytest.raises(ValueError, match="observations of type Dict are not supported"):
         build_policy(nested, ACTIONS["gaussian"], name="MlpPolicy", **SETTINGS)
     with pytest.raises(ValueError, match="actions of type Dict are not supported"):

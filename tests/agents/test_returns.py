@@ -74,7 +74,7 @@ def test_normalize_is_per_task_and_ignores_padding() -> None:
     mask = torch.ones_like(values)
     mask[1, 2, 1:] = 0.0
     wild = torch.where(mask > 0, values, 1e6)
-    result = normalize(wild, mask)
+    result = normalize(wild, mask, wild)
     for task in range(2):
         ran = result[task][mask[task] > 0]
         assert ran.mean().item() == pytest.approx(0.0, abs=1e-12)
@@ -83,4 +83,4 @@ def test_normalize_is_per_task_and_ignores_padding() -> None:
 
 
 def test_normalize_of_equal_values_is_zero() -> None:
-    assert (normalize(torch.full((1, 2, 3), 7.0), torch.ones(1, 2, 3)) == 0).all()
+    assert (normalize(torch.full((1, 2, 3), 7.0), torch.ones(1, 2, 3), torch.ones(1, 2, 3)) == 0).all()

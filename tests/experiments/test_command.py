@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -125,7 +126,7 @@ def test_tensorboard_has_every_series_by_environment_step(finished: Path) -> Non
     series = scalars(run)
     page = (Path(__file__).parents[2] / "docs/tensorboard.md").read_text()
     documented = set(re.findall(r"^\| `([a-z_/]+)(?:<k>)?`", page, flags=re.MULTILINE))
-    assert {re.sub(r"\d+$", "", tag) for tag in series} == documented - {"configuration"}
+    assert {re.sub(r"\d+$", "", tag) for tag in series} == documented - {"configuration", "validation/paths"}
     assert {f"validation/return_step_{k}" for k in range(4)} | {"rollout/return_step_1"} < set(series)
     each = 3 * 3 * 8 * 2
     assert series["rollout/iteration"] == [(each, 1), (2 * each, 2), (3 * each, 3)]
@@ -136,6 +137,7 @@ def test_tensorboard_has_every_series_by_environment_step(finished: Path) -> Non
         assert gain == pytest.approx(after - before, abs=1e-4)
     accumulator = EventAccumulator(str(run))
     accumulator.Reload()
+    assert [event.step for event in accumulator.Images("validation/paths")] == [2 * each, 3 * each]
     results = json.loads((run / "results.json").read_text())
     for k, entry in enumerate(results["adaptation"]):
         assert series[f"test/return_step_{k}"] == [(3 * each, pytest.approx(entry["mean"], rel=1e-6))]
@@ -342,7 +344,11 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path, number: sig
 
     resumed = call("train", "--resume", "runs/slow", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    one, other = tmp_path / "runs/whole", tmp_path / "runs/slow"
+    assert_same_runs(tmp_path / "runs/whole", tmp_path / "runs/slow")
+
+
+def assert_same_runs(one: Path, other: Path) -> None:
+    """Check that a resumed run left what an uninterrupted one did, to the bit; ``time/*`` differs in its values."""
     assert (other / "progress.csv").read_bytes() == (one / "progress.csv").read_bytes()
     assert (other / "results.json").read_bytes() == (one / "results.json").read_bytes()
     for name in ("last.zip", "best.zip"):
@@ -353,3 +359,36 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path, number: sig
         if not tag.startswith("time/"):
             assert a[tag] == b[tag], tag
         assert [step for step, _ in a[tag]] == [step for step, _ in b[tag]], tag
+
+
+@pytest.mark.full
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    whole = call("train", "navigation", *LONG, "--name", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    # About half the time goes into writing checkpoints, so that the signal meets that as well.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, time\nfsync = os.fsync\nos.fsync = lambda file: (time.sleep(0.03), fsync(file))[1]\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    rng = np.random.default_rng(0)
+    killed_at = []
+    for number in range(20):
+        run = tmp_path / f"runs/killed-{number}"
+        process = subprocess.Popen(
+            [*INTERRUPTIBLE, "train", "navigation", *LONG, "--name", run.name],
+            cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not (run / "checkpoints/last.zip").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0.0, 0.6))
+        process.kill()
+        process.wait()
+        if (run / "results.json").exists():
+            continue
+        killed_at.append(MAML.load(run / "checkpoints/last.zip").iteration)
+        resumed = call("train", "--resume", f"runs/{run.name}", cwd=tmp_path)
+        assert resumed.returncode == 0, resumed.stderr
+        assert_same_runs(tmp_path / "runs/whole", run)
+    assert len(set(killed_at)) > 5, killed_at

@@ -50,7 +50,13 @@ def test_learning_in_two_parts_equals_learning_in_one() -> None:
 
 
 def test_total_timesteps_stops_after_the_iteration_that_reaches_them() -> None:
-    assert small().learn(total_timesteps=241).num_timesteps == 480
+    model = small().learn(total_timesteps=241)
+    assert model.num_timesteps == 480
+    assert model.best is not None
+    assert model.best.iteration == 2
+    # As in stable-baselines3: more steps, counted from where it stands.
+    assert model.learn(total_timesteps=200, reset_num_timesteps=False).num_timesteps == 720
+    assert model.learn(total_timesteps=200).num_timesteps == 240
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -73,15 +79,15 @@ def test_iterations_draw_different_tasks_and_the_environments_play_them(monkeypa
     played = []
     collect = model._sampler.collect
 
-    def spy(policy: Any, parameters: Any, tasks: Any, *rest: Any) -> Any:
-        rollouts = collect(policy, parameters, tasks, *rest)
+    def spy(policy: Any, parameters: Any, normalizer: Any, tasks: Any, *rest: Any) -> Any:
+        rollouts = collect(policy, parameters, normalizer, tasks, *rest)
         positions = rollouts.observations[:, 0, 1].double().numpy()
         np.testing.assert_allclose(rollouts.rewards[:, 0, 0], -np.linalg.norm(positions - tasks, axis=-1), atol=1e-6)
         played.append(np.array(tasks))
         return rollouts
 
     monkeypatch.setattr(model._sampler, "collect", spy)
-    monkeypatch.setattr(model, "_validate", lambda iteration: None)
+    monkeypatch.setattr(model, "_validate", lambda: None)
     model.learn(2)
     before_1, after_1, before_2, after_2 = played
     np.testing.assert_array_equal(before_1, after_1)
@@ -147,6 +153,35 @@ def test_an_adapted_policy_goes_on_learning_in_stable_baselines3(algorithm: Any)
     )
     with pytest.raises(ValueError, match="expected PPO or A2C"):
         model.to_sb3(SAC, task)
+    with pytest.raises(ValueError, match="'net_arch', but the architecture is that of the adapted policy"):
+        model.to_sb3(algorithm, task, policy_kwargs={"net_arch": [3]})
+    other = model.to_sb3(algorithm, task, policy_kwargs={"optimizer_class": torch.optim.SGD})
+    assert isinstance(other.policy.optimizer, torch.optim.SGD)
+
+
+def test_the_value_function_that_goes_to_stable_baselines3_fits() -> None:
+    model = small(family_kwargs={}, learning={"tasks": 3, "episodes": 20})
+    task = [0.4, 0.4]
+    ppo = model.to_sb3(PPO, task)
+    again = model.to_sb3(PPO, task)
+    assert torch.equal(ppo.policy.value_net.weight, again.policy.value_net.weight)
+    env = metarl.make(NAVIGATION, task=task)
+    values, returns = [], []
+    for episode in range(5):
+        observation, _ = env.reset(seed=episode)
+        rewards: list[float] = []
+        ended = False
+        while not ended:
+            values.append(float(ppo.policy.predict_values(ppo.policy.obs_to_tensor(observation)[0]).detach()))
+            observation, reward, terminated, truncated, _ = env.step(ppo.predict(observation)[0])
+            rewards.append(float(reward))
+            ended = terminated or truncated
+        # Truncated, not ended: the return goes on with the value, as in stable-baselines3.
+        last = ppo.policy.obs_to_tensor(observation)[0]
+        rewards[-1] += 0.99 * float(ppo.policy.predict_values(last).detach()) * truncated
+        returns += [sum(0.99**k * reward for k, reward in enumerate(rewards[t:])) for t in range(len(rewards))]
+    errors = np.square(np.array(returns) - np.array(values)).mean()
+    assert errors < 0.15 * np.square(returns).mean()
 
 
 @pytest.mark.parametrize(
@@ -323,6 +358,11 @@ def test_callbacks_of_stable_baselines3_are_called_and_stop() -> None:
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"family": "metarl/Navigation2-v0"}, "metarl/Navigation2D-v0"),
         ({"family_kwargs": {"speed": 3}}, "speed"),
+        (
+            {"family_kwargs": {"speed": print}},
+            "speed is <built-in function print>; expected numbers, text",
+        ),
+        ({"policy_kwargs": {"log_std_init": -2.0}}, "log_std_init is -2.0, below its floor"),
         ({"policy_kwargs": {"hidden_sizes": (0,)}}, "hidden_sizes.0 is 0"),
         ({"policy": "Mlp"}, "policy.name is 'Mlp'"),
     ],
@@ -342,6 +382,10 @@ def test_tensorboard_runs_are_numbered(tmp_path: Path) -> None:
     for _ in range(2):
         small(tensorboard_log=str(tmp_path)).learn(1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["MAML_1", "MAML_2"]
+    model = small(tensorboard_log=str(tmp_path))
+    for name, new in (("one", True), ("one", False), ("one", True), ("two", True)):
+        model.learn(1, tb_log_name=name, reset_num_timesteps=new)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["MAML_1", "MAML_2", "one_1", "one_2", "two_1"]
 
 
 @pytest.mark.gpu

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
+from stable_baselines3.common.evaluation import evaluate_policy
 
-from metarl import MAML, make, sample_tasks, seeding
+from metarl import MAML, as_task, make, sample_tasks, seeding
 from metarl.agents import Rollouts, Samples, to_samples
 from metarl.envs import RolloutError
 from metarl.envs import tasks as task_tools
-from metarl.sampler import Sampler, collect_single
+from metarl.sampler import Sampler
 
 NAVIGATION = "metarl/Navigation2D-v0"
 SHORT = {"max_episode_steps": 7}
@@ -22,7 +24,7 @@ def collect(tasks: Any, numbers: range, episodes: int = 2, model: MAML | None = 
     model = model or MAML(family_kwargs=SHORT)
     sampler = Sampler(model.settings.family, model.settings.family_kwargs)
     streams = seeding.streams(5, seeding.TRAINING, 1, 0, tasks=numbers)
-    return sampler.collect(model._policy, model.parameters, tasks, episodes, streams)
+    return sampler.collect(model._policy, model.parameters, model.normalizer, tasks, episodes, streams)
 
 
 def test_rewards_are_those_of_each_tasks_goal() -> None:
@@ -65,11 +67,12 @@ def test_a_goal_that_is_reached_ends_the_episode() -> None:
     assert rollouts.mask[1].sum() == 200
 
 
-@pytest.mark.parametrize("actions", ["box", "discrete", "multi"])
-@pytest.mark.parametrize("observations", ["box", "discrete", "image"])
+@pytest.mark.parametrize("actions", ["box", "discrete", "multi", "matrix", "number"])
+@pytest.mark.parametrize("observations", ["box", "discrete", "image", "image channels last", "dict"])
 def test_every_kind_of_space_passes_through_a_meta_iteration(actions: str, observations: str) -> None:
+    policy = {"box": "MlpPolicy", "discrete": "MlpPolicy", "dict": "MultiInputPolicy"}.get(observations, "CnnPolicy")
     model = MAML(
-        "CnnPolicy" if observations == "image" else "MlpPolicy",
+        policy,
         "toy_families:toy/Sign-v0",
         family_kwargs={"actions": actions, "observations": observations},
         learning={"tasks": 2, "episodes": 3},
@@ -77,14 +80,100 @@ def test_every_kind_of_space_passes_through_a_meta_iteration(actions: str, obser
         policy_kwargs={"hidden_sizes": (8,)},
     )
     before = {name: value.clone() for name, value in model.parameters.items()}
+    tried = collect(np.ones((2, 1), np.float32), range(2), model=model)
+    samples = model._samples(tried)
+    for task in range(2):
+        one = samples.task(task)
+        again = model._policy.distribution(model.parameters, one.observations).log_prob(one.actions)
+        torch.testing.assert_close(again, one.log_probs, atol=1e-4, rtol=1e-4)
     model.learn(iterations=2)
     assert any(not torch.equal(before[name], value) for name, value in model.parameters.items())
     assert model.num_timesteps == 2 * 2 * 2 * 3 * 3
     rollouts = collect(np.ones((2, 1), np.float32), range(2), model=model)
-    assert (
-        rollouts.observations.dtype
-        == {"image": torch.uint8, "box": torch.float32, "discrete": torch.int64}[observations]
+    kinds = {"box": torch.float32, "discrete": torch.int64}
+    if observations == "dict":
+        assert isinstance(rollouts.observations, dict)
+        found = {key: (part.dtype, tuple(part.shape)) for key, part in rollouts.observations.items()}
+        assert found == {
+            "count": (torch.int64, (2, 2, 4)),
+            "image": (torch.uint8, (2, 2, 4, 3, 36, 40)),
+            "vector": (torch.float32, (2, 2, 4, 2)),
+        }
+    else:
+        assert isinstance(rollouts.observations, torch.Tensor)
+        assert rollouts.observations.dtype == kinds.get(observations, torch.uint8)
+    # What comes out goes on in stable-baselines3, on the environment as it is.
+    adapted = model.adapt([0.5], episodes=2)
+    env = make("toy_families:toy/Sign-v0", task=[0.5], actions=actions, observations=observations)
+    assert len(evaluate_policy(adapted, env, n_eval_episodes=2, return_episode_rewards=True, warn=False)[0]) == 2
+
+
+def test_actions_outside_the_box_never_reach_the_environment() -> None:
+    # The environment refuses them, and unit noise on a box of [-1, 1] leaves it in one of three samples.
+    model = MAML(
+        "MlpPolicy",
+        "toy_families:toy/Sign-v0",
+        family_kwargs={"actions": "standard box"},
+        learning={"tasks": 2, "episodes": 6},
+        evaluation={"tasks": 2, "episodes": 2},
     )
+    rollouts = collect(np.ones((2, 1), np.float32), range(2), episodes=6, model=model)
+    assert rollouts.actions.abs().max() > 1.0
+    torch.testing.assert_close(rollouts.rewards, rollouts.actions.clamp(-1.0, 1.0)[..., 0])
+    model.learn(1)
+
+
+def test_what_a_policy_cannot_take_is_refused_before_any_work() -> None:
+    with pytest.raises(ValueError, match="use a space whose values start at 0"):
+        MAML("MlpPolicy", "toy_families:toy/CountsFromOne-v0")
+    with pytest.raises(ValueError, match="use MultiDiscrete for whole numbers"):
+        MAML("MlpPolicy", "toy_families:toy/Sign-v0", family_kwargs={"actions": "whole numbers"})
+
+
+def test_a_familys_own_check_of_tasks_is_asked() -> None:
+    env = make("toy_families:toy/Refuses-v0")
+    assert as_task(env, [-0.4]) == pytest.approx(-0.4)
+    with pytest.raises(ValueError, match=r"give one of at least -0\.5"):
+        as_task(env, [-0.6])
+
+
+def test_only_the_latest_environments_are_kept() -> None:
+    sampler = Sampler(NAVIGATION, SHORT)
+    first, second = sampler.vector(3), sampler.vector(4)
+    assert sampler.vector(3) is first
+    sampler.vector(5)
+    assert sampler.vector(3) is first
+    assert sampler.vector(4) is not second
+
+
+def test_episodes_of_different_lengths_pass_through() -> None:
+    model = MAML(
+        "MlpPolicy",
+        "toy_families:toy/LengthsDiffer-v0",
+        learning={"tasks": 3, "episodes": 8},
+        evaluation={"tasks": 2, "episodes": 2},
+    ).learn(iterations=2)
+    rollouts = collect(np.ones((2, 1), np.float32), range(2), episodes=12, model=model)
+    lengths = rollouts.mask.sum(dim=2)
+    assert lengths.min() < lengths.max()
+    ends = rollouts.terminated.sum(dim=2) + rollouts.truncated.sum(dim=2)
+    assert (ends == 1).all()
+    assert (rollouts.terminated.any(dim=2) == (lengths % 2 == 0)).all()
+    assert all(torch.isfinite(value).all() for value in model.parameters.values())
+
+
+def test_wrappers_around_a_family_work() -> None:
+    model = MAML(
+        "MlpPolicy",
+        "toy_families:toy/Wrapped-v0",
+        learning={"tasks": 2, "episodes": 3},
+        evaluation={"tasks": 2, "episodes": 2},
+    ).learn(iterations=1)
+    assert model.observation_space.shape == (3, 2)
+    assert model.num_timesteps == 2 * 2 * 3 * 2
+    env = RecordEpisodeStatistics(TimeLimit(make("toy_families:toy/Wrapped-v0", task=[0.5]), max_episode_steps=1))
+    adapter = model.adapter(env, episodes=2)
+    assert adapter.play() == pytest.approx(env.return_queue[-1])
 
 
 def test_numbers_that_are_not_finite_are_named() -> None:
@@ -121,7 +210,7 @@ def test_a_meta_gradient_that_is_not_finite_names_iteration_and_task(monkeypatch
         return samples
 
     calls: list[int] = []
-    monkeypatch.setattr("metarl.learner.to_samples", poisoned)
+    monkeypatch.setattr("metarl.agent.to_samples", poisoned)
     model = MAML(family_kwargs=SHORT, learning={"tasks": 2, "episodes": 2})
     before = {name: value.clone() for name, value in model.parameters.items()}
     tasks = task_tools.draw_tasks(make(NAVIGATION), 2, task_tools.task_rng(1, "train", 1), "train")
@@ -129,22 +218,6 @@ def test_a_meta_gradient_that_is_not_finite_names_iteration_and_task(monkeypatch
         model.learn(iterations=1)
     assert str(task_tools.plain(tasks[1])) in str(caught.value)
     assert all(torch.equal(before[name], value) for name, value in model.parameters.items())
-
-
-def test_episodes_one_by_one_equal_the_environments_own() -> None:
-    model = MAML(family_kwargs=SHORT)
-    env = make(NAVIGATION, task=[0.2, 0.1], **SHORT)
-    streams = seeding.streams(5, seeding.ADAPTATION, 0, tasks=range(3))
-    rollouts = collect_single(env, model._policy, model.parameters, streams)
-    assert rollouts.mask.shape == (1, 3, 7)
-    goal = np.array([0.2, 0.1])
-    for episode in range(3):
-        env.reset()
-        for t in range(7):
-            observation, reward, *_ = env.step(rollouts.actions[0, episode, t].numpy())
-            np.testing.assert_allclose(observation, rollouts.observations[0, episode, t + 1], atol=1e-6)
-            assert reward == pytest.approx(-np.linalg.norm(observation - goal), abs=1e-6)
-            assert float(rollouts.rewards[0, episode, t]) == pytest.approx(reward, abs=1e-6)
 
 
 def test_tasks_of_iterations_differ_and_those_of_splits_too() -> None:

@@ -39,7 +39,7 @@ def test_the_full_step_has_the_quadratic_kl_that_is_allowed() -> None:
 
 
 START = torch.zeros(1, dtype=torch.float64)
-SEARCH = {"gain": torch.tensor(0.0, dtype=torch.float64), "max_kl": 0.1, "steps": 15, "ratio": 0.5}
+SEARCH = {"gain": torch.tensor(0.0, dtype=torch.float64), "max_kls": (0.1,), "steps": 15, "ratio": 0.5}
 
 
 def test_the_line_search_takes_the_longest_step_within_bounds() -> None:
@@ -47,7 +47,10 @@ def test_the_line_search_takes_the_longest_step_within_bounds() -> None:
     assert found.accepted == 2  # 0.25^2 <= 0.1 < 0.5^2
     assert found.parameters.item() == 0.25
     assert found.improvement == pytest.approx(0.25)
-    assert found.kl == pytest.approx(0.0625)
+    assert found.kls == pytest.approx((0.0625,))
+    # A second bound, on another KL, counts as the first does.
+    both = line_search(lambda x: (x[0], x[0] ** 2, x[0]), START, START + 1.0, **{**SEARCH, "max_kls": (0.1, 0.2)})
+    assert both.parameters.item() == 0.125
 
 
 @settings(deadline=None, max_examples=80)
@@ -68,7 +71,7 @@ def test_the_line_search_never_accepts_a_worse_gain_or_a_kl_over_the_bound(
     if found.accepted is None:
         assert torch.equal(found.parameters, START)
         assert found.improvement is None
-        assert found.kl is None
+        assert found.kls == ()
         assert not any(gain > 0 and kl <= 0.1 for gain, kl in zip(gains, kls, strict=True))
     else:
         assert gains[found.accepted] > 0

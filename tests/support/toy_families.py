@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import FrameStackObservation, RecordEpisodeStatistics, TimeLimit
 
 from metarl.envs import BatchedFamily
 
@@ -20,6 +23,10 @@ class SignEnv(gymnasium.Env):
         self.task_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.action_space = {
             "box": spaces.Box(-2.0, 2.0, (1,), np.float32),
+            "standard box": spaces.Box(-1.0, 1.0, (1,), np.float32),
+            "matrix": spaces.Box(-1.0, 1.0, (2, 3), np.float32),
+            "number": spaces.Box(-1.0, 1.0, (), np.float32),
+            "whole numbers": spaces.Box(0, 3, (2,), np.int64),
             "discrete": spaces.Discrete(3, start=-1),
             "multi": spaces.MultiDiscrete([2, 3]),
         }[actions]
@@ -27,16 +34,29 @@ class SignEnv(gymnasium.Env):
             "box": spaces.Box(-10.0, 10.0, (2,), np.float32),
             "discrete": spaces.Discrete(4),
             "image": spaces.Box(0, 255, (1, 36, 36), np.uint8),
+            "image channels last": spaces.Box(0, 255, (36, 40, 3), np.uint8),
+            "dict": spaces.Dict(
+                {
+                    "image": spaces.Box(0, 255, (36, 40, 3), np.uint8),
+                    "vector": spaces.Box(-10.0, 10.0, (2,), np.float32),
+                    "count": spaces.Discrete(4),
+                }
+            ),
         }[observations]
         self._noise = noise
         self._task = np.zeros(1, dtype=np.float32)
         self._t = 0
 
     def _observe(self) -> Any:
-        if isinstance(self.observation_space, spaces.Discrete):
+        return self._observed(self.observation_space)
+
+    def _observed(self, space: spaces.Space[Any]) -> Any:
+        if isinstance(space, spaces.Dict):
+            return {key: self._observed(part) for key, part in space.spaces.items()}
+        if isinstance(space, spaces.Discrete):
             return np.int64(self._t)
-        if self.observation_space.dtype == np.uint8:
-            return np.full((1, 36, 36), self._t, dtype=np.uint8)
+        if space.dtype == np.uint8:
+            return np.full(space.shape, self._t, dtype=np.uint8)
         return np.array([self._t, 1.0], dtype=np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -47,9 +67,72 @@ class SignEnv(gymnasium.Env):
         return self._observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
         self._t += 1
         reward = float(self._task[0] * np.sum(action)) + self._noise * float(self.np_random.normal())
         return self._observe(), reward, self._t == 3, False, {}
+
+
+class Refuses(SignEnv):
+    """Says itself which tasks it takes."""
+
+    def check_task(self, task: Any) -> None:
+        if task[0] < -0.5:
+            raise ValueError(f"the sign {task[0]} is too low; give one of at least -0.5")
+
+
+class CountsFromOne(SignEnv):
+    """Observes a whole number that starts at 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Discrete(4, start=1)
+
+
+class LengthsDiffer(SignEnv):
+    """Ends after one to six steps, by its own noise; sometimes for good and sometimes from outside."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        result = super().reset(seed=seed, options=options)
+        self._last = int(self.np_random.integers(1, 7))
+        return result
+
+    def step(self, action: Any) -> Any:
+        observation, reward, _, _, info = super().step(action)
+        ended = self._t == self._last
+        return observation, reward, ended and self._last % 2 == 0, ended and self._last % 2 == 1, info
+
+
+class Dies(SignEnv):
+    """Takes its process with it in the second step of a positive task."""
+
+    def step(self, action: Any) -> Any:
+        if self._t == 1 and self._task[0] > 0:
+            os._exit(7)
+        return super().step(action)
+
+
+class Hangs(SignEnv):
+    """Never comes back from the second step of a positive task."""
+
+    def step(self, action: Any) -> Any:
+        while self._t == 1 and self._task[0] > 0:
+            time.sleep(0.01)
+        return super().step(action)
+
+
+class Slow(SignEnv):
+    """Takes 2 ms for a step, as a simulator does."""
+
+    def step(self, action: Any) -> Any:
+        time.sleep(0.002)
+        return super().step(action)
+
+
+def wrapped() -> gymnasium.Env[Any, Any]:
+    """Return a family in wrappers of Gymnasium, as people put them around environments."""
+    inner = TimeLimit(SignEnv(), max_episode_steps=2)
+    return FrameStackObservation(RecordEpisodeStatistics(inner), stack_size=3)
 
 
 class TaskIgnored(SignEnv):
@@ -231,7 +314,14 @@ def _register(name: str, entry: str, vector: str | None = None, **kwargs: Any) -
 _register("Sign-v0", "SignEnv")
 _register("SignBatched-v0", "SignEnv", "SameDynamics")
 _register("Disagreeing-v0", "SignEnv", "OtherDynamics")
+_register("Wrapped-v0", "wrapped")
 for broken in (
+    "Refuses",
+    "CountsFromOne",
+    "LengthsDiffer",
+    "Dies",
+    "Hangs",
+    "Slow",
     "TaskIgnored",
     "OutsideSpace",
     "WrongDtype",

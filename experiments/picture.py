@@ -1,0 +1,42 @@
+"""A picture of how a finished run adapts: paths before and after each step, and the return by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metarl.experiments.runs import Run
+from metarl.figures import has_paths, paths_figure
+from metarl.maml import MAML
+
+PICTURED_TASKS = 3
+DOTS_PER_INCH = 110
+
+
+def draw_picture(folder: Path, out: Path, tasks: int) -> None:
+    """Draw how a run's best parameters adapt to test tasks; paths where the family's observations are positions.
+
+    Args:
+        folder: of a finished run.
+        out: the file, ``.png``, ``.svg`` or ``.pdf``; an existing one is not overwritten.
+        tasks: how many test tasks the returns are of.
+
+    Raises:
+        ValueError: the folder is no finished run, the file exists or has another ending, or a count is not positive.
+    """
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"the picture {str(out)!r} cannot be written; its name has to end in .png, .svg or .pdf")
+    if out.exists():
+        raise ValueError(f"{str(out)!r} exists and is not overwritten; name another file or delete it")
+    run = Run.open(folder)
+    if not run.best.exists():
+        raise ValueError(f"the run {str(folder)!r} is not finished; go on with 'metarl train --resume {folder}'")
+    learner = MAML.load(run.best)
+    try:
+        evaluation, first, rollouts = learner.evaluate_rollouts("test", n_tasks=tasks)
+        pictured = first[:PICTURED_TASKS] if has_paths(learner.env) else []
+        figure = paths_figure(learner.env, pictured, rollouts, evaluation)
+    finally:
+        learner.close()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # No date, so that the same run gives the same file.
+    figure.savefig(out, dpi=DOTS_PER_INCH, metadata={"Date": None} if out.suffix == ".svg" else None)

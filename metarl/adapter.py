@@ -1,0 +1,169 @@
+"""Adaptation episode by episode, in an environment that is not ours and whose task nobody tells us."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from metarl import seeding
+from metarl.agents import Noise, Parameters, Rollouts, join_episodes
+from metarl.agents.observations import map_observations, transpose_images
+from metarl.envs import RolloutError
+from metarl.envs.actions import standard_actions
+from metarl.inner import stack_parameters, task_parameters
+from metarl.sampler import MAX_STEPS, refuse_non_finite, stack_steps
+
+if TYPE_CHECKING:
+    from metarl.agent import MetaAgent
+
+
+class Adapter:
+    """Adapts a learner's policy to one environment: plays or is shown episodes, and updates after every ``episodes``.
+
+    ``play()`` plays an episode in the environment. In a loop of one's own, ``start`` and ``observe`` give the actions,
+    as the environment takes them::
+
+        action = adapter.start(env.reset()[0])
+        while action is not None:
+            observation, reward, terminated, truncated, _ = env.step(action)
+            action = adapter.observe(observation, reward, terminated, truncated)
+
+    The learner does not change. Made by ``MetaAgent.adapter``.
+
+    Attributes:
+        returns: the undiscounted return of every episode so far, one list for each number of updates made before.
+    """
+
+    def __init__(self, learner: MetaAgent, env: gymnasium.Env[Any, Any], episodes: int, seed: int) -> None:
+        self._learner = learner
+        self._env = env
+        self._to_env = _action_map(learner, env)
+        self._episodes = episodes
+        self._seed = seed
+        self._space = env.observation_space
+        self._parameters: Parameters = stack_parameters([learner.parameters])
+        self._played: list[Rollouts] = []
+        self._begun = False
+        self._set_actor()
+        self.returns: list[list[float]] = [[]]
+
+    @property
+    def updates(self) -> int:
+        """How many updates were made."""
+        return len(self.returns) - 1
+
+    @property
+    def policy(self) -> ActorCriticPolicy:
+        """The policy after the updates so far, a stable-baselines3 policy."""
+        return self._learner.as_policy(task_parameters(self._parameters, 0))
+
+    def play(self) -> float:
+        """Play an episode in the environment, update where it is due, and return the episode's return.
+
+        Raises:
+            RolloutError: the environment gave numbers that are not finite, or does not end.
+        """
+        observation, _ = self._env.reset(seed=self._stream().environment_seeds(1)[0])
+        action = self.start(observation)
+        for _ in range(MAX_STEPS):
+            observation, reward, terminated, truncated, _ = self._env.step(action)
+            action = self.observe(observation, float(reward), terminated, truncated)
+            if action is None:
+                return (self.returns[-1] or self.returns[-2])[-1]
+        raise RolloutError(f"the episode is still running after {MAX_STEPS} steps; give the environment a limit", 0)
+
+    def start(self, observation: Any) -> Any:
+        """Begin an episode with its first observation; return the first action.
+
+        An episode that was begun and has not ended is dropped.
+
+        Raises:
+            RolloutError: an observation that is not finite.
+        """
+        self._observations = [self._batched(observation, 0)]
+        self._steps: list[tuple[NDArray[Any], ...]] = []
+        self._noise = Noise([self._stream().noise()], 1, self._learner.action_space)
+        self._begun = True
+        return self._act()
+
+    def observe(self, observation: Any, reward: float, terminated: bool, truncated: bool) -> Any:
+        """Take what the last action led to; return the next action, or None where the episode has ended.
+
+        With the last of ``episodes`` episodes the policy is updated.
+
+        Raises:
+            ValueError: no episode was begun.
+            RolloutError: an observation or reward that is not finite.
+        """
+        if not self._begun:
+            raise ValueError("no episode was begun; call start(observation) with the first observation of an episode")
+        step = len(self._steps)
+        given = np.array([float(reward)])
+        refuse_non_finite("gave the reward", given, f"at step {step}")
+        self._observations.append(self._batched(observation, step))
+        ends = np.array([bool(terminated)]), np.array([bool(truncated) and not terminated])
+        self._steps.append((self._action, self._log_prob, given, np.array([True]), *ends))
+        if not terminated and not truncated:
+            return self._act()
+        self._begun = False
+        rollouts = stack_steps(self._observations, self._steps, 1, 1)
+        self._played.append(rollouts)
+        self.returns[-1].append(float(rollouts.returns()))
+        if len(self._played) == self._episodes:
+            self._update()
+        return None
+
+    def table(self) -> str:
+        """Return how the return developed: updates, episodes, mean return."""
+        lines = [f"{'updates':>7}  {'episodes':>8}  {'mean return':>11}"]
+        for number, returns in enumerate(self.returns):
+            if returns:
+                lines.append(f"{number:>7}  {len(returns):>8}  {np.mean(returns):>11.2f}")
+        return "\n".join(lines)
+
+    def _stream(self) -> seeding.Stream:
+        return seeding.Stream(self._seed, (seeding.ADAPTATION, self.updates, len(self._played)))
+
+    def _set_actor(self) -> None:
+        self._actor = self._learner.actor(self._parameters)
+
+    def _batched(self, observation: Any, step: int) -> Any:
+        batch = map_observations(lambda part: np.asarray(part)[None].copy(), observation)
+        refuse_non_finite("gave the observation", batch, f"at step {step}")
+        return transpose_images(self._space, batch)
+
+    def _act(self) -> Any:
+        latest = map_observations(lambda part: part[None], self._observations[-1])
+        actions, log_probs = self._actor.act(latest, self._noise.at(len(self._steps)))
+        self._action, self._log_prob = actions[0], log_probs[0]
+        refuse_non_finite("got the action", self._action, f"at step {len(self._steps)}")
+        return self._to_env(self._action[0])
+
+    def _update(self) -> None:
+        rollouts = join_episodes(self._played)
+        self._parameters = self._learner.adapted(self._parameters, rollouts, self.updates)
+        self._set_actor()
+        self._played = []
+        self.returns.append([])
+
+
+def _action_map(learner: MetaAgent, env: gymnasium.Env[Any, Any]) -> Callable[[Any], Any]:
+    """Return the map from what a learner's policy samples to an environment's actions.
+
+    Raises:
+        ValueError: the environment has other spaces than the learner's family.
+    """
+    mapped = standard_actions(env.action_space)
+    space, convert = (env.action_space, lambda action: action) if mapped is None else mapped
+    for kind, found in (("observation_space", env.observation_space), ("action_space", space)):
+        if found != getattr(learner, kind):
+            raise ValueError(
+                f"the environment's {kind} is {found}, that of {learner.settings.family} {getattr(learner, kind)}; "
+                "expected an environment like those it was trained on"
+            )
+    return convert

@@ -1,0 +1,238 @@
+"""stable-baselines3, in: a PPO or A2C model, or its zip file, as the start of a meta-learner.
+
+From a file only tensors and plain JSON are read: a zip file of stable-baselines3 also holds pickled objects, which
+would be run when they are loaded.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.save_util import data_to_json
+from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+
+from metarl.agents import Normalizer, new_normalizer
+from metarl.agents.normalization import Moments
+from metarl.agents.observations import channels_first
+from metarl.agents.policies import Policies
+
+_SPACE_FIELDS = ("_shape", "dtype", "low", "high", "n", "nvec", "start", "spaces")
+_KEPT_ARGUMENTS = (
+    "net_arch", "activation_fn", "log_std_init", "features_extractor_class", "features_extractor_kwargs",
+    "normalize_images",
+)  # fmt: skip
+_REFUSED_ARGUMENTS = {
+    "use_sde": "explores with state-dependent noise (use_sde=True)",
+    "squash_output": "squashes its actions (squash_output=True)",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known of a pretrained model.
+
+    Attributes:
+        described: how messages call it.
+        tensors: its policy's state.
+        arguments: of its policy's constructor.
+        spaces: ``observation_space`` and ``action_space``, each a dict of what was kept of it.
+        statistics: the ``VecNormalize`` around its environment, or None.
+    """
+
+    described: str
+    tensors: dict[str, Tensor]
+    arguments: dict[str, Any]
+    spaces: dict[str, dict[str, Any]]
+    statistics: VecNormalize | None
+
+
+def read_source(source: Any, policy_kwargs: dict[str, Any]) -> Source:
+    """Return what is known of a PPO or A2C model, or of the zip file of one.
+
+    Args:
+        source: the model, or a path.
+        policy_kwargs: arguments of its policy that a file keeps only pickled.
+
+    Raises:
+        ValueError: it is neither, is damaged, or is of a kind that cannot be taken over; the message says why.
+    """
+    if isinstance(source, OnPolicyAlgorithm):
+        return _from_model(source)
+    if isinstance(source, str | Path):
+        return _from_file(Path(source), policy_kwargs)
+    raise ValueError(
+        f"{type(source).__name__} cannot be taken over; expected a PPO or A2C model of stable-baselines3, or the path "
+        "of its zip file"
+    )
+
+
+def _from_model(model: OnPolicyAlgorithm) -> Source:
+    policy = model.policy
+    described = f"the {type(model).__name__} model"
+    if not isinstance(policy, ActorCriticPolicy):
+        raise ValueError(f"{described} has a {type(policy).__name__}, expected an ActorCriticPolicy")
+    given = policy._get_constructor_parameters()
+    _refuse(described, {"use_sde": policy.use_sde, "squash_output": given["squash_output"]})
+    arguments = {key: given[key] for key in _KEPT_ARGUMENTS}
+    arguments["share_features_extractor"] = policy.share_features_extractor
+    return Source(
+        described=described,
+        tensors={name: value.detach().cpu().clone() for name, value in policy.state_dict().items()},
+        arguments=arguments,
+        spaces={
+            "observation_space": _plain_space(policy.observation_space),
+            "action_space": _plain_space(policy.action_space),
+        },
+        statistics=model.get_vec_normalize_env(),
+    )
+
+
+def _from_file(path: Path, policy_kwargs: dict[str, Any]) -> Source:
+    if not path.is_file() and path.suffix != ".zip":
+        path = path.with_name(path.name + ".zip")
+    if not path.is_file():
+        raise ValueError(f"there is no file {str(path)!r}; expected a model that stable-baselines3 saved")
+    described = repr(str(path))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            data = json.loads(archive.read("data"))
+            tensors = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or foreign file makes zipfile, json and torch raise
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{described} is damaged or no model of stable-baselines3 ({type(error).__name__}: {reason})"
+        ) from error
+    if not isinstance(data, dict) or "action_net.weight" not in tensors or "value_net.weight" not in tensors:
+        raise ValueError(f"{described} holds no actor-critic policy; expected a PPO or A2C model")
+    kept = data.get("policy_kwargs") or {}
+    _refuse(described, {**kept, "use_sde": data.get("use_sde") or kept.get("use_sde")})
+    arguments = {
+        key: _plain_argument(described, key, value)
+        for key, value in kept.items()
+        if key in (*_KEPT_ARGUMENTS, "share_features_extractor") and key not in policy_kwargs
+    }
+    found = {name: dict(data.get(name) or {}) for name in ("observation_space", "action_space")}
+    return Source(described, tensors, {**arguments, **policy_kwargs}, found, None)
+
+
+def _refuse(described: str, arguments: dict[str, Any]) -> None:
+    for key, reason in _REFUSED_ARGUMENTS.items():
+        if arguments.get(key):
+            raise ValueError(f"{described} {reason}, which cannot be taken over; train one without")
+
+
+def _plain_argument(described: str, key: str, value: Any) -> Any:
+    """Return an argument as a file keeps it beside the pickled one, where that says all."""
+    text = value if isinstance(value, str) else ""
+    name = re.fullmatch(r"<class 'torch\.nn\.modules\.[\w.]+\.(\w+)'>", text)
+    if name is not None:
+        return getattr(torch.nn, name[1])
+    own = {f"<class '{kind.__module__}.{kind.__name__}'>": kind for kind in (FlattenExtractor, NatureCNN)}
+    if text in own:
+        return own[text]
+    if "<" in text:
+        raise ValueError(
+            f"{described} keeps {key} = {value} only as pickled code, which is not run; give it: "
+            f"from_pretrained(..., policy_kwargs={{{key!r}: ...}})"
+        )
+    return value
+
+
+def _plain_space(space: spaces.Space[Any]) -> dict[str, Any]:
+    """Return a space as stable-baselines3's files describe it in plain JSON."""
+    return dict(json.loads(data_to_json({"space": space}))["space"])
+
+
+def check_space(described: str, kind: str, found: dict[str, Any], *accepted: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return that of the accepted spaces which a model was trained on.
+
+    Raises:
+        ValueError: it was none of them.
+    """
+    for space in accepted:
+        expected = _plain_space(space)
+        if all(found.get(field) == expected.get(field) for field in _SPACE_FIELDS):
+            return space
+    shown = {field.strip("_"): found[field] for field in _SPACE_FIELDS if found.get(field) is not None}
+    raise ValueError(f"{described} was trained with the {kind} {shown}; the family's is {accepted[0]}")
+
+
+def make_module(source: Source, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> Any:
+    """Return the name of the policy and a stable-baselines3 policy with a source's architecture and weights.
+
+    Args:
+        source: of the weights.
+        observation_space: of the family.
+        action_space: that the model was trained on.
+
+    Raises:
+        ValueError: the tensors do not fit, usually for lack of a ``policy_kwargs``.
+    """
+    if isinstance(observation_space, spaces.Dict):
+        name = "MultiInputPolicy"
+    else:
+        name = "CnnPolicy" if any(key.startswith("features_extractor.cnn.") for key in source.tensors) else "MlpPolicy"
+    with torch.random.fork_rng(devices=[]):
+        try:
+            module = Policies[name](channels_first(observation_space), action_space, lambda _: 3e-4, **source.arguments)
+            module.load_state_dict(source.tensors)
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"the weights of {source.described} do not fit a {name} with {source.arguments}; give what is missing "
+                f"as policy_kwargs ({reason[:300]})"
+            ) from error
+    return name, module
+
+
+def architecture(module: ActorCriticPolicy) -> dict[str, Any]:
+    """Return the arguments that make a policy like ``module``, whatever stable-baselines3's defaults are."""
+    given = module._get_constructor_parameters()
+    kept = {key: given[key] for key in _KEPT_ARGUMENTS if key != "log_std_init"}
+    return {**kept, "share_features_extractor": module.share_features_extractor}
+
+
+def fold_actions(module: ActorCriticPolicy, own: spaces.Box) -> None:
+    """Turn a policy for the box ``own`` into the one for [-1, 1] that does the same, in place.
+
+    With ``a = middle + half * u``, a Gaussian of mean ``W h + b`` and deviation ``s`` in a is one of mean
+    ``(W h + b - middle) / half`` and deviation ``s / half`` in u: exact up to rounding.
+    """
+    low, high = (torch.as_tensor(limit, dtype=torch.float64).flatten() for limit in (own.low, own.high))
+    middle, half = (low + high) / 2, (high - low) / 2
+    with torch.no_grad():
+        weight, bias = module.action_net.weight, module.action_net.bias
+        weight.copy_(weight.double() / half[:, None])  # type: ignore[operator]
+        bias.copy_((bias.double() - middle) / half)  # type: ignore[operator]
+        module.log_std.copy_(module.log_std.double() - half.log())
+
+
+def take_statistics(space: spaces.Space[Any], statistics: VecNormalize) -> Normalizer | None:
+    """Return the observation statistics of a ``VecNormalize`` as a normaliser; None where it normalises none.
+
+    Raises:
+        ValueError: they are not of this observation space.
+    """
+    if not statistics.norm_obs:
+        return None
+    given = statistics.obs_rms if isinstance(statistics.obs_rms, dict) else {"": statistics.obs_rms}
+    empty = new_normalizer(space, True, False)
+    observations = {}
+    for key, moments in given.items():
+        if key not in empty.observations or empty.observations[key].mean.shape != moments.mean.shape:
+            raise ValueError(f"the VecNormalize has statistics of {key or 'observations'} that are none of {space}")
+        mean, variance = (torch.as_tensor(part, dtype=torch.float64).clone() for part in (moments.mean, moments.var))
+        observations[key] = Moments(mean, variance, float(moments.count))
+    return Normalizer(observations=observations, clip=float(statistics.clip_obs), epsilon=float(statistics.epsilon))

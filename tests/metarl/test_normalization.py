@@ -1,0 +1,135 @@
+"""Running statistics: of training only, frozen at evaluation, in the checkpoint, and in what comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3 import PPO
+
+import metarl
+from metarl import MAML
+from metarl.agents.normalization import Moments, new_normalizer
+
+NAVIGATION = "metarl/Navigation2D-v0"
+SIGN = "toy_families:toy/Sign-v0"
+
+
+def learner(family: str = SIGN, policy: str = "MlpPolicy", **changes: Any) -> MAML:
+    learning = {"tasks": 3, "episodes": 4, "normalize_observations": True, "normalize_rewards": True}
+    return MAML(
+        policy,
+        family,
+        learning={**learning, **changes.pop("learning", {})},
+        evaluation={"tasks": 2, "episodes": 2, "test_tasks": 3, "steps": 2, "every": 1},
+        **changes,
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    parts=st.lists(st.lists(st.floats(-1e3, 1e3), min_size=0, max_size=6), min_size=1, max_size=5).filter(
+        lambda parts: sum(map(len, parts)) > 0
+    )
+)
+def test_moments_in_parts_are_those_of_the_whole(parts: list[list[float]]) -> None:
+    moments = Moments.none_yet(())
+    for part in parts:
+        moments = moments.update(torch.tensor(part, dtype=torch.float64))
+    whole = np.concatenate([np.array(part) for part in parts])
+    assert float(moments.mean) == pytest.approx(whole.mean(), abs=1e-6)
+    assert float(moments.variance) == pytest.approx(whole.var(), abs=1e-5)
+    assert moments.count == len(whole)
+
+
+def test_statistics_are_those_of_the_steps_that_ran_in_training() -> None:
+    model = learner()
+    seen: list[Any] = []
+    collect = model._collect
+    model._collect = lambda *args: seen.append(collect(*args)) or seen[-1]  # type: ignore[method-assign, func-returns-value]
+    model.learn(2)
+    rows = torch.cat([part.observations[:, :, :-1][part.mask.bool()] for part in seen])
+    moments = model.normalizer.observations[""]
+    torch.testing.assert_close(moments.mean, rows.double().mean(dim=0))
+    torch.testing.assert_close(moments.variance, rows.double().var(dim=0, correction=0))
+    assert moments.count == len(rows) == model.num_timesteps
+    assert model.normalizer.returns is not None
+    # A constant entry stays at 0, whatever its value was.
+    observed = model.normalizer.observe(np.array([[1.0, 1.0]], np.float32))
+    assert observed[0, 1] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_evaluation_and_adaptation_leave_the_statistics_alone() -> None:
+    model = learner().learn(1)
+    before = model.normalizer
+    model.evaluate(n_tasks=3)
+    model.adapt([0.5])
+    model.adapter(metarl.make(SIGN, task=[0.3])).play()
+    assert model.normalizer is before
+
+
+def test_they_are_in_the_checkpoint_and_best_has_its_own(tmp_path: Path) -> None:
+    model = learner().learn(2)
+    model.save(tmp_path / "model")
+    loaded = MAML.load(tmp_path / "model")
+    for name, value in model.normalizer.tensors().items():
+        torch.testing.assert_close(loaded.normalizer.tensors()[name], value, rtol=0, atol=0)
+    np.testing.assert_array_equal(loaded.evaluate(n_tasks=2).returns, model.evaluate(n_tasks=2).returns)
+    model.learn(1)
+    loaded.learn(1)
+    assert all(torch.equal(value, loaded.parameters[name]) for name, value in model.parameters.items())
+    assert model.best is not None
+    assert loaded.best is not None
+    for name, value in model.best.normalizer.tensors().items():
+        torch.testing.assert_close(loaded.best.normalizer.tensors()[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("observations", "policy"), [("box", "MlpPolicy"), ("dict", "MultiInputPolicy")])
+def test_what_comes_out_normalises_by_itself(observations: str, policy: str, tmp_path: Path) -> None:
+    model = learner(policy=policy, family_kwargs={"observations": observations}).learn(2)
+    env = metarl.make(SIGN, task=[0.5], observations=observations)
+    observation, _ = env.reset(seed=0)
+    for _ in range(2):
+        observation, *_ = env.step(np.array([0.3], np.float32))
+    adapted = model.adapt([0.5])
+    keep = model.normalizer
+    expected = adapted.predict(observation, deterministic=True)[0]
+    model.normalizer = new_normalizer(model._policy.observation_space, False, False)
+    raw = model.adapt([0.5]).predict(observation, deterministic=True)[0]
+    assert not np.allclose(expected, raw)
+    model.normalizer = keep
+    ppo = model.to_sb3(PPO, [0.5], n_steps=8, batch_size=8)
+    np.testing.assert_allclose(ppo.predict(observation, deterministic=True)[0], expected, atol=1e-6)
+    ppo.learn(16)
+    ppo.save(tmp_path / "ppo")
+    again = PPO.load(tmp_path / "ppo")
+    np.testing.assert_array_equal(
+        again.predict(observation, deterministic=True)[0], ppo.predict(observation, deterministic=True)[0]
+    )
+
+
+def test_it_acts_and_learns_alike() -> None:
+    model = learner().learn(2)
+    rollouts = model._collect(model.parameters, np.ones((3, 1), np.float32), 9, 0)
+    samples = model._samples(rollouts)
+    distribution = model._policy.distribution(model.parameters, samples.observations[0])
+    torch.testing.assert_close(distribution.log_prob(samples.actions[0]), samples.log_probs[0], atol=1e-5, rtol=1e-5)
+
+
+def test_reported_returns_are_not_scaled() -> None:
+    plain, scaled = learner(learning={"normalize_rewards": False}), learner()
+    one, other = plain.evaluate(n_tasks=3).returns, scaled.evaluate(n_tasks=3).returns
+    np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_what_cannot_be_normalised_is_named() -> None:
+    with pytest.raises(ValueError, match="cannot be normalised, only boxes of real numbers"):
+        new_normalizer(spaces.Discrete(4), True, False)
+    with pytest.raises(ValueError, match="cannot be normalised"):
+        learner(policy="CnnPolicy", family_kwargs={"observations": "image"})
