@@ -6,7 +6,7 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -17,6 +17,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
+from metarl.envs.streams import Streams
 
 Rows = NDArray[np.intp]
 
@@ -29,14 +30,17 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
     whose actions are a box of [-1, 1] clips them itself.
 
     A subclass sets its spaces and ``default_task`` before calling this constructor, and defines ``_start``,
-    ``_move`` and ``_observe``.
+    ``_move`` and ``_observe``. The array ``_steps`` counts the steps of each running episode. Noise comes from
+    ``_streams``, for all sub-environments at once, or from ``_draw``, where it must be what Gymnasium draws.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.DISABLED}  # type: ignore[misc]
     task_space: spaces.Space[Any]
     default_task: Any
 
-    def __init__(self, num_envs: int, max_episode_steps: int | None) -> None:
+    def __init__(self, num_envs: int, max_episode_steps: int | None, render_mode: str | None = None) -> None:
+        if render_mode is not None:
+            raise ValueError(f"render_mode is {render_mode!r}; a batch does not render, make the single environment")
         self.num_envs = task_tools.whole_number("num_envs", num_envs)
         if max_episode_steps is not None:
             max_episode_steps = task_tools.whole_number("max_episode_steps", max_episode_steps)
@@ -46,8 +50,22 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         self.tasks = task_tools.stack_tasks(self.task_space, [self.default_task] * self.num_envs)
         self._seeds: list[int | None] = [None] * self.num_envs
         self._generators: dict[int, np.random.Generator] = {}
+        self._streams = Streams(self.num_envs)
         self._steps = np.zeros(self.num_envs, dtype=np.int64)
         self._running = np.zeros(self.num_envs, dtype=np.bool_)
+
+    def horizon(self) -> int:
+        """Return the time limit, which the best return of an endless task depends on.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.max_episode_steps is None:
+            raise ValueError(f"{task_tools.family_name(self)} has no time limit; give it max_episode_steps")
+        return self.max_episode_steps
+
+    def _accept(self, batch: Any) -> None:
+        """Refuse a batch of elements of the task space of which one is no task."""
 
     def _start(self, rows: Rows) -> None:
         """Put the sub-environments ``rows`` at the start of an episode."""
@@ -66,6 +84,10 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         if row not in self._generators:
             self._generators[row] = np.random.default_rng(self._seeds[row])
         return self._generators[row]
+
+    def _draw(self, rows: Rows, draw: Callable[[np.random.Generator], NDArray[Any]]) -> NDArray[Any]:
+        """Return what ``draw`` gives for each of the sub-environments' own numpy generators, ``[row, ...]``."""
+        return np.stack([draw(self._generator(row)) for row in rows.tolist()])
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -89,13 +111,15 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         if seeds is not None:
             if len(seeds) != self.num_envs:
                 raise ValueError(f"{len(seeds)} seeds for {self.num_envs} sub-environments; expected one for each")
-            for row in rows.tolist():
-                if seeds[row] is not None:
-                    self._seeds[row] = seeds[row]
-                    self._generators.pop(row, None)
+            given = {row: seed for row in rows.tolist() if (seed := seeds[row]) is not None}
+            self._streams.seed(list(given), list(given.values()))
+            for row, seed in given.items():
+                self._seeds[row] = seed
+                self._generators.pop(row, None)
         self._steps[rows] = 0
         self._running[rows] = True
-        self._start(rows)
+        if len(rows):
+            self._start(rows)
         return self._observe(), {}
 
     def _assign(self, batch: Any, rows: Rows) -> None:
@@ -107,6 +131,7 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
                 self.task_space,
                 [task_tools.as_task(self, task) for task in task_tools.unstack_tasks(self.task_space, batch)],
             )
+        self._accept(batch)
         keep = task_tools.unstack_tasks(self.task_space, self.tasks) if len(rows) < count else None
         if keep is None:
             self.tasks = task_tools.take_tasks(batch, np.arange(count))
@@ -122,17 +147,12 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         """Step every running sub-environment; a finished one keeps its observation and gets reward 0.
 
         Raises:
-            ValueError: the actions have another shape or are not finite.
+            ValueError: the actions have another shape, are not finite, or are no elements of a discrete space.
         """
         actions = np.asarray(actions)
         if actions.shape != self.action_space.shape:
             raise ValueError(f"actions have shape {actions.shape}, expected {self.action_space.shape}")
-        if actions.dtype.kind == "f" and not np.isfinite(actions).all():
-            row = int(np.argwhere(~np.isfinite(actions))[0][0])
-            raise ValueError(
-                f"the action of sub-environment {row} of {task_tools.family_name(self)} is {actions[row]}; "
-                "expected finite numbers"
-            )
+        self._check_actions(actions)
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         rows: Rows | slice = slice(None) if self._running.all() else np.flatnonzero(self._running)
@@ -145,17 +165,40 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         self._running &= ~(terminated | truncated)
         return self._observe(), rewards, terminated, truncated, {}
 
+    def _check_actions(self, actions: NDArray[Any]) -> None:
+        space = self.single_action_space
+        if isinstance(space, spaces.Discrete):
+            expected = f"whole numbers from 0 to {space.n - 1}"
+            if actions.dtype.kind in "iu":
+                if actions.min() >= 0 and actions.max() < space.n:
+                    return
+                wrong = (actions < 0) | (actions >= space.n)
+            else:
+                wrong = np.ones(self.num_envs, dtype=np.bool_)
+        else:
+            expected = "finite numbers"
+            if actions.dtype.kind != "f" or np.isfinite(actions).all():
+                return
+            wrong = ~np.isfinite(actions)
+        row = int(np.argwhere(wrong)[0][0])
+        raise ValueError(
+            f"the action of sub-environment {row} of {task_tools.family_name(self)} is {actions[row]}; "
+            f"expected {expected}"
+        )
+
 
 class SingleFamily(gymnasium.Env[Any, Any]):
     """One environment of a batched family: the same dynamics with one sub-environment.
 
-    ``reset`` takes ``options={"task": task}``; the task stays until another is given.
+    ``reset`` takes ``options={"task": task}``; the task stays until another is given. A subclass that can be drawn
+    defines ``_picture``.
     """
 
     def __init__(self, batch: BatchedFamily, render_mode: str | None = None) -> None:
         modes = self.metadata["render_modes"]
         if render_mode is not None and render_mode not in modes:
-            raise ValueError(f"unknown render_mode {render_mode!r}; expected one of {', '.join(modes)}")
+            expected = ", ".join(["None", *modes])
+            raise ValueError(f"unknown render_mode {render_mode!r}; expected one of {expected}")
         self._batch = batch
         self.render_mode = render_mode
         self.observation_space = batch.single_observation_space
@@ -195,3 +238,11 @@ class SingleFamily(gymnasium.Env[Any, Any]):
         """Step the episode; it is truncated at ``max_episode_steps``."""
         observations, rewards, terminated, truncated, info = self._batch.step(np.asarray(action)[None])
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def _picture(self) -> NDArray[np.uint8]:
+        """Return a picture of the episode as it stands, ``[height, width, 3]``."""
+        raise NotImplementedError
+
+    def render(self) -> Any:
+        """Return a picture of the episode as it stands, an RGB array of uint8; None where ``render_mode`` is None."""
+        return self._picture() if self.render_mode == "rgb_array" else None

@@ -19,6 +19,7 @@ from gymnasium.vector import VectorEnv
 
 from metarl.envs import registry
 from metarl.envs import tasks as task_tools
+from metarl.envs.idle import idle_parameters
 
 EPISODE_STEPS = 250
 TASKS = 3
@@ -46,7 +47,8 @@ class Episode:
 def check_family(family: str, **kwargs: Any) -> list[str]:
     """Return the faults of a family, each a sentence that says what to do; an empty list where there is none.
 
-    Later checks build on earlier ones, so a fault may hide others: mend it and check again.
+    Later checks build on earlier ones, so a fault may hide others: mend it and check again. Where there is none, a
+    warning (``UserWarning``) tells of each key of a task's dict that made no difference in a few episodes.
 
     Args:
         family: an id, or ``module:Id``.
@@ -81,7 +83,11 @@ def _faults(family: str, env: gymnasium.Env[Any, Any], kwargs: dict[str, Any]) -
         if not faults:
             vector = registry.make_vec(family, len(tasks), **kwargs)
             faults = _check_vector(vector, env, tasks, episodes)
-        return faults or _check_gymnasium(family, kwargs)
+        faults = faults or _check_gymnasium(family, kwargs)
+        if not faults:
+            for sentence in idle_parameters(env):
+                warnings.warn(sentence, UserWarning, stacklevel=2)
+        return faults
     finally:
         if vector is not None:
             vector.close()

@@ -1,4 +1,4 @@
-"""A small canvas for pictures of paths in the plane."""
+"""A small canvas for pictures of the plane."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Colour = tuple[int, int, int]
+Point = tuple[float, float]
 
 
 class Canvas:
@@ -24,6 +25,11 @@ class Canvas:
     def disc(self, centre: NDArray[Any], radius: float, colour: Colour) -> None:
         """Fill a disc; centre and radius in units of the plane."""
         self.pixels[(self._x - centre[0]) ** 2 + (self._y - centre[1]) ** 2 <= radius**2] = colour
+
+    def box(self, low: Point, high: Point, colour: Colour) -> None:
+        """Fill a rectangle between two corners, in units of the plane."""
+        inside = (self._x >= low[0]) & (self._x <= high[0]) & (self._y >= low[1]) & (self._y <= high[1])
+        self.pixels[inside] = colour
 
     def line(self, points: NDArray[Any], colour: Colour) -> None:
         """Draw a line two pixels wide through ``points [point, 2]``; what lies outside the picture is cut off."""

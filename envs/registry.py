@@ -24,6 +24,7 @@ from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
 from metarl.envs import tasks as task_tools
 from metarl.envs.actions import is_standard, standard_actions
 from metarl.envs.batched import BatchedFamily, SingleFamily
+from metarl.envs.parameterized import ParameterizedEnv
 from metarl.envs.sync import SyncFamilyVectorEnv
 from metarl.envs.wrappers import FixedTask
 
@@ -40,15 +41,43 @@ class Listing:
     fault: str | None = None
 
 
+# Id, module and class of the families that metarl ships, and their time limit. The batched class has the single one's
+# name with VectorEnv for Env.
+OWN = (
+    ("Navigation2D-v0", "navigation:Navigation2DEnv", 100),
+    ("HalfCircleNavigation2D-v0", "half_circle:HalfCircleNavigation2DEnv", 20),
+    ("CornerNavigation2D-v0", "corner:CornerNavigation2DEnv", 100),
+    ("BernoulliBandit-v0", "bandits:BernoulliBanditEnv", None),
+    ("GaussianBandit-v0", "bandits:GaussianBanditEnv", None),
+    ("TabularMDP-v0", "mdp:TabularMDPEnv", 10),
+    ("CartPoleParams-v0", "cartpole:CartPoleParamsEnv", 500),
+    ("PendulumParams-v0", "pendulum:PendulumParamsEnv", 200),
+    ("MountainCarContinuousParams-v0", "mountain_car:MountainCarContinuousParamsEnv", 999),
+    ("AcrobotParams-v0", "acrobot:AcrobotParamsEnv", 500),
+    # With the extra [mujoco].
+    ("HalfCheetahDir-v0", "half_cheetah:HalfCheetahDirEnv", 200),
+    ("HalfCheetahVel-v0", "half_cheetah:HalfCheetahVelEnv", 200),
+    ("AntDir-v0", "ant:AntDirEnv", 200),
+    ("AntVel-v0", "ant:AntVelEnv", 200),
+    ("AntGoal-v0", "ant:AntGoalEnv", 200),
+    ("Walker2DParams-v0", "random_physics:Walker2DParamsEnv", 200),
+    ("HopperParams-v0", "random_physics:HopperParamsEnv", 200),
+    ("HumanoidDir-v0", "humanoid:HumanoidDirEnv", 200),
+)
+
+
 def register_own() -> None:
     """Register the families that metarl ships; calling it again changes nothing."""
-    if "metarl/Navigation2D-v0" not in gymnasium.registry:
-        gymnasium.register(
-            id="metarl/Navigation2D-v0",
-            entry_point="metarl.envs.navigation:Navigation2DEnv",
-            vector_entry_point="metarl.envs.navigation:Navigation2DVectorEnv",
-            max_episode_steps=100,
-        )
+    for name, single, limit in OWN:
+        if f"metarl/{name}" not in gymnasium.registry:
+            gymnasium.register(
+                id=f"metarl/{name}",
+                entry_point=f"metarl.envs.{single}",
+                vector_entry_point=f"metarl.envs.{single.removesuffix('Env')}VectorEnv",
+                max_episode_steps=limit,
+            )
+    if "metarl/Parameterized-v0" not in gymnasium.registry:
+        gymnasium.register(id="metarl/Parameterized-v0", entry_point="metarl.envs.parameterized:ParameterizedEnv")
 
 
 def list_families() -> list[Listing]:
@@ -120,7 +149,7 @@ def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any
     """
     spec = _limited(find_family(family), kwargs)
     env = _construct(spec, lambda: gymnasium.make(spec, **kwargs))
-    if isinstance(env.unwrapped, SingleFamily):
+    if isinstance(env.unwrapped, SingleFamily | ParameterizedEnv):
         env.unwrapped.max_episode_steps = spec.max_episode_steps
     task_tools.task_space(env)
     mapped = standard_actions(env.action_space)

@@ -138,7 +138,16 @@ def stack_tasks(space: spaces.Space[Any], tasks: Sequence[Task]) -> Any:
 
 def unstack_tasks(space: spaces.Space[Any], batch: Any) -> list[Task]:
     """Return the single tasks of a batch as a list."""
-    return list(iterate(batch_space(space, count_tasks(batch)), batch))
+    return [_elements_of_arrays(task) for task in iterate(batch_space(space, count_tasks(batch)), batch)]
+
+
+def _elements_of_arrays(task: Task) -> Task:
+    """Make arrays without axes of the numpy scalars that iteration gives, which a Box takes for no elements."""
+    if isinstance(task, dict):
+        return {key: _elements_of_arrays(part) for key, part in task.items()}
+    if isinstance(task, tuple):
+        return tuple(_elements_of_arrays(part) for part in task)
+    return np.asarray(task) if isinstance(task, np.floating) else task
 
 
 def count_tasks(batch: Any) -> int:

@@ -7,6 +7,7 @@ import json
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -61,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="say what breaks the contract of a family, one sentence a fault")
     check.add_argument("family", help="an id, or module:Id")
+    check.add_argument(
+        "arguments", nargs="*", metavar="KEY=VALUE", help="its constructor's arguments, as reward=sparse"
+    )
     check.set_defaults(work=_check)
 
     envs = commands.add_parser("envs", help="list the environment families that are installed")
@@ -205,13 +209,18 @@ def _picture(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from metarl.envs import check_family
+    from metarl.experiments.configuration import parse_override
 
     try:
-        faults = check_family(options.family)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            faults = check_family(options.family, **dict(parse_override(text) for text in options.arguments))
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     for fault in faults:
         print(fault)
+    for warning in caught:
+        print(f"warning: {warning.message}")
     if not faults:
         print(f"{options.family}: no fault found")
     return 1 if faults else 0
@@ -229,6 +238,8 @@ def _envs(options: argparse.Namespace) -> int:
             print(f"{family['id']}  (from {family['source']})  cannot be used: {family['fault']}")
         else:
             print(f"{family['id']}  (from {family['source']})")
-            print(f"    task {family['task_space']}, observation {family['observation_space']}")
-            print(f"    action {family['action_space']}, steps {family['max_episode_steps']}")
+            print(f"    task: {family['task']}")
+            print(f"    observation: {family['observation']}; action: {family['action']}")
+            known = "known" if family["oracle"] else "not known"
+            print(f"    steps: {family['max_episode_steps'] or 'its own'}; optimum: {known}")
     return 0

@@ -249,11 +249,12 @@ class MetaAgent:
             rollouts = self._adapt_group(single, group, episodes, steps, seed, split)
             returns.append(np.stack([part.returns().double().numpy() for part in rollouts]))
             first = first or rollouts
+        shared = task_tools.attribute(self._env, "splits_share_tasks", False)
         oracle = task_tools.attribute(self._env, "oracle_return")
         evaluation = Evaluation(
             family=self.settings.family,
             learner=self.name,
-            split=split,
+            split=f"{split} (the tasks of training)" if shared and split != "given" else split,
             seed=self.settings.seed,
             evaluation_seed=seed,
             iteration=self.iteration,

@@ -10,31 +10,6 @@ import metarl
 NAVIGATION = "metarl/Navigation2D-v0"
 
 
-def test_the_batched_and_the_single_environment_agree_step_by_step() -> None:
-    tasks = metarl.sample_tasks(NAVIGATION, 3, seed=4)
-    tasks[2] = [0.1, 0.0]
-    vector = metarl.make_vec(NAVIGATION, 6, max_episode_steps=30)
-    observations, _ = vector.reset(seed=[1] * 6, options={"tasks": np.repeat(tasks, 2, axis=0)})
-    rng = np.random.default_rng(0)
-    actions = rng.uniform(-1.5, 1.5, size=(30, 6, 2)).astype(np.float32)
-    actions[0, 5] = [1.0, 0.0]  # reaches its goal at once
-    singles = [metarl.make(NAVIGATION, task=tasks[i // 2], max_episode_steps=30) for i in range(6)]
-    running = [True] * 6
-    for i, env in enumerate(singles):
-        np.testing.assert_array_equal(observations[i], env.reset(seed=1)[0])
-    for t in range(30):
-        observations, rewards, terminated, truncated, _ = vector.step(actions[t])
-        for i, env in enumerate(singles):
-            if not running[i]:
-                assert rewards[i] == 0.0
-                continue
-            observation, reward, ended, cut, _ = env.step(actions[t, i])
-            np.testing.assert_array_equal(observations[i], observation)
-            assert (rewards[i], terminated[i], truncated[i]) == (reward, ended, cut)
-            running[i] = not (ended or cut)
-    assert running == [False] * 6
-
-
 def test_a_unit_of_action_moves_a_tenth_and_more_is_clipped() -> None:
     env = metarl.make(NAVIGATION, task=[0.5, 0.5])
     env.reset()

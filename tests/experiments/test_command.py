@@ -181,7 +181,10 @@ def test_envs_lists_the_families() -> None:
     listed = call("envs", "--json", cwd=Path.cwd())
     families = {entry["id"]: entry for entry in json.loads(listed.stdout)}
     assert families["metarl/Navigation2D-v0"]["max_episode_steps"] == 100
-    assert "metarl/Navigation2D-v0" in call("envs", cwd=Path.cwd()).stdout
+    assert families["metarl/CornerNavigation2D-v0"]["task"] == "one of 4"
+    printed = call("envs", cwd=Path.cwd()).stdout
+    assert "metarl/CartPoleParams-v0" in printed
+    assert "force_mag: 5 to 20; gravity: 4.9 to 19.6" in printed
     assert call("--version", cwd=Path.cwd()).stdout == f"metarl {__version__}\n"
 
 

@@ -1,0 +1,64 @@
+"""Parameters of a task that make no difference: what an environment reads only once, when it is made, for example."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+from gymnasium.utils.env_checker import data_equivalence
+
+from metarl.envs import tasks as task_tools
+
+EPISODES = 3
+MAX_STEPS = 10_000
+
+
+def idle_parameters(env: gymnasium.Env[Any, Any]) -> list[str]:
+    """Return a sentence for each key of the tasks' dict at whose two ends whole episodes are the same.
+
+    The others are the default task's. Episodes are of the same seeds and random actions, and are followed to their
+    end, or for 10,000 steps.
+    """
+    space = task_tools.task_space(env)
+    base = task_tools.attribute(env, "default_task")
+    if not isinstance(space, spaces.Dict) or base is None:
+        return []
+    return [
+        f"parameter {name!r} makes no difference: {EPISODES} whole episodes of random actions are the same at the two "
+        "ends of its range; leave it out, widen its range, or check what the environment does with it"
+        for name, part in space.spaces.items()
+        if not _differs(env, [{**base, name: end} for end in _ends(part)])
+    ]
+
+
+def _ends(space: spaces.Space[Any]) -> list[Any]:
+    if isinstance(space, spaces.Discrete):
+        return [space.start, space.start + space.n - 1]
+    return [space.low, space.high] if isinstance(space, spaces.Box) else [None, None]
+
+
+def _differs(env: gymnasium.Env[Any, Any], tasks: list[Any]) -> bool:
+    try:
+        low, high = [task_tools.as_task(env, task) for task in tasks]
+    except ValueError:  # the ends are no tasks: the family says itself what is one
+        return True
+    return any(not _same(_episode(env, low, seed), _episode(env, high, seed)) for seed in range(EPISODES))
+
+
+def _episode(env: gymnasium.Env[Any, Any], task: Any, seed: int) -> list[Any]:
+    """Return what an episode gives, step by step: observation, reward, end."""
+    env.action_space.seed(seed)
+    observation, _ = env.reset(seed=seed, options={"task": task})
+    steps: list[Any] = [(copy.deepcopy(observation), 0.0, False)]
+    while not steps[-1][2] and len(steps) < MAX_STEPS:
+        observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        steps.append((copy.deepcopy(observation), float(reward), bool(terminated or truncated)))
+    return steps
+
+
+def _same(episode: list[Any], other: list[Any]) -> bool:
+    return len(episode) == len(other) and all(
+        one[1:] == two[1:] and data_equivalence(one[0], two[0]) for one, two in zip(episode, other, strict=True)
+    )

@@ -1,0 +1,117 @@
+"""Fields of a MuJoCo model as parameters: ``body_mass``, ``body_mass/torso``, ``geom_friction/floor/0``."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+# What the rows of a field stand for, by the first part of its name: MuJoCo's type of object and how many there are.
+OBJECTS = {
+    "body": ("mjOBJ_BODY", "nbody"),
+    "geom": ("mjOBJ_GEOM", "ngeom"),
+    "jnt": ("mjOBJ_JOINT", "njnt"),
+    "dof": ("mjOBJ_JOINT", "njnt"),
+    "actuator": ("mjOBJ_ACTUATOR", "nu"),
+    "site": ("mjOBJ_SITE", "nsite"),
+    "tendon": ("mjOBJ_TENDON", "ntendon"),
+}
+DOFS = (6, 3, 1, 1)  # degrees of freedom of a free, ball, slide and hinge joint
+
+
+def model_of(env: gymnasium.Env[Any, Any]) -> Any:
+    """Return the ``mujoco.MjModel`` of an environment, or None where it has none."""
+    model = getattr(env.unwrapped, "model", None)
+    return model if type(model).__module__.partition(".")[0] == "mujoco" else None
+
+
+def field_names(model: Any) -> list[str]:
+    """Return the names of the fields that can be parameters, and ``opt`` for the options."""
+    names = [name for name in dir(model) if name.partition("_")[0] in OBJECTS]
+    return [name for name in names if getattr(getattr(model, name, None), "dtype", None) == np.float64]
+
+
+class ModelField:
+    """A field of a MuJoCo model, the rows of one body, geom, joint, actuator, site or tendon, or an entry of them.
+
+    ``opt/gravity`` and its like are the model's options. What MuJoCo derives from a field is computed anew.
+
+    Raises:
+        ValueError: there is no such field, object or entry; the message names the nearest.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
+        self.name = name
+        self._field, *rest = name.split("/")
+        if self._field == "opt":
+            self._field, *rest = "/".join([self._field, *rest[:1]]), *rest[1:]
+            options = [
+                option for option in dir(model.opt) if isinstance(getattr(model.opt, option), float | np.ndarray)
+            ]
+            if self._field.removeprefix("opt/") not in options:
+                raise ValueError(f"the model has no option {name!r}{_nearest(name, [f'opt/{o}' for o in options])}")
+            rows: Any = slice(None)
+        else:
+            names = field_names(model)
+            if self._field not in names:
+                raise ValueError(f"the model has no field {self._field!r}{_nearest(self._field, names)}")
+            rows = self._rows(model, rest.pop(0)) if rest else slice(None)
+        own = self._read(model)[rows]
+        self._entries: Any = (rows,)
+        if rest:
+            width = own.shape[-1] if own.ndim > 1 or self._field.startswith("opt/") else 1
+            if len(rest) > 1 or not rest[0].isdecimal() or int(rest[0]) >= width:
+                raise ValueError(
+                    f"parameter {name!r} ends with {'/'.join(rest)!r}; expected an entry from 0 to {width - 1}"
+                )
+            if own.ndim > 1:
+                self._entries = (rows, int(rest[0]))
+            elif self._field.startswith("opt/"):
+                self._entries = (slice(int(rest[0]), int(rest[0]) + 1),)
+        values = self._read(model)[self._entries]
+        self.own: Any = float(values.flat[0]) if values.size == 1 else values.copy()
+
+    def _rows(self, model: Any, wanted: str) -> Any:
+        import mujoco
+
+        prefix = self._field.partition("_")[0]
+        kind, count = OBJECTS[prefix]
+        kind = getattr(mujoco.mjtObj, kind)
+        names = [mujoco.mj_id2name(model, kind, index) for index in range(getattr(model, count))]
+        if wanted not in names:
+            near = _nearest(wanted, [name for name in names if name])
+            raise ValueError(f"parameter {self.name!r}: the model has no {prefix} {wanted!r}{near}")
+        index = names.index(wanted)
+        if prefix != "dof":
+            return slice(index, index + 1)
+        start = int(model.jnt_dofadr[index])
+        return slice(start, start + DOFS[int(model.jnt_type[index])])
+
+    def _read(self, model: Any) -> NDArray[np.float64]:
+        if self._field.startswith("opt/"):
+            return np.atleast_1d(getattr(model.opt, self._field.removeprefix("opt/")))
+        array: NDArray[np.float64] = getattr(model, self._field)
+        return array
+
+    def set(self, env: gymnasium.Env[Any, Any], value: Any) -> None:
+        """Give the model a value, or values of the shape of ``own``."""
+        model, option = model_of(env), self._field.removeprefix("opt/")
+        if option != self._field and not isinstance(getattr(model.opt, option), np.ndarray):
+            setattr(model.opt, option, value)
+        else:
+            self._read(model)[self._entries] = value
+
+
+def derive(env: gymnasium.Env[Any, Any]) -> None:
+    """Compute anew what MuJoCo derives from the fields of a model."""
+    import mujoco
+
+    mujoco.mj_setConst(model_of(env), env.unwrapped.data)  # type: ignore[attr-defined]
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:10]
+    return f"; the nearest are {', '.join(near)}" if near else ""

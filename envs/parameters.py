@@ -1,0 +1,240 @@
+"""Parameters of an environment: how a person writes their ranges, and where in the environment they are found.
+
+A parameter is a field of a MuJoCo model, an argument of the constructor, a key of a configuration dictionary or an
+attribute, looked for in this order.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import numbers
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+
+from metarl.envs import model_fields
+
+# Attributes of Gymnasium's own environments that are computed from others when they are made.
+DERIVED: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {
+    "CartPoleEnv": {
+        "total_mass": (("masscart", "masspole"), lambda env: env.masspole + env.masscart),
+        "polemass_length": (("masspole", "length"), lambda env: env.masspole * env.length),
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """What values a parameter takes: numbers between two ends, whole numbers, or one of a list of choices.
+
+    Attributes:
+        space: of the parameter's entry in a task: a number, or the index of a choice.
+        choices: in the order of the indices; None where the entry is a number.
+        scale: whether a number multiplies the environment's own value (True) or replaces it (False).
+    """
+
+    space: spaces.Box | spaces.Discrete
+    choices: tuple[Any, ...] | None
+    scale: bool
+
+    def value(self, entry: Any, own: Any) -> Any:
+        """Return what the environment is given for a task's entry."""
+        if self.choices is not None:
+            return self.choices[int(entry)]
+        number = int(entry) if isinstance(self.space, spaces.Discrete) else float(entry)
+        return own * number if self.scale else number
+
+    def default(self, own: Any) -> Any:
+        """Return the entry that leaves the environment as it is, or the middle of the range or the first choice."""
+        if self.choices is not None:
+            return np.int64(self.choices.index(own) if own in self.choices else 0)
+        is_number = isinstance(own, numbers.Real) and not isinstance(own, bool)
+        if isinstance(self.space, spaces.Discrete):
+            fits = is_number and own == int(own) and self.space.contains(np.int64(own))
+            return np.int64(own if fits else self.space.start)
+        low, high = float(self.space.low), float(self.space.high)
+        unchanged = 1.0 if self.scale else own
+        inside = (self.scale or is_number) and low <= float(unchanged) <= high
+        return np.array(float(unchanged) if inside else (low + high) / 2)
+
+
+def read_range(name: str, written: Any, scale_by_default: bool) -> Range:
+    """Return the range that a person wrote: ``[low, high]``, or a dict with ``low`` and ``high`` or with ``choices``.
+
+    Beside ``low`` and ``high`` may stand ``integer = True`` and ``as``, which is ``"scale"`` or ``"absolute"``.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    wrong = (
+        f"parameter {name!r} is {written!r}; expected [low, high], {{low, high}} with perhaps integer = true and "
+        "as = 'scale' or 'absolute', or {choices = [...]}"
+    )
+    if isinstance(written, list | tuple | np.ndarray) and len(written) == 2:
+        written = {"low": written[0], "high": written[1]}
+    if not isinstance(written, Mapping):
+        raise ValueError(wrong)
+    if set(written) == {"choices"}:
+        choices = written["choices"]
+        if not isinstance(choices, list | tuple) or len(choices) < 2:
+            raise ValueError(f"the choices of parameter {name!r} are {choices!r}; expected a list of at least two")
+        return Range(space=spaces.Discrete(len(choices)), choices=tuple(choices), scale=False)
+    kind, integer = written.get("as", "scale" if scale_by_default else "absolute"), written.get("integer", False)
+    if not {"low", "high"} <= set(written) <= {"low", "high", "as", "integer"}:
+        raise ValueError(wrong)
+    if kind not in ("scale", "absolute") or not isinstance(integer, bool):
+        raise ValueError(wrong)
+    low, high = written["low"], written["high"]
+    for end in (low, high):
+        if isinstance(end, bool) or not isinstance(end, numbers.Real) or not np.isfinite(float(end)):
+            raise ValueError(wrong)
+    if not low < high:
+        raise ValueError(f"parameter {name!r} goes from {low} to {high}; expected the lower end first")
+    if not integer:
+        return Range(space=spaces.Box(float(low), float(high), (), np.float64), choices=None, scale=kind == "scale")
+    if low != int(low) or high != int(high) or kind == "scale":
+        raise ValueError(f"parameter {name!r} is {written!r}; an integer has whole ends and is absolute")
+    return Range(space=spaces.Discrete(int(high - low) + 1, start=int(low)), choices=None, scale=False)
+
+
+class Attribute:
+    """An attribute of the unwrapped environment; what is derived from it follows."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
+        self.name = name
+        self.own = getattr(env.unwrapped, name)
+        try:
+            setattr(env.unwrapped, name, self.own)
+        except AttributeError as error:
+            raise ValueError(f"{_called(env)} does not let its attribute {name!r} be set") from error
+
+    def set(self, env: gymnasium.Env[Any, Any], value: Any) -> None:
+        """Give the environment a value."""
+        setattr(env.unwrapped, self.name, value)
+        for derived, (_, compute) in _derived(env).items():
+            setattr(env.unwrapped, derived, compute(env.unwrapped))
+
+
+class ConfigurationKey:
+    """A key of the unwrapped environment's dictionary ``config``."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
+        self.name = name
+        self.own = env.unwrapped.config[name]  # type: ignore[attr-defined]
+
+    def set(self, env: gymnasium.Env[Any, Any], value: Any) -> None:
+        """Give the environment a value."""
+        env.unwrapped.config[self.name] = value  # type: ignore[attr-defined]
+
+
+class Argument:
+    """An argument of the constructor: another value needs another environment."""
+
+    def __init__(self, name: str, own: Any) -> None:
+        self.name = name
+        self.own = own
+
+
+Target = Attribute | ConfigurationKey | Argument | model_fields.ModelField
+
+
+def find_target(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str, arguments: Mapping[str, Any]) -> Target | None:
+    """Return where a parameter of an environment is, or None where only its constructor could know.
+
+    Args:
+        env: the environment.
+        spec: its registration.
+        name: the parameter's.
+        arguments: the environment was made with.
+
+    Raises:
+        ValueError: there is no such parameter; the message names the nearest. Or it is computed from others.
+    """
+    model = model_fields.model_of(env)
+    if "/" in name or (model is not None and name in model_fields.field_names(model)):
+        if model is None:
+            raise ValueError(f"parameter {name!r} names a field of a MuJoCo model, which {_called(env)} does not have")
+        return model_fields.ModelField(model, name)
+    known, open_ended = _constructor(spec)
+    if name in known:
+        return Argument(name, arguments.get(name, spec.kwargs.get(name, known[name])))
+    derived = _derived(env)
+    if name in derived:
+        sources = " and ".join(repr(source) for source in derived[name][0])
+        raise ValueError(f"parameter {name!r} of {_called(env)} is computed from {sources}; vary those")
+    configuration = getattr(env.unwrapped, "config", None)
+    keys = configuration if isinstance(configuration, dict) else {}
+    if name in keys:
+        return ConfigurationKey(env, name)
+    if name in _attributes(env):
+        return Attribute(env, name)
+    if open_ended:
+        return None
+    raise unknown(env, spec, name)
+
+
+def unknown(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> ValueError:
+    """Return the error for a parameter that isn't there, with the nearest that are."""
+    configuration = getattr(env.unwrapped, "config", None)
+    model = model_fields.model_of(env)
+    names = [
+        *_constructor(spec)[0],
+        *(configuration if isinstance(configuration, dict) else ()),
+        *_attributes(env),
+        *(model_fields.field_names(model) if model is not None else ()),
+    ]
+    return ValueError(f"{_called(env)} has no parameter {name!r}; {nearest(name, names)}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the end of a sentence that offers the names nearest to a wrong one."""
+    names = sorted(set(names))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or difflib.get_close_matches(
+        name, names, n=3, cutoff=0.0
+    )
+    return f"the nearest are {', '.join(near)}" if len(near) > 1 else f"the nearest is {', '.join(near)}"
+
+
+def _called(env: gymnasium.Env[Any, Any]) -> str:
+    return str(env.spec.id) if env.spec is not None else type(env.unwrapped).__name__
+
+
+def _derived(env: gymnasium.Env[Any, Any]) -> dict[str, tuple[tuple[str, ...], Any]]:
+    found: dict[str, tuple[tuple[str, ...], Any]] = {}
+    for base in type(env.unwrapped).__mro__:
+        found.update(DERIVED.get(base.__name__, {}))
+    return found
+
+
+def _attributes(env: gymnasium.Env[Any, Any]) -> list[str]:
+    """Return the public attributes that are plain values."""
+    names = [name for name in dir(env.unwrapped) if not name.startswith("_") and name not in ("render_mode", "spec")]
+    plain = (numbers.Real, str, np.generic)
+    return [name for name in names if isinstance(inspect.getattr_static(env.unwrapped, name), plain)]
+
+
+def _constructor(spec: EnvSpec) -> tuple[dict[str, Any], bool]:
+    """Return the constructor's arguments with their defaults, and whether it takes others that it doesn't name."""
+    entry = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    arguments: dict[str, Any] = {}
+    open_ended = False
+    for constructor in [vars(base).get("__init__") for base in entry.__mro__] if inspect.isclass(entry) else [entry]:
+        if not inspect.isfunction(constructor):
+            continue
+        signature = inspect.signature(constructor).parameters.values()
+        arguments = {
+            **{p.name: p.default for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)},
+            **arguments,
+        }
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in signature)
+        if not open_ended:
+            break
+    for name in ("self", "render_mode"):
+        arguments.pop(name, None)
+    return arguments, open_ended
