@@ -18,7 +18,7 @@ train: install
 test: install
 	$(BIN)/python -m pytest
 
-# What takes too long for every change: three seeds of the shipped configuration.
+# What takes too long for every change: three seeds of the shipped configuration, runs killed at twenty moments.
 check-all: install
 	$(BIN)/python -m pytest -m "full or not full"
 

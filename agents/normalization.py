@@ -172,7 +172,7 @@ class NormalizedExtractor(nn.Module):
         self.inner = inner_class(observation_space, **inner_kwargs)
         self.keys = sorted(new_normalizer(observation_space, True, False).observations)
         for index, key in enumerate(self.keys):
-            shape = subspaces(observation_space)[key].shape
+            shape = subspaces(observation_space)[key].shape or ()
             self.register_buffer(f"mean_{index}", torch.zeros(shape, dtype=torch.float64))
             self.register_buffer(f"scale_{index}", torch.ones(shape, dtype=torch.float64))
         self.register_buffer("clip", torch.tensor(torch.inf, dtype=torch.float64))

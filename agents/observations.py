@@ -39,7 +39,7 @@ def channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
         return spaces.Dict({key: channels_first(part) for key, part in space.spaces.items()})
     if isinstance(space, spaces.Box) and _has_channels_last(space):
         height, width, channels = space.shape
-        return spaces.Box(0, 255, (channels, height, width), space.dtype.type)  # type: ignore[arg-type]
+        return spaces.Box(0, 255, (channels, height, width), space.dtype.type)
     return space
 
 
@@ -51,4 +51,4 @@ def transpose_images(space: spaces.Space[Any], observations: Any) -> Any:
 
 
 def _has_channels_last(space: spaces.Space[Any]) -> bool:
-    return is_image_space(space) and not is_image_space_channels_first(space)
+    return isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space)

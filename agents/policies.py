@@ -188,7 +188,10 @@ class Policy:
 
 def _normalize_inside(module: ActorCriticPolicy, normalizer: Normalizer) -> None:
     """Put a normaliser before a policy's features extractors, so that stable-baselines3 can make it again."""
-    arguments = {"inner_class": module.features_extractor_class, "inner_kwargs": module.features_extractor_kwargs}
+    arguments: dict[str, Any] = {
+        "inner_class": module.features_extractor_class,
+        "inner_kwargs": module.features_extractor_kwargs,
+    }
     wrapped: dict[int, NormalizedExtractor] = {}
     for name in ("features_extractor", "pi_features_extractor", "vf_features_extractor"):
         inner = getattr(module, name)
@@ -401,14 +404,14 @@ def build_policy(
     """
     if name not in Policies:
         raise ValueError(f"unknown policy {name!r}; expected one of {', '.join(Policies)}")
-    for part in subspaces(observation_space).values():
-        if not isinstance(part, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+    for space in subspaces(observation_space).values():
+        if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             raise ValueError(
-                f"observations of type {type(part).__name__} are not supported; expected Box, Discrete, MultiDiscrete, "
-                "MultiBinary or a Dict of them (gymnasium.wrappers.FlattenObservation flattens others)"
+                f"observations of type {type(space).__name__} are not supported; expected Box, Discrete, "
+                "MultiDiscrete, MultiBinary or a Dict of them (gymnasium.wrappers.FlattenObservation flattens others)"
             )
-        if isinstance(part, spaces.Discrete | spaces.MultiDiscrete) and np.any(part.start != 0):
-            raise ValueError(f"observations of {part} are not supported; use a space whose values start at 0")
+        if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start != 0):
+            raise ValueError(f"observations of {space} are not supported; use a space whose values start at 0")
     if isinstance(observation_space, spaces.Dict) != (name == "MultiInputPolicy"):
         raise ValueError(
             f"policy {name!r} does not take observations of type {type(observation_space).__name__}; use "
@@ -431,7 +434,7 @@ def build_policy(
         torch.manual_seed(seed)
         try:
             seen = channels_first(observation_space)
-            module = Policies[name](seen, action_space, lambda _: 3e-4, **arguments)
+            module = Policies[name](seen, action_space, lambda _: 3e-4, **arguments)  # type: ignore[arg-type]
         except (TypeError, AssertionError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be made with {arguments}: {error}") from error
         for part in (module.mlp_extractor.policy_net, module.action_net):

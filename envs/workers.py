@@ -216,20 +216,24 @@ class _Worker:
             self._pipe.send(message)
 
     def receive(self, deadline: float, seconds: float) -> Any:
-        row = lambda: self.rows.start + min(int(self._at.value), len(self.rows) - 1)  # noqa: E731
         if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
             raise RolloutError(
-                f"has not answered for {seconds:g} seconds; learning.step_timeout sets how long a step may take", row()
+                f"has not answered for {seconds:g} seconds; learning.step_timeout sets how long a step may take",
+                self._row(),
             )
         try:
             kind, *content = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join(CLOSE_SECONDS)
-            raise RolloutError(f"died with its process (exit code {self._process.exitcode})", row()) from error
+            raise RolloutError(f"died with its process (exit code {self._process.exitcode})", self._row()) from error
         if kind == "failed":
             message, failed = content
             raise RolloutError(message, None if failed is None else self.rows.start + failed)
         return content[0]
+
+    def _row(self) -> int:
+        """Return the number of the sub-environment that is or was last at work."""
+        return self.rows.start + min(int(self._at.value), len(self.rows) - 1)
 
     def stop(self, patience: float) -> None:
         with contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ from metarl.experiments.runs import Run
 from metarl.figures import has_paths, paths_figure
 from metarl.maml import MAML
 
-PICTURED_TASKS = 3
+PICTURED_TASKS = 2
 DOTS_PER_INCH = 110
 
 

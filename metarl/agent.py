@@ -301,5 +301,3 @@ class MetaAgent:
         """Close the environments."""
         self._sampler.close()
         self._env.close()
-        if self._callback_env is not None:
-            self._callback_env.close()

@@ -21,7 +21,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import data_to_json
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecNormalize
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl.agents import Normalizer, new_normalizer
 from metarl.agents.normalization import Moments
@@ -186,7 +186,8 @@ def make_module(source: Source, observation_space: spaces.Space[Any], action_spa
         name = "CnnPolicy" if any(key.startswith("features_extractor.cnn.") for key in source.tensors) else "MlpPolicy"
     with torch.random.fork_rng(devices=[]):
         try:
-            module = Policies[name](channels_first(observation_space), action_space, lambda _: 3e-4, **source.arguments)
+            seen: Any = channels_first(observation_space)
+            module = Policies[name](seen, action_space, lambda _: 3e-4, **source.arguments)
             module.load_state_dict(source.tensors)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             reason = " ".join(str(error).split())
@@ -213,9 +214,10 @@ def fold_actions(module: ActorCriticPolicy, own: spaces.Box) -> None:
     low, high = (torch.as_tensor(limit, dtype=torch.float64).flatten() for limit in (own.low, own.high))
     middle, half = (low + high) / 2, (high - low) / 2
     with torch.no_grad():
-        weight, bias = module.action_net.weight, module.action_net.bias
-        weight.copy_(weight.double() / half[:, None])  # type: ignore[operator]
-        bias.copy_((bias.double() - middle) / half)  # type: ignore[operator]
+        layer = module.action_net
+        assert isinstance(layer, nn.Linear)
+        layer.weight.copy_(layer.weight.double() / half[:, None])
+        layer.bias.copy_((layer.bias.double() - middle) / half)
         module.log_std.copy_(module.log_std.double() - half.log())
 
 

@@ -91,7 +91,8 @@ def fit_value(policy: ActorCriticPolicy, rollouts: Rollouts, gamma: float, seed:
             for rows in torch.split(order, _BATCH):
                 values = policy.predict_values(_rows(given, rows)).flatten()
                 optimizer.zero_grad()
-                nn.functional.mse_loss(values, (targets[rows] - centre) / scale).backward()
+                loss = nn.functional.mse_loss(values, (targets[rows] - centre) / scale)
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
     with torch.no_grad():
         policy.value_net.weight *= scale

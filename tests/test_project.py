@@ -26,6 +26,17 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
+def test_the_page_on_stable_baselines3_runs_as_it_stands(tmp_path: Path) -> None:
+    page = (ROOT / "docs/stable-baselines3.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(code) == 3
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(code)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["0", "5"], ["1", "5"], ["2", "1"]]
+
+
 def test_the_readmes_example_runs_as_it_stands(tmp_path: Path) -> None:
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line]) == 10
@@ -38,7 +49,7 @@ def test_the_readmes_example_runs_as_it_stands(tmp_path: Path) -> None:
 def test_the_readme_names_commands_that_exist() -> None:
     lines = [line.partition("#")[0].split() for line in "\n".join(blocks("sh")).splitlines()]
     commands = [words[1:] for words in lines if words and words[0] == "metarl"]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for words in commands:
         assert parse(words).command == words[0]
     makefile = (ROOT / "Makefile").read_text()
