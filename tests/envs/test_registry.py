@@ -210,3 +210,12 @@ def test_what_is_no_task_is_refused_in_a_sentence(space: spaces.Space[Any], valu
 def test_bad_draws_are_refused(n: int, split: str, seed: int) -> None:
     with pytest.raises(ValueError, match="expected"):
         metarl.sample_tasks(SIGN, n, seed=seed, split=split)
+
+
+@pytest.mark.parametrize("actions", ["box", "standard box", "matrix"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_actions_that_are_not_finite_are_refused_in_a_sentence(actions: str, wrong: float) -> None:
+    env = metarl.make("toy_families:toy/Sign-v0", task=[0.5], actions=actions)
+    env.reset()
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        env.step(np.full(env.action_space.shape, wrong, np.float32))
