@@ -90,6 +90,7 @@ def test_a_run_leaves_what_is_promised(finished: Path) -> None:
     }
     assert set(results) == expected
     assert (results["split"], results["learner"], results["seeds"]) == ("test", "maml", [1])
+    assert results["statistic"].endswith("drawn with seed 1")
     for number, entry in enumerate(results["adaptation"]):
         assert set(entry) == {"step", "mean", "low", "high", "tasks", "episodes", "per_task"}
         assert (entry["step"], entry["tasks"], entry["episodes"], len(entry["per_task"])) == (number, 4, 2, 4)
