@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -121,8 +123,7 @@ def structure(data: dict[str, Any]) -> Settings:
     try:
         settings = _ADAPTER.validate_python(data)
     except ValidationError as error:
-        problems = [_sentence(problem) for problem in error.errors()]
-        raise ValueError("; ".join(dict.fromkeys(problems))) from None
+        raise ValueError("; ".join(_sentences(error.errors()))) from None
     if settings.policy.log_std_init < settings.policy.log_std_min:
         raise ValueError(
             f"policy.log_std_init is {settings.policy.log_std_init}, below its floor policy.log_std_min = "
@@ -166,8 +167,20 @@ def valid_keys() -> list[str]:
     return keys
 
 
-def _sentence(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+def _sentences(problems: Sequence[Any]) -> list[str]:
+    """Return a sentence for each setting that is wrong; one that may be of several kinds gets what each expects."""
+    sentences: dict[str, str] = {}
+    for problem in problems:
+        # Pydantic adds the kind that was tried, as in ("learning", "workers", "literal['auto']").
+        key = ".".join(str(part) for part in problem["loc"] if not re.search(r"[\[-]", str(part)))
+        sentence = _sentence(key, problem)
+        if key in sentences and sentence != sentences[key]:
+            sentence = f"{sentences[key]}, or {problem['msg'].replace('Input should ', '', 1)}"
+        sentences[key] = sentence
+    return list(sentences.values())
+
+
+def _sentence(key: str, problem: Any) -> str:
     given = problem["input"]
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"unknown setting {key!r}{_nearest(key)}"

@@ -40,3 +40,8 @@ def test_all_faults_are_named_at_once_with_the_nearest_key() -> None:
 def test_wrong_values_are_refused(data: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"expected|should"):
         structure(data)
+
+
+def test_a_setting_of_several_kinds_says_what_each_expects() -> None:
+    with pytest.raises(ValueError, match=r"^learning\.workers is 0; it should be 'auto', or be greater than or equal to 1$"):
+        structure({"learning": {"workers": 0}})
