@@ -43,5 +43,6 @@ def test_wrong_values_are_refused(data: dict[str, object]) -> None:
 
 
 def test_a_setting_of_several_kinds_says_what_each_expects() -> None:
-    with pytest.raises(ValueError, match=r"^learning\.workers is 0; it should be 'auto', or be greater than or equal to 1$"):
+    expected = r"^learning\.workers is 0; it should be 'auto', or be greater than or equal to 1$"
+    with pytest.raises(ValueError, match=expected):
         structure({"learning": {"workers": 0}})
