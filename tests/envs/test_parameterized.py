@@ -255,7 +255,7 @@ def test_wrong_fields_of_a_model_are_named_with_the_nearest(parameter: str, writ
 def test_an_action_that_is_not_finite_is_refused() -> None:
     env = make(env="Pendulum-v1", parameters={"g": [5, 15]})
     env.reset(seed=1)
-    with pytest.raises(ValueError, match=r"the action of Pendulum-v1 is \[nan\]; expected finite numbers"):
+    with pytest.raises(ValueError, match=r"the action is \[nan\]; expected finite numbers"):
         env.step(np.array([np.nan], np.float32))
 
 
