@@ -41,6 +41,10 @@ class Samples:
         """
         return self._map(lambda part: part[index].clone())
 
+    def joined(self) -> Samples:
+        """Return the samples of all tasks as those of one, without the task axis."""
+        return self._map(lambda part: part.flatten(0, 1))
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> Samples:
         return Samples(**{field.name: map_observations(function, getattr(self, field.name)) for field in fields(self)})
 
