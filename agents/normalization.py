@@ -94,8 +94,7 @@ class Normalizer:
         """Return rewards divided by the standard deviation of discounted returns (their mean is kept)."""
         if self.returns is None or self.returns.count == 0.0:
             return rewards
-        scale = float((self.returns.variance + self.epsilon).sqrt())
-        return (rewards / scale).clamp(-self.clip, self.clip)
+        return (rewards / (self.returns.variance + self.epsilon).sqrt()).clamp(-self.clip, self.clip)
 
     def update(self, rollouts: Rollouts, gamma: float) -> Normalizer:
         """Return the normaliser with the steps that ran added, of all tasks and episodes alike."""

@@ -5,6 +5,7 @@ The layout of everything that learns is ``[task, episode, time, ...]``.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from metarl.agents.observations import Observations, map_observations, parts
+
+_ALIGNMENT = 64  # bytes; at least the size of any number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +63,14 @@ class Rollouts:
         return self.mask.shape[0]
 
     def to(self, device: torch.device) -> Rollouts:
-        """Return the rollouts on a device."""
-        moved = {
-            field.name: map_observations(lambda part: part.to(device, non_blocking=True), getattr(self, field.name))
-            for field in fields(self)
-        }
-        return Rollouts(**moved)
+        """Return the rollouts on a device: one copy of all tensors together, which nobody waits for."""
+        if device == self.mask.device:
+            return self
+        tensors = [part for field in fields(self) for part in parts(getattr(self, field.name))]
+        moved = iter(_move(tensors, device))
+        return Rollouts(
+            **{field.name: map_observations(lambda _: next(moved), getattr(self, field.name)) for field in fields(self)}
+        )
 
     def returns(self) -> Tensor:
         """Return the mean undiscounted return of each task's episodes, ``[task]``."""
@@ -74,6 +79,20 @@ class Rollouts:
     def steps(self) -> int:
         """Return in how many steps an episode was running."""
         return int(self.mask.sum())
+
+
+def _move(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Return tensors on another device, copied as one block of bytes, from pinned memory where that is a GPU."""
+    ends = list(itertools.accumulate(-(-part.nbytes // _ALIGNMENT) * _ALIGNMENT for part in tensors))
+    block = torch.empty(ends[-1], dtype=torch.uint8, device=tensors[0].device, pin_memory=device.type == "cuda")
+
+    def slots(memory: Tensor) -> list[Tensor]:
+        starts = zip([0, *ends], tensors, strict=False)
+        return [memory[start : start + part.nbytes].view(part.dtype).view(part.shape) for start, part in starts]
+
+    for slot, part in zip(slots(block), tensors, strict=True):
+        slot.copy_(part)
+    return slots(block.to(device, non_blocking=True))
 
 
 def join_episodes(rollouts: Sequence[Rollouts]) -> Rollouts:

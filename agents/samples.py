@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
@@ -40,6 +41,10 @@ class Samples:
         """
         return self._map(lambda part: part[index].clone())
 
+    def joined(self) -> Samples:
+        """Return the samples of all tasks as those of one, without the task axis."""
+        return self._map(lambda part: part.flatten(0, 1))
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> Samples:
         return Samples(**{field.name: map_observations(function, getattr(self, field.name)) for field in fields(self)})
 
@@ -50,12 +55,17 @@ class Samples:
         keep the same time steps of every episode.
         """
         total = self.weights.shape[-1]
-        keep = max(1, round(total * fraction))
-        within = torch.rand(keep, generator=torch.Generator().manual_seed(total), dtype=torch.float64)
-        rows = ((torch.arange(keep) + within) * (total / keep)).long().to(self.weights.device)
+        rows = _spread(total, max(1, round(total * fraction)), self.weights.device)
         kept = self._map(lambda part: part[:, rows])
         mask = (kept.weights > 0).to(self.weights.dtype)
         return replace(kept, weights=mask / mask.sum(dim=-1, keepdim=True).clamp(min=1.0))
+
+
+@functools.cache
+def _spread(total: int, keep: int, device: torch.device) -> Tensor:
+    """Return ``keep`` row numbers out of ``total``; they are put on the device once."""
+    within = torch.rand(keep, generator=torch.Generator().manual_seed(total), dtype=torch.float64)
+    return ((torch.arange(keep) + within) * (total / keep)).long().to(device)
 
 
 def to_samples(rollouts: Rollouts, features: Tensor, *, gamma: float, gae_lambda: float) -> Samples:

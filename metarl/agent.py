@@ -68,12 +68,11 @@ class MetaAgent:
         return self._sampler.collect(self._policy, parameters, self.normalizer, tasks, episodes, streams)
 
     def _samples(self, rollouts: Rollouts) -> Samples:
-        rollouts = rollouts.to(self.device)
         rollouts = replace(
             rollouts,
             observations=self.normalizer.observe(rollouts.observations),
             rewards=self.normalizer.scale_rewards(rollouts.rewards),
-        )
+        ).to(self.device)
         learning = self.settings.learning
         features = self._policy.features(rollouts.observations)
         return to_samples(rollouts, features, gamma=learning.gamma, gae_lambda=learning.gae_lambda)

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from metarl.agents import Parameters, Policy, Samples
-from metarl.inner import AdaptedPolicy, InnerLoss, Path, StepSize, scale, task_vectors
+from metarl.inner import AdaptedPolicy, InnerLoss, Path, StepSize, for_tasks, join, scale, task_vectors
 from metarl.parallel import map_tasks
 from metarl.vectors import flatten, named
 
@@ -53,28 +52,21 @@ class Chain:
         size = scale(step_size)
         vectors = task_vectors(self._policy, self.parameters[-1], samples.weights.shape[0])
         self._losses.append(self._open(vectors, samples))
-        slopes = torch.stack([loss.gradient for loss in self._losses[-1]])
+        slopes = join(self.path, [loss.gradient for loss in self._losses[-1]])
         self._scales.append(size)
         self.supports.append(samples)
         self.parameters.append(self.named(vectors - size * slopes))
 
     def _open(self, vectors: Tensor, samples: Samples) -> list[InnerLoss]:
-        def work(task: int) -> InnerLoss:
-            return self.path.inner_loss(vectors[task].clone(), samples.task(task))
-
-        return map_tasks(work, samples.weights.shape[0], samples.weights.device)
+        return for_tasks(self.path, vectors, samples, self.path.inner_loss)
 
     def adapted(self, query: Samples) -> list[AdaptedPolicy]:
-        """Return the adapted policies, on samples collected with them."""
+        """Return the adapted policies, on samples collected with them; one in all where the tasks go together."""
         vectors = task_vectors(self._policy, self.parameters[-1], query.weights.shape[0])
-
-        def work(task: int) -> AdaptedPolicy:
-            return self.path.adapted(vectors[task].clone(), query.task(task))
-
-        return map_tasks(work, query.weights.shape[0], query.weights.device)
+        return for_tasks(self.path, vectors, query, self.path.adapted)
 
     def jacobians(self, fraction: float = 1.0) -> list[Jacobian]:
-        """Return each task's Jacobian, with Hessians from a share of its samples."""
+        """Return each task's Jacobian, with Hessians from a share of its samples; one where the tasks go together."""
         losses = self._losses
         if fraction < 1.0:
             pairs = zip(self.parameters, self.supports, strict=False)
@@ -85,9 +77,11 @@ class Chain:
         return [Jacobian(steps, self._scales) for steps in zip(*losses, strict=True)]
 
     def retrace(self, vector: Tensor, task: int) -> Tensor:
-        """Return one task's adapted parameters from other shared ones, on the same samples."""
+        """Return one task's (or all tasks') adapted parameters from other shared ones, on the same samples."""
         for samples, size in zip(self.supports, self._scales, strict=True):
-            vector = vector - size * self.path.inner_gradient(vector, samples.task(task))
+            own = samples if self.path.together else samples.task(task)
+            vector = vector.expand(*own.weights.shape[:-1], -1)
+            vector = vector - size * self.path.inner_gradient(vector, own)
         return vector
 
     def named(self, vector: Tensor) -> Parameters:
@@ -129,16 +123,13 @@ class Curvature:
 
     def __init__(self, chain: Chain, query: Samples, fisher_fraction: float = 1.0) -> None:
         self._chain = chain
-        self._n_tasks = query.weights.shape[0]
         self._device = query.weights.device
         self.parameters = chain.vector
         self._adapted = self._fisher = chain.adapted(query)
         self._jacobians = chain.jacobians()
-        self.gain = torch.stack([part.gain for part in self._adapted]).mean()
-        self.gradients = torch.stack(
-            self._map(lambda task: self._jacobians[task].backward(self._adapted[task].gradient))
-        )
-        self.gradient = _mean(list(self.gradients))
+        self.gain = join(chain.path, [part.gain for part in self._adapted]).mean()
+        self.gradients = self._map(lambda part: self._jacobians[part].backward(self._adapted[part].gradient))
+        self.gradient = _mean(self.gradients)
         if fisher_fraction < 1.0:
             self._fisher = chain.adapted(query.thin(fisher_fraction))
             self._jacobians = chain.jacobians(fisher_fraction)
@@ -146,16 +137,16 @@ class Curvature:
     def product(self, vector: Tensor) -> Tensor:
         """Return the Fisher-vector product ``mean_i J_i^T F_i J_i v``."""
 
-        def work(task: int) -> Tensor:
-            jacobian = self._jacobians[task]
-            return jacobian.backward(self._fisher[task].fisher(jacobian.forward(vector)))
+        def work(part: int) -> Tensor:
+            jacobian = self._jacobians[part]
+            return jacobian.backward(self._fisher[part].fisher(jacobian.forward(vector)))
 
         return _mean(self._map(work))
 
     def evaluate(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gain and the mean KL (old to new) of other shared parameters, adapted on the same rollouts."""
         gain, kl = _mean(
-            self._map(lambda task: self._adapted[task].compare(self._chain.retrace(parameters, task)))
+            self._map(lambda part: self._adapted[part].compare(self._chain.retrace(parameters, part)))
         ).unbind()
         return gain, kl
 
@@ -163,12 +154,15 @@ class Curvature:
         """Return a flat vector as parameters by name."""
         return self._chain.named(vector)
 
-    def _map(self, work: Callable[[int], Tensor]) -> list[Tensor]:
-        return map_tasks(work, self._n_tasks, self._device)
+    def _map(self, work: Callable[[int], Tensor]) -> Tensor:
+        """Return the results of work on each task's parts (or on the one of all tasks) with a leading task axis."""
+        return join(self._chain.path, map_tasks(work, len(self._jacobians), self._device))
 
 
-def _mean(parts: list[Tensor]) -> Tensor:
-    """Return the mean, added up in the order of the tasks, whatever torch's threads."""
+def _mean(parts: Tensor) -> Tensor:
+    """Return the mean over the first axis; on the CPU added up in order, whatever torch's threads."""
+    if parts.device.type != "cpu":
+        return parts.mean(dim=0)
     total = parts[0].clone()
     for part in parts[1:]:
         total += part

@@ -1,14 +1,15 @@
-"""The fast path: the meta-update of perceptrons on the CPU, by the derivatives of ``metarl.perceptron``.
+"""The fast path: the meta-update of perceptrons, by the derivatives of ``metarl.perceptron``.
 
-Rows are taken in blocks that stay in the cache, with buffers that each thread uses again. Blocks depend on the number
-of rows alone, so results depend neither on threads nor on the other tasks.
+On the CPU it goes task by task. Rows are taken in blocks that stay in the cache, with buffers that each thread uses
+again. Blocks depend on the number of rows alone, so results depend neither on threads nor on the other tasks. On other
+devices it takes all tasks and rows at once.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -20,6 +21,7 @@ from metarl.agents import (
     InnerObjective,
     Policy,
     Samples,
+    likelihood_ratio_gain,
     likelihood_ratio_parts,
     mean_kl,
 )
@@ -35,7 +37,8 @@ class _Buffers(threading.local):
         self._held: dict[tuple[str, int, torch.dtype], Tensor] = {}
 
     def take(self, dtype: torch.dtype) -> Take:
-        def take(tag: str, rows: int, columns: int) -> Tensor:
+        def take(tag: str, shape: Sequence[int]) -> Tensor:
+            rows, columns = shape
             held = self._held.get((tag, columns, dtype))
             if held is None or held.shape[0] < rows:
                 held = self._held[tag, columns, dtype] = torch.empty(rows, columns, dtype=dtype)
@@ -45,6 +48,7 @@ class _Buffers(threading.local):
 
 
 _BUFFERS = _Buffers()
+_CPU = torch.device("cpu")
 
 
 class _Store:
@@ -57,8 +61,8 @@ class _Store:
         self._free: list[Tensor] = []
 
     def take(self, dtype: torch.dtype, owned: list[Tensor]) -> Take:
-        def take(tag: str, rows: int, columns: int) -> Tensor:
-            size = rows * columns
+        def take(tag: str, shape: Sequence[int]) -> Tensor:
+            size = math.prod(shape)
             try:
                 held = self._free.pop()
             except IndexError:
@@ -66,12 +70,17 @@ class _Store:
             if held.dtype != dtype or len(held) < size:
                 held = torch.empty(max(size, BLOCK_NUMBERS), dtype=dtype)
             owned.append(held)
-            return held[:size].view(rows, columns)
+            return held[:size].view(*shape)
 
         return take
 
     def give_back(self, owned: list[Tensor]) -> None:
         self._free.extend(owned)
+
+
+def _new(vector: Tensor) -> Take:
+    """Return what makes new tensors of a vector's type: a GPU's memory is handed out without delay."""
+    return lambda tag, shape: vector.new_empty(shape)
 
 
 @dataclass(frozen=True)
@@ -90,17 +99,28 @@ class FastPath:
         policy: with ``layers``.
         objective: of the inner update.
         keep: keep activations between products; else they are computed again for each, in little memory.
+        device: where the vectors and samples are.
+        together: vectors and samples are those of all tasks, with a leading task axis, and not those of one.
     """
 
     name = "fast"
 
-    def __init__(self, policy: Policy, objective: InnerObjective = POLICY_GRADIENT, *, keep: bool = True) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        objective: InnerObjective = POLICY_GRADIENT,
+        *,
+        keep: bool = True,
+        device: torch.device = _CPU,
+        together: bool = False,
+    ) -> None:
         assert policy.layers is not None
         self.policy = policy
         self.objective = objective
         self.keep = keep
-        self.head = Head(policy)
-        self.store = _Store()
+        self.together = together
+        self.head = Head(policy, device)
+        self._store = _Store()
         self._activations = [layer.activation for layer in policy.layers[:-1]]
         self._width = max(shape[0] for shape in policy.shapes.values())
 
@@ -112,7 +132,7 @@ class FastPath:
         """Return the gradient of the inner loss alone; nothing is kept."""
         gradient = torch.zeros_like(vector)
         weights, out = Weights(self.policy, vector), Weights(self.policy, gradient)
-        take = _BUFFERS.take(vector.dtype)
+        take = self.scratch(vector)
         for rows in self.rows(samples):
             block = self.block(weights, rows, take)
             first, _ = self.objective.derivatives(block.distribution, rows)
@@ -123,8 +143,23 @@ class FastPath:
         """Return the adapted policy of one task on what was collected with it."""
         return AdaptedPolicy(self, vector, query)
 
+    def scratch(self, vector: Tensor) -> Take:
+        """Return what gives tensors, of a vector's type, that are needed until the next block."""
+        return _new(vector) if self.together else _BUFFERS.take(vector.dtype)
+
+    def storage(self, vector: Tensor, owned: list[Tensor]) -> Take:
+        """Return what gives tensors, of a vector's type, to be kept and at last handed to ``give_back``."""
+        return _new(vector) if self.together else self._store.take(vector.dtype, owned)
+
+    def give_back(self, owned: list[Tensor]) -> None:
+        """Take back tensors that were kept, to be used again."""
+        self._store.give_back(owned)
+
     def rows(self, samples: Samples) -> Iterator[Samples]:
-        """Yield the samples in blocks of nearly equal size."""
+        """Yield the samples in blocks of nearly equal size; all at once where tasks are taken together."""
+        if self.together:
+            yield samples
+            return
         total = samples.weights.shape[0]
         size = math.ceil(total / math.ceil(total * self._width / BLOCK_NUMBERS))
         for start in range(0, total, size):
@@ -134,7 +169,7 @@ class FastPath:
     def block(self, weights: Weights, samples: Samples, take: Take) -> Block:
         """Return the forward pass of a block of rows."""
         assert isinstance(samples.observations, Tensor)
-        observations = samples.observations.flatten(1).to(weights.biases[0].dtype)
+        observations = samples.observations.flatten(samples.weights.dim()).to(weights.biases[0].dtype)
         trace = forward(weights, self._activations, observations, take)
         return Block(samples, trace, self.head.distribution(weights, trace.output))
 
@@ -143,7 +178,8 @@ class FastPath:
     ) -> tuple[Tensor, Tensor | None]:
         """Add the gradient of a function of log-probabilities with derivative ``first`` to ``out``; return scores."""
         score, log_std_score = self.head.score(weights, block.distribution, block.samples.actions)
-        cotangents = score * first, None if log_std_score is None else log_std_score @ first
+        first = first.unsqueeze(-2)
+        cotangents = score * first, None if log_std_score is None else log_std_score @ first.mT
         pull(weights, block.trace, cotangents, out, take, keep)
         return score, log_std_score
 
@@ -155,34 +191,36 @@ class InnerLoss:
         self._path = path
         self._owned: list[Tensor] = []
         self._samples = samples
+        self._vector = vector
         self._weights = Weights(path.policy, vector)
         self.gradient = torch.zeros_like(vector)
-        keep = path.store.take(vector.dtype, self._owned) if path.keep else None
+        keep = path.storage(vector, self._owned) if path.keep else None
         self._kept: list[Trace] = []
         for trace in self._traces(Weights(path.policy, self.gradient), keep):
             if path.keep:
                 self._kept.append(trace)
 
     def __del__(self) -> None:
-        self._path.store.give_back(self._owned)
+        self._path.give_back(self._owned)
 
     def _traces(self, out: Weights | None, keep: Take | None) -> Iterator[Trace]:
         path, weights = self._path, self._weights
-        take = _BUFFERS.take(weights.biases[0].dtype)
+        take = path.scratch(self._vector)
         for rows in path.rows(self._samples):
             block = path.block(weights, rows, keep or take)
             derivatives = path.objective.derivatives(block.distribution, rows)
             score = path.pull_scores(weights, block, derivatives[0], out, take, keep or take)
             block.trace.bend = path.head.loss_bend(
-                weights, block.distribution, score, derivatives, block.trace.deltas[-1].t()
+                weights, block.distribution, score, derivatives, block.trace.deltas[-1].mT
             )
             yield block.trace
 
     def hessian(self, vector: Tensor) -> Tensor:
         """Return the Hessian of the loss times a vector."""
-        product = torch.zeros_like(vector)
-        direction, out = Weights(self._path.policy, vector), Weights(self._path.policy, product)
-        take = _BUFFERS.take(vector.dtype)
+        product = torch.zeros_like(self.gradient)
+        direction = Weights(self._path.policy, vector.expand_as(product))
+        out = Weights(self._path.policy, product)
+        take = self._path.scratch(product)
         for trace in self._kept if self._path.keep else self._traces(None, None):
             add_hessian(self._weights, trace, direction, out, take)
         return product
@@ -196,22 +234,22 @@ class AdaptedPolicy:
         self._owned: list[Tensor] = []
         self._query = query
         self._weights = Weights(path.policy, vector)
-        self.gain = vector.new_zeros(())
+        self.gain = vector.new_zeros(vector.shape[:-1])
         self.gradient = torch.zeros_like(vector)
         out = Weights(path.policy, self.gradient)
-        take = _BUFFERS.take(vector.dtype)
+        take = path.scratch(vector)
         self._old: list[Distribution] = []
         self._kept: list[Trace] = []
-        for block in self._blocks(path.store.take(vector.dtype, self._owned) if path.keep else take):
+        for block in self._blocks(path.storage(vector, self._owned) if path.keep else take):
             terms = likelihood_ratio_parts(block.distribution, block.samples)
-            self.gain += terms.sum()
+            self.gain += terms.sum(dim=-1)
             path.pull_scores(self._weights, block, terms, out, take)
             self._old.append(block.distribution)
             if path.keep:
                 self._kept.append(block.trace)
 
     def __del__(self) -> None:
-        self._path.store.give_back(self._owned)
+        self._path.give_back(self._owned)
 
     def _blocks(self, take: Take) -> Iterator[Block]:
         for rows in self._path.rows(self._query):
@@ -221,19 +259,20 @@ class AdaptedPolicy:
 
     def fisher(self, vector: Tensor) -> Tensor:
         """Return the Fisher matrix, averaged over the samples, times a vector."""
-        product = torch.zeros_like(vector)
-        direction, out = Weights(self._path.policy, vector), Weights(self._path.policy, product)
-        take = _BUFFERS.take(vector.dtype)
+        product = torch.zeros_like(self.gradient)
+        direction = Weights(self._path.policy, vector.expand_as(product))
+        out = Weights(self._path.policy, product)
+        take = self._path.scratch(product)
         for trace in self._kept if self._path.keep else (block.trace for block in self._blocks(take)):
             add_fisher(self._weights, trace, direction, out, take)
         return product
 
     def compare(self, vector: Tensor) -> Tensor:
-        """Return the gain of other parameters on the same samples, and their mean KL from these: ``[2]``."""
-        total = vector.new_zeros(2)
+        """Return the gain of other parameters on the same samples, and their mean KL from these: ``[..., 2]``."""
+        total = vector.new_zeros(*vector.shape[:-1], 2)
         weights = Weights(self._path.policy, vector)
-        take = _BUFFERS.take(vector.dtype)
+        take = self._path.scratch(vector)
         for rows, old in zip(self._path.rows(self._query), self._old, strict=True):
             new = self._path.block(weights, rows, take).distribution
-            total += torch.stack([likelihood_ratio_parts(new, rows).sum(), mean_kl(old, new, rows)])
+            total += torch.stack([likelihood_ratio_gain(new, rows), mean_kl(old, new, rows)], dim=-1)
         return total

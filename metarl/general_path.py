@@ -31,6 +31,7 @@ class GeneralPath:
     """
 
     name = "general"
+    together = False
 
     def __init__(self, policy: Policy, objective: InnerObjective = POLICY_GRADIENT, *, keep: bool = True) -> None:
         self.policy = policy

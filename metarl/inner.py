@@ -5,6 +5,7 @@ Source: Finn et al. 2017, equation 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
@@ -13,14 +14,14 @@ from torch import Tensor
 from metarl.agents import POLICY_GRADIENT, InnerObjective, Parameters, Policy, Samples
 from metarl.fast_path import FastPath
 from metarl.general_path import GeneralPath
-from metarl.parallel import map_tasks
+from metarl.parallel import Result, map_tasks
 from metarl.vectors import flatten, flatten_tasks, named
 
 StepSize = float | Parameters
 
 
 class InnerLoss(Protocol):
-    """One task's inner loss at some parameters."""
+    """The inner loss at some parameters."""
 
     gradient: Tensor
 
@@ -29,7 +30,7 @@ class InnerLoss(Protocol):
 
 
 class AdaptedPolicy(Protocol):
-    """One task's adapted policy on what was collected with it; ``gradient`` is that of the surrogate ``gain``."""
+    """The adapted policy on what was collected with it; ``gradient`` is that of the surrogate ``gain``."""
 
     gain: Tensor
     gradient: Tensor
@@ -38,13 +39,18 @@ class AdaptedPolicy(Protocol):
         """Return the Fisher matrix, averaged over the samples, times a vector."""
 
     def compare(self, vector: Tensor) -> Tensor:
-        """Return the gain of other parameters on the same samples, and their mean KL from these: ``[2]``."""
+        """Return the gain of other parameters on the same samples, and their mean KL from these: ``[..., 2]``."""
 
 
 class Path(Protocol):
-    """How derivatives are computed; vectors are flat, samples and parameters those of one task."""
+    """How derivatives are computed.
+
+    Vectors ``[..., parameter]``, samples and results are those of one task; or, where the path takes the tasks
+    ``together``, those of all tasks with a leading task axis.
+    """
 
     name: str
+    together: bool
 
     def inner_loss(self, vector: Tensor, samples: Samples) -> InnerLoss:
         """Return the inner loss, ready for products."""
@@ -64,7 +70,7 @@ def choose_path(
     objective: InnerObjective = POLICY_GRADIENT,
     keep: bool = True,
 ) -> Path:
-    """Return the fast path for perceptrons on the CPU, the general path for the rest.
+    """Return the fast path for perceptrons, on devices other than the CPU for all tasks together; else the general one.
 
     Args:
         policy: what is differentiated.
@@ -76,15 +82,13 @@ def choose_path(
     Raises:
         ValueError: ``fast`` is asked for and there is none.
     """
-    fits = policy.layers is not None and device.type == "cpu"
-    if path == "fast" and not fits:
-        what = f"on device {device.type!r}" if policy.layers is not None else "for this policy"
+    if path == "fast" and policy.layers is None:
         raise ValueError(
-            f"outer.path is 'fast', but there is no fast path {what}: it is for perceptrons (MlpPolicy with tanh or "
-            "relu on a flat Box) on the CPU; use 'auto' or 'general'"
+            "outer.path is 'fast', but there is no fast path for this policy: it is for perceptrons (MlpPolicy with "
+            "tanh or relu on a flat Box); use 'auto' or 'general'"
         )
-    if fits and path != "general":
-        return FastPath(policy, objective, keep=keep)
+    if policy.layers is not None and path != "general":
+        return FastPath(policy, objective, keep=keep, device=device, together=device.type != "cpu")
     return GeneralPath(policy, objective, keep=keep)
 
 
@@ -106,8 +110,21 @@ def inner_update(policy: Policy, parameters: Parameters, samples: Samples, step_
     device = samples.weights.device
     vectors = task_vectors(policy, parameters, n_tasks)
     path = choose_path(policy, device, keep=False)
-    slopes = map_tasks(lambda task: path.inner_gradient(vectors[task].clone(), samples.task(task)), n_tasks, device)
-    return named(policy.shapes, vectors - scale(step_size) * torch.stack(slopes))
+    slopes = for_tasks(path, vectors, samples, path.inner_gradient)
+    return named(policy.shapes, vectors - scale(step_size) * join(path, slopes))
+
+
+def for_tasks(path: Path, vectors: Tensor, samples: Samples, work: Callable[[Tensor, Samples], Result]) -> list[Result]:
+    """Return the results of ``work(vector, samples)``: one for each task, or one in all where they go together."""
+    if path.together:
+        return [work(vectors.contiguous(), samples)]
+    n_tasks = samples.weights.shape[0]
+    return map_tasks(lambda task: work(vectors[task].clone(), samples.task(task)), n_tasks, samples.weights.device)
+
+
+def join(path: Path, results: list[Tensor]) -> Tensor:
+    """Return results of ``for_tasks`` with a leading task axis."""
+    return results[0] if path.together else torch.stack(results)
 
 
 def task_vectors(policy: Policy, parameters: Parameters, n_tasks: int) -> Tensor:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from metarl.agents import Parameters, Policy, Samples
-from metarl.agents.observations import map_observations
 from metarl.curvature import Chain, Curvature
 from metarl.envs import tasks as task_tools
 from metarl.inner import choose_path
 from metarl.learner import MetaLearner, Outcome
+from metarl.parallel import mean_over_steps
 from metarl.trust_region import conjugate_gradient, full_step, line_search
 
 
@@ -47,14 +47,6 @@ class MAML(MetaLearner):
                 chain.adapt(samples, inner.step_size)
 
         curvature = Curvature(chain, samples, outer.fisher_fraction)
-        norm = float(curvature.gradient.norm())
-        if not math.isfinite(norm):
-            faulty = int((~torch.isfinite(curvature.gradients)).any(dim=1).int().argmax())
-            named = task_tools.plain(task_tools.take_tasks(tasks, faulty))
-            raise FloatingPointError(
-                f"iteration {iteration}: the meta-gradient is not finite, first that of task {named}; a smaller "
-                "inner.step_size or a higher policy.log_std_min may help"
-            )
         solution, residual = conjugate_gradient(
             lambda vector: curvature.product(vector) + outer.damping * vector,
             curvature.gradient,
@@ -72,7 +64,19 @@ class MAML(MetaLearner):
             steps=outer.line_search_steps,
             ratio=outer.line_search_ratio,
         )
-        self._record_policy(chain.supports[0])
+        measured = {"train/gradient_norm": curvature.gradient.norm(), **self._policy_figures(chain.supports[0])}
+        # Read in one go, and only now: on a GPU the host waits for nothing else but the line search, which accepts
+        # nothing where the gradient is not finite.
+        figures = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))
+        if not math.isfinite(figures["train/gradient_norm"]):
+            faulty = int((~torch.isfinite(curvature.gradients)).any(dim=1).int().argmax())
+            named = task_tools.plain(task_tools.take_tasks(tasks, faulty))
+            raise FloatingPointError(
+                f"iteration {iteration}: the meta-gradient is not finite, first that of task {named}; a smaller "
+                "inner.step_size or a higher policy.log_std_min may help"
+            )
+        for name, value in figures.items():
+            self.logger.record(name, value)
         if found.accepted is not None:
             self.logger.record("train/kl", found.kls[0])
             self.logger.record("train/kl_before", found.kls[1])
@@ -81,23 +85,25 @@ class MAML(MetaLearner):
         else:
             self.line_search_failures += 1
         self.logger.record("train/line_search_failures", self.line_search_failures)
-        self.logger.record("train/gradient_norm", norm)
         return Outcome(curvature.named(found.parameters), rollouts)
 
-    @torch.no_grad()
     def _kl_before(self, parameters: Parameters, samples: Samples) -> Tensor:
         """Return the mean KL, old to new, of the policy before adaptation on what it met."""
-        observations = map_observations(lambda part: part.flatten(0, 1), samples.observations)
-        old = self._policy.distribution(self.parameters, observations)
-        kl = old.kl(self._policy.distribution(parameters, observations))
-        return kl @ samples.weights.flatten() / samples.weights.sum()
 
-    @torch.no_grad()
-    def _record_policy(self, samples: Samples) -> None:
-        """Record entropy and noise of the shared policy, on what it met before adaptation."""
-        observations = map_observations(lambda part: part.flatten(0, 1), samples.observations)
-        distribution = self._policy.distribution(self.parameters, observations)
-        weights = samples.weights.flatten() / samples.weights.sum()
-        self.logger.record("policy/entropy", float(distribution.entropy() @ weights))
+        def kl(part: Samples) -> Tensor:
+            old = self._policy.distribution(self.parameters, part.observations)
+            return old.kl(self._policy.distribution(parameters, part.observations))
+
+        return mean_over_steps(kl, samples, together=self.path.together)
+
+    def _policy_figures(self, samples: Samples) -> dict[str, Tensor]:
+        """Return entropy and noise of the shared policy, on what it met before adaptation, by the metrics' names."""
+
+        def entropy(part: Samples) -> Tensor:
+            return self._policy.distribution(self.parameters, part.observations).entropy()
+
+        figures = {"policy/entropy": mean_over_steps(entropy, samples, together=self.path.together)}
         if "log_std" in self.parameters:
-            self.logger.record("policy/std", float(distribution.parameters[1].exp().mean(dim=-1) @ weights))
+            log_std = self._policy.head(self.parameters["action_net.bias"], self.parameters["log_std"]).parameters[1]
+            figures["policy/std"] = log_std.exp().mean()
+        return figures

@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from torch import Tensor
+
+from metarl.agents import Samples
 
 Result = TypeVar("Result")
 
@@ -22,6 +25,25 @@ def map_tasks(work: Callable[[int], Result], n_tasks: int, device: torch.device)
     if device.type != "cpu":
         return [work(task) for task in range(n_tasks)]
     return list(_pool(os.getpid(), torch.get_num_threads()).map(work, range(n_tasks)))
+
+
+def mean_over_steps(measure: Callable[[Samples], Tensor], samples: Samples, *, together: bool) -> Tensor:
+    """Return the mean of a measure over the steps that ran, of all tasks.
+
+    Args:
+        measure: samples without a task axis -> ``[sample]``.
+        samples: ``[task, sample, ...]``.
+        together: measure all tasks' samples at once; else task by task, in the memory of a few.
+    """
+
+    def total(part: Samples) -> Tensor:
+        return measure(part) @ part.weights
+
+    if together:
+        return total(samples.joined()) / samples.weights.sum()
+    n_tasks = samples.weights.shape[0]
+    totals = map_tasks(lambda task: total(samples.task(task)), n_tasks, samples.weights.device)
+    return torch.stack(totals).sum() / samples.weights.sum()
 
 
 @functools.cache

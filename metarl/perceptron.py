@@ -1,8 +1,9 @@
-"""The derivatives of a perceptron's meta-update by hand: on the CPU, row-wise in the samples, without autograd.
+"""The derivatives of a perceptron's meta-update by hand: row-wise in the samples, without autograd.
 
 A perceptron has layers l = 1..D with ``a_l = h_{l-1} W_l^T + b_l`` and ``h_l = phi_l(a_l)``; h_0 are the observations,
 ``a_D`` is the mean of a Gaussian or the logits of choices. Hidden layers are ``[row, width]``; what belongs to the last
-layer is ``[output, row]``, since products with few columns are slow. Write s_l = phi_l'(a_l), psi_i for the score (the
+layer is ``[output, row]``, since products with few columns are slow. Everything may have a leading task axis, each task
+with its own parameters: ``...`` below stands for it or for nothing. Write s_l = phi_l'(a_l), psi_i for the score (the
 derivative of log pi_i by a_D), and R x for the derivative of x along a direction (V_l, c_l) of the parameters
 (Pearlmutter 1994).
 
@@ -35,22 +36,26 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.agents import Distribution, Gaussian, Policy
+from metarl.vectors import named
 
-Take = Callable[[str, int, int], Tensor]  # tag, rows, columns -> a tensor to write into
+Take = Callable[[str, Sequence[int]], Tensor]  # tag, shape [..., row, width] -> a tensor to write into
 
 
 class Weights:
-    """A perceptron's parameters, or a direction or gradient of them: views into one flat vector."""
+    """A perceptron's parameters, or a direction or gradient of them: views into flat vectors ``[..., parameter]``.
+
+    Weights are ``[..., width, width before]``; biases are rows ``[..., 1, width]``; the last bias and log_std are
+    columns ``[..., output, 1]``.
+    """
 
     def __init__(self, policy: Policy, vector: Tensor) -> None:
         assert policy.layers is not None
-        sizes = [shape.numel() for shape in policy.shapes.values()]
-        parts = dict(zip(policy.shapes, torch.split(vector, sizes), strict=True))
-        self.weights = [parts[layer.weight].view(policy.shapes[layer.weight]) for layer in policy.layers]
-        self.transposed = [weight.t() for weight in self.weights]
-        self.biases = [parts[layer.bias] for layer in policy.layers]
-        self.last_bias = self.biases[-1][:, None]
-        self.log_std = parts.get("log_std")
+        parts = named(policy.shapes, vector)
+        self.weights = [parts[layer.weight] for layer in policy.layers]
+        self.transposed = [weight.mT for weight in self.weights]
+        self.biases = [parts[layer.bias].unsqueeze(-2) for layer in policy.layers]
+        self.last_bias = self.biases[-1].mT
+        self.log_std = parts["log_std"].unsqueeze(-1) if "log_std" in parts else None
 
 
 @dataclass
@@ -58,9 +63,9 @@ class Bend:
     """B of the equations above, row by row, in what is common to all distributions.
 
     Attributes:
-        scale: what each row counts, ``[row]``.
-        score: psi, ``[output, row]``, and the score of log_std; where f'' is not 0.
-        second: f'', ``[row]``, or None for 0.
+        scale: what each row counts, ``[..., 1, row]``.
+        score: psi, ``[..., output, row]``, and the score of log_std; where f'' is not 0.
+        second: f'', ``[..., 1, row]``, or None for 0.
     """
 
     scale: Tensor
@@ -68,20 +73,20 @@ class Bend:
     second: Tensor | None
 
     def apply(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return B times tangents of the last layer ``[output, row]`` and of log_std; summed over rows for log_std."""
+        """Return B times tangents of the last layer ``[..., output, row]`` and of log_std, summed over rows for it."""
         turned, turned_log_std = self._first(output, log_std)
         if self.second is not None:
             assert self.score is not None
             score, log_std_score = self.score
-            moved = (score * output).sum(dim=0)
+            moved = (score * output).sum(dim=-2, keepdim=True)
             if log_std_score is not None:
                 assert log_std is not None
-                moved += log_std @ log_std_score
+                moved += log_std.mT @ log_std_score
             moved *= self.second
             turned.addcmul_(score, moved)
             if log_std_score is not None:
                 assert turned_log_std is not None
-                turned_log_std += log_std_score @ moved
+                turned_log_std += log_std_score @ moved.mT
         return turned, turned_log_std
 
     def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -103,8 +108,8 @@ class GaussianBend(Bend):
         turned *= self.scale
         if self.mixed is None:
             return turned, self.log_std * log_std
-        turned.addcmul_(self.mixed, (self.above * log_std)[:, None], value=-2.0)
-        crossed = (self.mixed * output).sum(dim=1)
+        turned.addcmul_(self.mixed, self.above * log_std, value=-2.0)
+        crossed = (self.mixed * output).sum(dim=-1, keepdim=True)
         return turned, self.log_std * log_std - 2.0 * self.above * crossed
 
 
@@ -124,7 +129,7 @@ class ChoiceBend(Bend):
 class Head:
     """What the last layer of a policy stands for, and its derivatives."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, device: torch.device) -> None:
         self._policy = policy
         self._floor = policy.log_std_min
         space = policy.action_space
@@ -132,18 +137,18 @@ class Head:
         if isinstance(space, spaces.Discrete):
             sizes = [int(space.n)]
         owner = torch.repeat_interleave(torch.tensor(sizes))
-        self._groups = (owner[:, None] == owner).float()
+        self._groups = (owner[:, None] == owner).float().to(device)
 
     def distribution(self, weights: Weights, output: Tensor) -> Distribution:
-        """Return the distribution of ``output``, ``[output, row]``."""
-        return self._policy.head(output.t(), weights.log_std)
+        """Return the distribution of ``output``, ``[..., output, row]``."""
+        return self._policy.head(output.mT, None if weights.log_std is None else weights.log_std.mT)
 
     def score(self, weights: Weights, distribution: Distribution, actions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the score of the last layer and of log_std, ``[output, row]``."""
+        """Return the score of the last layer and of log_std, ``[..., output, row]``."""
         score = distribution.score(actions)
         if weights.log_std is None:
-            return score[0].t().contiguous(), None
-        return score[0].t().contiguous(), score[1].t() * self._above_floor(weights)[:, None]
+            return score[0].mT.contiguous(), None
+        return score[0].mT.contiguous(), score[1].mT * self._above_floor(weights)
 
     def loss_bend(
         self,
@@ -153,8 +158,9 @@ class Head:
         derivatives: tuple[Tensor, Tensor | None],
         delta: Tensor,
     ) -> Bend:
-        """Return B of a loss with derivatives f' and f'' by the log-probabilities, and with this delta_D."""
-        first, second = derivatives
+        """Return B of a loss with derivatives f' and f'' by the log-probabilities, ``[..., row]``, and this delta_D."""
+        first, second = (None if part is None else part.unsqueeze(-2) for part in derivatives)
+        assert first is not None
         kept = None if second is None else score
         if not isinstance(distribution, Gaussian):
             return self._choices(distribution, -first, kept, second)
@@ -162,23 +168,25 @@ class Head:
         above = self._above_floor(weights)
         return GaussianBend(
             *(-first, kept, second),
-            precision=torch.exp(-2 * distribution.log_std)[:, None],
+            precision=torch.exp(-2 * distribution.log_std).mT,
             mixed=delta,
             above=above,
-            log_std=-2.0 * (score[1] @ first + above * first.sum()),  # the score of log_std is z^2 - 1
+            # The score of log_std is z^2 - 1.
+            log_std=-2.0 * (score[1] @ first.mT + above * first.sum(dim=-1, keepdim=True)),
         )
 
     def fisher_bend(self, weights: Weights, distribution: Distribution, row_weights: Tensor) -> Bend:
-        """Return the Fisher matrix, each row weighted."""
+        """Return the Fisher matrix, each row weighted: ``[..., row]``."""
+        row_weights = row_weights.unsqueeze(-2)
         if not isinstance(distribution, Gaussian):
             return self._choices(distribution, row_weights, None, None)
         above = self._above_floor(weights)
         return GaussianBend(
             *(row_weights, None, None),
-            precision=torch.exp(-2 * distribution.log_std)[:, None],
+            precision=torch.exp(-2 * distribution.log_std).mT,
             mixed=None,
             above=above,
-            log_std=2.0 * row_weights.sum() * above,
+            log_std=2.0 * row_weights.sum(dim=-1, keepdim=True) * above,
         )
 
     def _choices(
@@ -189,7 +197,7 @@ class Head:
         second: Tensor | None,
     ) -> ChoiceBend:
         (logits,) = distribution.parameters
-        exponentials = torch.exp(logits - logits.amax(dim=1, keepdim=True)).t()
+        exponentials = torch.exp(logits - logits.amax(dim=-1, keepdim=True)).mT
         groups = self._groups.to(logits.dtype)
         return ChoiceBend(scale, score, second, exponentials / (groups @ exponentials), groups)
 
@@ -208,7 +216,7 @@ class Trace:
         activations: phi_1 to phi_{D-1}.
         hidden: h_0 to h_{D-1}.
         output: a_D.
-        deltas: delta_1 to delta_D, as ``[row, width]``; of the first only the place.
+        deltas: delta_1 to delta_D, as ``[..., row, width]``; of the first only the place.
         bends: t_1 to t_{D-1}; None where phi'' is 0.
         bend: B.
     """
@@ -225,14 +233,16 @@ def forward(weights: Weights, activations: Sequence[type[nn.Module] | None], obs
     """Return a_D, and h_l in tensors from ``take``."""
     hidden = [observations]
     for i, activation in enumerate(activations):
-        h = take(f"h{i + 1}", len(observations), len(weights.biases[i]))
-        torch.addmm(weights.biases[i], hidden[i], weights.transposed[i], out=h)
-        if activation is nn.Tanh:
+        h = take(f"h{i + 1}", (*observations.shape[:-1], weights.biases[i].shape[-1]))
+        _affine(weights.biases[i], hidden[i], weights.transposed[i], out=h)
+        if activation is nn.Tanh and h.device.type == "cpu":
             np.tanh(h.numpy(), out=h.numpy())  # several times faster than torch.tanh
+        elif activation is nn.Tanh:
+            h.tanh_()
         elif activation is nn.ReLU:
             h.relu_()
         hidden.append(h)
-    return Trace(activations, hidden, torch.addmm(weights.last_bias, weights.weights[-1], hidden[-1].t()))
+    return Trace(activations, hidden, _affine(weights.last_bias, weights.weights[-1], hidden[-1].mT))
 
 
 def pull(
@@ -243,11 +253,11 @@ def pull(
     take: Take,
     keep: Take | None = None,
 ) -> None:
-    """Add to ``out`` the gradient that follows from delta_D, ``[output, row]``, and its like for log_std.
+    """Add to ``out`` the gradient that follows from delta_D, ``[..., output, row]``, and its like for log_std.
 
     With ``keep``, delta_l and t_l go into the trace, in tensors from there.
     """
-    delta = cotangents[0].t()
+    delta = cotangents[0].mT
     if out is not None and out.log_std is not None:
         assert cotangents[1] is not None
         out.log_std.add_(cotangents[1])
@@ -256,14 +266,14 @@ def pull(
         h = trace.hidden[i]
         if out is not None:
             _add_outer(out, i, delta, h)
-            out.biases[i].add_(delta.sum(dim=0))
+            out.biases[i].add_(delta.sum(dim=-2, keepdim=True))
         if i == 0:
             break
         into = keep if keep is not None and i > 1 else take
-        e = torch.mm(delta, weights.weights[i], out=into(f"delta{i}", *h.shape))
+        e = torch.matmul(delta, weights.weights[i], out=into(f"delta{i}", h.shape))
         if keep is not None:
             curved = trace.activations[i - 1] is nn.Tanh
-            bends.append(torch.mul(h, e, out=keep(f"t{i}", *h.shape)).mul_(-2.0) if curved else None)
+            bends.append(torch.mul(h, e, out=keep(f"t{i}", h.shape)).mul_(-2.0) if curved else None)
         delta = _times_slope(e, h, trace.activations[i - 1])
         deltas.append(delta)
     if keep is not None:
@@ -272,16 +282,16 @@ def pull(
 
 def push(weights: Weights, trace: Trace, direction: Weights, take: Take) -> tuple[list[Tensor], Tensor]:
     """Return R h_0 to R h_{D-1}, of which the first is empty, and R a_D."""
-    tangents = [trace.hidden[0][:, :0]]
+    tangents = [trace.hidden[0][..., :0]]
     for i, activation in enumerate(trace.activations):
-        moved = take(f"Rh{i + 1}", *trace.hidden[i + 1].shape)
-        torch.addmm(direction.biases[i], trace.hidden[i], direction.transposed[i], out=moved)
+        moved = take(f"Rh{i + 1}", trace.hidden[i + 1].shape)
+        _affine(direction.biases[i], trace.hidden[i], direction.transposed[i], out=moved)
         if i > 0:
-            moved.addmm_(tangents[i], weights.transposed[i])
+            _add_product(moved, tangents[i], weights.transposed[i])
         tangents.append(_times_slope(moved, trace.hidden[i + 1], activation))
-    output = torch.addmm(direction.last_bias, direction.weights[-1], trace.hidden[-1].t())
+    output = _affine(direction.last_bias, direction.weights[-1], trace.hidden[-1].mT)
     if trace.activations:
-        output.addmm_(weights.weights[-1], tangents[-1].t())
+        _add_product(output, weights.weights[-1], tangents[-1].mT)
     return tangents, output
 
 
@@ -293,15 +303,15 @@ def add_hessian(weights: Weights, trace: Trace, direction: Weights, out: Weights
     if out.log_std is not None:
         assert turned_log_std is not None
         out.log_std.add_(turned_log_std)
-    moved = turned.t()
+    moved = turned.mT
     for i in reversed(range(len(weights.weights))):
         _add_outer(out, i, moved, trace.hidden[i])
-        out.biases[i].add_(moved.sum(dim=0))
+        out.biases[i].add_(moved.sum(dim=-2, keepdim=True))
         if i == 0:
             break
         _add_outer(out, i, trace.deltas[i], tangents[i])
-        moved = torch.mm(moved, weights.weights[i], out=take(f"Rdelta{i}", *tangents[i].shape))
-        moved.addmm_(trace.deltas[i], direction.weights[i])
+        moved = torch.matmul(moved, weights.weights[i], out=take(f"Rdelta{i}", tangents[i].shape))
+        _add_product(moved, trace.deltas[i], direction.weights[i])
         _times_slope(moved, trace.hidden[i], trace.activations[i - 1])
         bend = trace.bends[i - 1]
         if bend is not None:
@@ -326,7 +336,21 @@ def _times_slope(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None) 
 
 def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
     """Add ``delta^T h``; a product with few columns is several times faster the other way round."""
-    if h.shape[1] < delta.shape[1]:
-        out.transposed[layer].add_(torch.mm(h.t(), delta))
+    if h.shape[-1] < delta.shape[-1]:
+        out.transposed[layer].add_(h.mT @ delta)
     else:
-        out.weights[layer].addmm_(delta.t(), h)
+        _add_product(out.weights[layer], delta.mT, h)
+
+
+def _affine(bias: Tensor, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return ``bias + left right``."""
+    add = torch.addmm if left.dim() == 2 else torch.baddbmm
+    return add(bias, left, right, out=out)
+
+
+def _add_product(tensor: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add ``left right``."""
+    if tensor.dim() == 2:
+        tensor.addmm_(left, right)
+    else:
+        tensor.baddbmm_(left, right)

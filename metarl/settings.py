@@ -64,7 +64,7 @@ class TrustRegion:
     line_search_steps: Count = 15
     line_search_ratio: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.8
     fisher_fraction: Share = 1.0  # share of the samples in the Fisher-vector products; the gradient takes all
-    path: Literal["auto", "fast", "general"] = "auto"  # of derivatives: fast for perceptrons on the CPU
+    path: Literal["auto", "fast", "general"] = "auto"  # of derivatives: fast for perceptrons
     memory: Literal["keep", "recompute"] = "keep"  # recompute: slower, activations take no memory
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from samples import make_policy, make_rollouts
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from metarl.agents import Rollouts, join_episodes, policy_gradient_loss, to_samples
 
@@ -19,6 +21,35 @@ def test_a_wrong_shape_is_named() -> None:
         dataclasses.replace(rollouts, observations=rollouts.observations[:, :, 1:])
     with pytest.raises(ValueError, match=r"expected \[task, episode, time\]"):
         dataclasses.replace(rollouts, mask=rollouts.mask[0])
+
+
+class Moves(TorchDispatchMode):
+    """Counts the copies to another device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self.count += func is torch.ops.aten._to_copy.default and kwargs.get("device") is not None
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu:0"])
+def test_a_move_to_another_device_is_one_copy_and_keeps_every_number(device: str) -> None:
+    rollouts = make_rollouts(make_policy("categorical"), steps=5)
+    image = torch.arange(3 * 4 * 6 * 7).reshape(3, 4, 6, 7).to(torch.uint8)
+    rollouts = dataclasses.replace(rollouts, observations={"state": rollouts.observations, "image": image})
+    with Moves() as moves:
+        moved = rollouts.to(torch.device(device))
+    assert moves.count == 1
+    assert moved.observations.keys() == rollouts.observations.keys()
+    before, after = ({**vars(part), **part.observations} for part in (rollouts, moved))
+    for name in before.keys() - {"observations"}:
+        assert after[name].device.type == torch.device(device).type
+        assert (after[name].dtype, after[name].shape) == (before[name].dtype, before[name].shape)
+        assert device == "meta" or torch.equal(after[name], before[name])
 
 
 def test_returns_and_steps_count_what_ran() -> None:

@@ -33,6 +33,25 @@ def test_the_updates_table_and_its_json_have_the_same_rows(tmp_path: Path, capsy
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
+@pytest.mark.usefixtures("tiny")
+def test_the_parts_on_a_gpu_come_with_their_rates(tmp_path: Path) -> None:
+    assert benchmark_update.main(["--quick", "--device", "cuda", "--json", str(tmp_path / "table.json")]) == 0
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert {"Fisher-vector product", "Fisher-vector product, CUDA graph"} <= {row["part"] for row in rows}
+    for row in rows:
+        assert row["rates"]["TFLOP/s"] > 0
+        assert row["rates"]["share of peak"] == pytest.approx(1 / row["ratio"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device on this machine")
+def test_a_device_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmark_update.main(["--device", "cuda"])
+    assert "device 'cuda' is not available on this machine" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("tiny")
 def test_the_iterations_benchmark_compares_with_the_sum_of_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark_iteration.main(["--hidden", "8", "--tasks", "2", "--repeats", "1"]) == 0

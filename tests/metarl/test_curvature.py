@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from samples import double, make_policy, make_samples
+from samples import double, make_policy, make_rollouts, make_samples
 from torch import Tensor
 
 import metarl.fast_path
@@ -25,9 +25,12 @@ from metarl.agents import (
     Samples,
     likelihood_ratio_gain,
     mean_kl,
+    to_samples,
 )
 from metarl.curvature import Chain, Curvature
-from metarl.inner import StepSize, choose_path
+from metarl.fast_path import FastPath
+from metarl.inner import Path, StepSize, choose_path
+from metarl.trust_region import conjugate_gradient, full_step
 from metarl.vectors import flatten
 
 CPU = torch.device("cpu")
@@ -48,7 +51,11 @@ def problem(
     parameters: Parameters | None = None,
 ) -> tuple[Policy, Chain, Samples]:
     policy = make_policy(head, activation, sizes)
-    chosen = choose_path(policy, CPU, path=path, objective=objective, keep=keep)
+    chosen: Path
+    if path == "together":  # as on a GPU
+        chosen = FastPath(policy, objective, keep=keep, together=True)
+    else:
+        chosen = choose_path(policy, CPU, path=path, objective=objective, keep=keep)
     chain = Chain(policy, chosen, double(policy.parameters()) if parameters is None else parameters)
     for step in range(steps):
         chain.adapt(make_samples(policy, rows=rows, seed=step), step_sizes[step] if step_sizes else STEP_SIZE)
@@ -129,12 +136,15 @@ def test_fast_path_general_path_and_double_backward_are_equal(
     vector = torch.randn(sum(value.numel() for value in parameters.values()), generator=generator, dtype=torch.float64)
 
     found = []
-    for path, keep in (("fast", True), ("fast", False), ("general", True), ("general", False)):
+    for path, keep in itertools.product(("fast", "together", "general"), (True, False)):
         policy, chain, query = problem(
             head, steps, activation, sizes, path, inner, step_sizes, keep, parameters=parameters
         )
         curvature = Curvature(chain, query)
-        assert chain.path.name == path
+        assert (chain.path.name, chain.path.together) == (
+            "general" if path == "general" else "fast",
+            path == "together",
+        )
         moved = curvature.parameters + 0.05 * vector
         gain, kl = curvature.evaluate(moved)
         product = curvature.product(vector)
@@ -232,7 +242,7 @@ def test_second_order_differs_from_first_order() -> None:
     assert difference.norm() > 0.01 * curvature.gradient.norm()
 
 
-@pytest.mark.parametrize("path", ["fast", "general"])
+@pytest.mark.parametrize("path", ["fast", "together", "general"])
 def test_thinned_products_stay_close_and_leave_the_gradient_alone(path: str) -> None:
     _, chain, query = problem(path=path, rows=400)
     whole, thin = Curvature(chain, query), Curvature(chain, query, fisher_fraction=0.5)
@@ -339,32 +349,39 @@ def test_a_whole_run_has_the_same_bits_whatever_the_machines_thread_settings() -
 def test_a_policy_without_a_fast_path_is_refused_where_it_is_asked_for() -> None:
     policy = make_policy()
     assert choose_path(policy, CPU).name == "fast"
-    assert choose_path(policy, torch.device("meta")).name == "general"
-    with pytest.raises(ValueError, match="no fast path on device 'meta'"):
-        choose_path(policy, torch.device("meta"), path="fast")
     with pytest.raises(ValueError, match="no fast path for this policy"):
         MAML(policy_kwargs={"activation_fn": torch.nn.ELU}, outer={"path": "fast"})
 
 
-def test_the_whole_update_runs_on_the_meta_device() -> None:
-    """A tensor on the wrong device, or a value read back to the host, fails here."""
-    from metarl.agents import to_samples
-    from metarl.trust_region import conjugate_gradient, full_step
-
-    from samples import make_rollouts  # isort: skip
-
-    device = torch.device("meta")
+def test_perceptrons_take_all_tasks_together_on_other_devices_than_the_cpu() -> None:
     policy = make_policy()
+    on_cpu, elsewhere = choose_path(policy, CPU), choose_path(policy, torch.device("meta"))
+    assert on_cpu.name == elsewhere.name == "fast"
+    assert not on_cpu.together
+    assert elsewhere.together
+    assert not choose_path(policy, torch.device("meta"), path="general").together
+
+
+@pytest.mark.parametrize("path", ["auto", "general"])
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("head", HEADS)
+def test_the_whole_update_runs_on_the_meta_device(head: str, keep: bool, path: str) -> None:
+    """A tensor on the wrong device, or a value read back to the host, fails here."""
+    device = torch.device("meta")
+    policy = make_policy(head)
     parameters = {name: value.to(device) for name, value in double(policy.parameters()).items()}
     batches = []
     for seed in range(2):
         rollouts = make_rollouts(policy, seed=seed).to(device)
         batches.append(to_samples(rollouts, policy.features(rollouts.observations), gamma=0.9, gae_lambda=0.8))
-    chain = Chain(policy, choose_path(policy, device), parameters)
+    chosen = choose_path(policy, device, path=path, objective=LIKELIHOOD_RATIO, keep=keep)
+    chain = Chain(policy, chosen, parameters)
     chain.adapt(batches[0], STEP_SIZE)
     curvature = Curvature(chain, batches[1], 0.5)
     solution, residual = conjugate_gradient(curvature.product, curvature.gradient, 10)
     step = full_step(solution, residual, curvature.gradient, 0.01)
     gain, kl = curvature.evaluate(curvature.parameters + step)
-    for tensor in (*chain.parameters[1].values(), curvature.gradient, step, gain, kl):
+    for tensor in (*chain.parameters[1].values(), curvature.gain, curvature.gradient, step, gain, kl):
         assert tensor.device == device
+        assert tensor.dtype == torch.float64
+    assert curvature.gradients.shape == (3, len(step))

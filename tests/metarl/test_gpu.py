@@ -1,0 +1,104 @@
+"""The update on a GPU: what the host reads, and the same numbers as on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from samples import double, make_policy, make_samples
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from metarl import MAML
+from metarl.agents import Samples
+from metarl.curvature import Chain, Curvature
+from metarl.fast_path import FastPath
+from metarl.inner import choose_path
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
+READS = ("item", "tolist", "cpu", "__float__", "__int__", "__bool__", "__index__")
+
+
+class Reads(TorchDispatchMode):
+    """Counts what the host reads of tensors while it is on: in Python, and what PyTorch itself reads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.on = True
+        for name in READS:
+            monkeypatch.setattr(torch.Tensor, name, self._counting(name, getattr(torch.Tensor, name)))
+
+    def _counting(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def read(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self.on:
+                self.found.append(name)
+            on, self.on = self.on, False
+            try:
+                return original(tensor, *args, **kwargs)
+            finally:
+                self.on = on
+
+        return read
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.on and func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_host_reads_what_the_line_search_decides_on_and_the_metrics_once(
+    normalize: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "metarl.maml.choose_path", lambda policy, device, path, keep: FastPath(policy, keep=keep, together=True)
+    )
+    monkeypatch.setattr("metarl.curvature.map_tasks", lambda work, n_tasks, device: [work(i) for i in range(n_tasks)])
+    model = MAML(
+        learning={"tasks": 3, "episodes": 3, "normalize_observations": normalize, "normalize_rewards": normalize},
+        evaluation={"tasks": 2, "episodes": 2, "steps": 1},
+        outer={"fisher_fraction": 0.5, "line_search_ratio": 0.5},
+        policy_kwargs={"hidden_sizes": (5, 5)},
+        inner={"steps": 2},
+    ).learn(1)
+    reads = Reads(monkeypatch)
+    collect = MAML._collect
+
+    def collect_unwatched(self: MAML, *args: Any) -> Any:
+        reads.on = False
+        try:
+            return collect(self, *args)
+        finally:
+            reads.on = True
+
+    monkeypatch.setattr(MAML, "_collect", collect_unwatched)
+    tried: list[int] = []
+    evaluate = Curvature.evaluate
+    monkeypatch.setattr(Curvature, "evaluate", lambda self, vector: (tried.append(1), evaluate(self, vector))[1])
+    with reads:
+        model._meta_iteration(2)
+    assert len(tried) >= 1
+    assert reads.found == ["tolist"] * (len(tried) + 1)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("head", ["gaussian", "categorical", "multi-categorical"])
+def test_a_gpu_gives_the_numbers_of_the_cpu(head: str) -> None:
+    policy = make_policy(head)
+    found = []
+    for name in ("cpu", "cuda"):
+        device = torch.device(name)
+        chain = Chain(policy, choose_path(policy, device), on(device, double(policy.parameters())))
+        chain.adapt(Samples(**on(device, vars(make_samples(policy)))), 0.3)
+        curvature = Curvature(chain, Samples(**on(device, vars(make_samples(policy, seed=1)))))
+        product = curvature.product(curvature.gradient)
+        found.append([curvature.gradient, product, *curvature.evaluate(curvature.parameters + 0.01 * product)])
+    for here, there in zip(*found, strict=True):
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-9, atol=1e-11)
+
+
+def on(device: torch.device, tensors: dict[str, Any]) -> dict[str, Any]:
+    return {name: part.to(device) for name, part in tensors.items()}
