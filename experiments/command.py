@@ -70,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     envs = commands.add_parser("envs", help="list the environment families that are installed")
     envs.add_argument("--json", action="store_true", help="print JSON")
     envs.set_defaults(work=_envs)
+
+    learners = commands.add_parser("learners", help="list the meta-learners, for learner=NAME")
+    learners.add_argument("--json", action="store_true", help="print JSON")
+    learners.set_defaults(work=_learners)
     return parser
 
 
@@ -242,4 +246,19 @@ def _envs(options: argparse.Namespace) -> int:
             print(f"    observation: {family['observation']}; action: {family['action']}")
             known = "known" if family["oracle"] else "not known"
             print(f"    steps: {family['max_episode_steps'] or 'its own'}; optimum: {known}")
+    return 0
+
+
+def _learners(options: argparse.Namespace) -> int:
+    from metarl.learners import describe_learners
+
+    learners = describe_learners()
+    if options.json:
+        print(json.dumps(learners, indent=1))
+        return 0
+    for learner in learners:
+        print(f"{learner['name']}  ({learner['class']}, {learner['source']})")
+        print(f"    {learner['summary']}")
+        if len(learner["updates"]) > 1:
+            print(f"    outer.update: {', '.join(learner['updates'])}")
     return 0

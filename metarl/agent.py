@@ -20,7 +20,7 @@ from metarl.envs import make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation
-from metarl.inner import inner_update
+from metarl.inner import StepSize, inner_update
 from metarl.sampler import Sampler
 from metarl.sb3 import Model, fit_value, to_model
 from metarl.settings import Settings
@@ -31,7 +31,7 @@ SPLITS = (*task_tools.SPLITS, "given")
 
 
 class MetaAgent:
-    """An agent that adapts; ``MetaLearner`` adds how it is trained to.
+    """An agent that adapts; ``BaseLearner`` adds how it is trained to.
 
     Attributes:
         settings: everything that determines it.
@@ -186,7 +186,7 @@ class MetaAgent:
         env = make(self.settings.family, task=task, **self.settings.family_kwargs)
         return to_model(algorithm, policy, env, **{"seed": chosen, "device": self.device, **arguments})
 
-    def step_size(self, step: int) -> float:
+    def step_size(self, step: int) -> StepSize:
         """Return the size of adaptation step ``step`` (from 0) at evaluation; training uses the first for all."""
         inner = self.settings.inner
         return inner.step_size if step == 0 else inner.step_size * inner.later_step_scale

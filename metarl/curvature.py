@@ -15,6 +15,7 @@ matrix as a Gauss-Newton product).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,9 +30,11 @@ class Chain:
     """The inner updates of an iteration, and what the meta-update needs of them.
 
     Attributes:
+        policy: whose distribution is differentiated.
         path: how derivatives are computed.
         parameters: K + 1 sets; the first shared, the others stacked, after each inner step.
         supports: K batches of samples; entry k was collected with ``parameters[k]`` and made ``parameters[k + 1]``.
+        vector: what the meta-update changes, flat: the shared parameters (a learner may have more, or fewer).
     """
 
     def __init__(self, policy: Policy, path: Path, parameters: Parameters) -> None:
@@ -39,7 +42,7 @@ class Chain:
         self.parameters = [parameters]
         self.supports: list[Samples] = []
         self.vector = flatten(parameters.values()).detach()
-        self._policy = policy
+        self.policy = policy
         self._scales: list[float | Tensor] = []
         self._losses: list[list[InnerLoss]] = []
 
@@ -48,15 +51,17 @@ class Chain:
 
         Args:
             samples: ``[task, sample, ...]``.
-            step_size: the step size alpha, or one for each parameter.
+            step_size: the step size alpha, or one for each parameter: by name, or as a flat vector.
         """
         size = scale(step_size)
-        vectors = task_vectors(self._policy, self.parameters[-1], samples.weights.shape[0])
+        vectors = task_vectors(self.policy, self.parameters[-1], samples.weights.shape[0])
         self._losses.append(self._open(vectors, samples))
-        slopes = torch.stack([loss.gradient for loss in self._losses[-1]])
+        self._append(samples, size, vectors, [loss.gradient for loss in self._losses[-1]])
+
+    def _append(self, samples: Samples, size: float | Tensor, vectors: Tensor, slopes: list[Tensor]) -> None:
         self._scales.append(size)
         self.supports.append(samples)
-        self.parameters.append(self.named(vectors - size * slopes))
+        self.parameters.append(self.named(vectors - size * torch.stack(slopes)))
 
     def _open(self, vectors: Tensor, samples: Samples) -> list[InnerLoss]:
         def work(task: int) -> InnerLoss:
@@ -66,7 +71,7 @@ class Chain:
 
     def adapted(self, query: Samples) -> list[AdaptedPolicy]:
         """Return the adapted policies, on samples collected with them."""
-        vectors = task_vectors(self._policy, self.parameters[-1], query.weights.shape[0])
+        vectors = task_vectors(self.policy, self.parameters[-1], query.weights.shape[0])
 
         def work(task: int) -> AdaptedPolicy:
             return self.path.adapted(vectors[task].clone(), query.task(task))
@@ -79,20 +84,32 @@ class Chain:
         if fraction < 1.0:
             pairs = zip(self.parameters, self.supports, strict=False)
             losses = [
-                self._open(task_vectors(self._policy, parameters, samples.weights.shape[0]), samples.thin(fraction))
+                self._open(task_vectors(self.policy, parameters, samples.weights.shape[0]), samples.thin(fraction))
                 for parameters, samples in pairs
             ]
         return [Jacobian(steps, self._scales) for steps in zip(*losses, strict=True)]
 
-    def retrace(self, vector: Tensor, task: int) -> Tensor:
-        """Return one task's adapted parameters from other shared ones, on the same samples."""
+    def retrace(self, vector: Tensor, task: int) -> list[Tensor]:
+        """Return one task's parameters after 0, 1, ... inner steps from other shared ones, on the same samples."""
+        vectors = [vector]
         for samples, size in zip(self.supports, self._scales, strict=True):
-            vector = vector - size * self.path.inner_gradient(vector, samples.task(task))
-        return vector
+            vectors.append(vectors[-1] - size * self.path.inner_gradient(vectors[-1], samples.task(task)))
+        return vectors
+
+    def at(self, vector: Tensor) -> Chain:
+        """Return the same inner updates from other shared parameters, on the same samples."""
+        other = type(self)(self.policy, self.path, self.shared(vector))
+        for samples, size in zip(self.supports, self._scales, strict=True):
+            other.adapt(samples, size)
+        return other
+
+    def shared(self, vector: Tensor) -> Parameters:
+        """Return the shared parameters that ``vector`` stands for."""
+        return self.named(vector)
 
     def named(self, vector: Tensor) -> Parameters:
         """Return flat vectors as parameters by name."""
-        return named(self._policy.shapes, vector)
+        return named(self.policy.shapes, vector)
 
 
 class Jacobian:
@@ -107,11 +124,50 @@ class Jacobian:
             vector = vector - size * loss.hessian(vector)
         return vector
 
-    def backward(self, vector: Tensor) -> Tensor:
-        """Return J^T w: what a gradient at the adapted parameters is at the shared ones."""
-        for loss, size in reversed(self._steps):
+    def backward(self, vector: Tensor, before: Sequence[Tensor] = ()) -> Tensor:
+        """Return J^T w: what a gradient at the adapted parameters is at the shared ones.
+
+        Args:
+            vector: ``[parameter]``.
+            before: gradients at the parameters before each inner step, which are carried back with it.
+        """
+        for step, (loss, size) in reversed(list(enumerate(self._steps))):
             vector = vector - loss.hessian(size * vector)
+            if before:
+                vector = vector + before[step]
         return vector
+
+
+class Term(Protocol):
+    """What a learner adds to the meta-objective: a function of each task's parameters before its inner steps."""
+
+    def value(self, task: int, step: int, vector: Tensor, samples: Samples) -> Tensor:
+        """Return the term of a task's parameters before inner step ``step``, on its samples, to be maximised."""
+
+    def gradient(self, task: int, step: int, vector: Tensor, samples: Samples) -> Tensor:
+        """Return its gradient by those parameters."""
+
+
+def objective_gradients(chain: Chain, gradients: Callable[[int], Tensor], term: Term | None = None) -> Tensor:
+    """Return the gradient of the meta-objective by ``chain.vector``, for each task, ``[task, parameter]``.
+
+    Args:
+        chain: the inner updates.
+        gradients: task -> the gradient of the objective after adaptation at its adapted parameters.
+        term: what is added to it.
+    """
+    jacobians = chain.jacobians()
+    n_tasks, device = chain.supports[0].weights.shape[0], chain.supports[0].weights.device
+
+    def work(task: int) -> Tensor:
+        before = []
+        if term is not None:
+            for step, samples in enumerate(chain.supports):
+                vector = task_vectors(chain.policy, chain.parameters[step], n_tasks)[task].clone()
+                before.append(term.gradient(task, step, vector, samples.task(task)))
+        return jacobians[task].backward(gradients(task), before)
+
+    return torch.stack(map_tasks(work, n_tasks, device))
 
 
 class Curvature:
@@ -125,19 +181,21 @@ class Curvature:
         chain: the inner updates.
         query: the samples collected with the adapted parameters.
         fisher_fraction: the share of all samples that the Fisher-vector products use.
+        term: what is added to the surrogate.
     """
 
-    def __init__(self, chain: Chain, query: Samples, fisher_fraction: float = 1.0) -> None:
+    def __init__(self, chain: Chain, query: Samples, fisher_fraction: float = 1.0, term: Term | None = None) -> None:
         self._chain = chain
+        self._term = term
         self._n_tasks = query.weights.shape[0]
         self._device = query.weights.device
         self.parameters = chain.vector
         self._adapted = self._fisher = chain.adapted(query)
         self._jacobians = chain.jacobians()
         self.gain = torch.stack([part.gain for part in self._adapted]).mean()
-        self.gradients = torch.stack(
-            self._map(lambda task: self._jacobians[task].backward(self._adapted[task].gradient))
-        )
+        if term is not None:
+            self.gain = self.gain + _mean(self._map(lambda task: self._added(chain.retrace(chain.vector, task), task)))
+        self.gradients = objective_gradients(chain, lambda task: self._adapted[task].gradient, term)
         self.gradient = _mean(list(self.gradients))
         if fisher_fraction < 1.0:
             self._fisher = chain.adapted(query.thin(fisher_fraction))
@@ -154,10 +212,22 @@ class Curvature:
 
     def evaluate(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gain and the mean KL (old to new) of other shared parameters, adapted on the same rollouts."""
-        gain, kl = _mean(
-            self._map(lambda task: self._adapted[task].compare(self._chain.retrace(parameters, task)))
-        ).unbind()
+
+        def work(task: int) -> Tensor:
+            vectors = self._chain.retrace(parameters, task)
+            gain, kl = self._adapted[task].compare(vectors[-1]).unbind()
+            return torch.stack([gain if self._term is None else gain + self._added(vectors, task), kl])
+
+        gain, kl = _mean(self._map(work)).unbind()
         return gain, kl
+
+    def _added(self, vectors: list[Tensor], task: int) -> Tensor:
+        assert self._term is not None
+        terms = [
+            self._term.value(task, step, vectors[step], samples.task(task))
+            for step, samples in enumerate(self._chain.supports)
+        ]
+        return torch.stack(terms).sum()
 
     def named(self, vector: Tensor) -> Parameters:
         """Return a flat vector as parameters by name."""

@@ -16,7 +16,7 @@ from metarl.general_path import GeneralPath
 from metarl.parallel import map_tasks
 from metarl.vectors import flatten, flatten_tasks, named
 
-StepSize = float | Parameters
+StepSize = float | Tensor | Parameters
 
 
 class InnerLoss(Protocol):
@@ -100,7 +100,7 @@ def inner_update(policy: Policy, parameters: Parameters, samples: Samples, step_
         policy: whose distribution is differentiated.
         parameters: shared (no task axis), or stacked in the order of the tasks.
         samples: ``[task, sample, ...]``.
-        step_size: the step size alpha, or one for each parameter.
+        step_size: the step size alpha, or one for each parameter: by name, or as a flat vector.
     """
     n_tasks = samples.weights.shape[0]
     device = samples.weights.device
