@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from metarl.learner import BaseLearner
     from metarl.maml import MAML
     from metarl.meta_sgd import MetaSGD
+    from metarl.pretraining import Pretrained
     from metarl.promp import ProMP
     from metarl.reptile import Reptile
+    from metarl.short import MetaLearner
+    from metarl.untrained import Random, Scratch
 
 __all__ = [
     "ANIL",
@@ -32,10 +35,14 @@ __all__ = [
     "MAML",
     "BaseLearner",
     "Evaluation",
+    "MetaLearner",
     "MetaSGD",
+    "Pretrained",
     "ProMP",
+    "Random",
     "RandomTask",
     "Reptile",
+    "Scratch",
     "__version__",
     "as_task",
     "check_family",
@@ -52,9 +59,13 @@ _LAZY = {
     "MAML": "metarl.maml",
     "BaseLearner": "metarl.learner",
     "Evaluation": "metarl.evaluation",
+    "MetaLearner": "metarl.short",
     "MetaSGD": "metarl.meta_sgd",
+    "Pretrained": "metarl.pretraining",
     "ProMP": "metarl.promp",
+    "Random": "metarl.untrained",
     "Reptile": "metarl.reptile",
+    "Scratch": "metarl.untrained",
 }
 
 

@@ -141,6 +141,17 @@ class MetaAgent:
             self.settings.seed if seed is None else whole_number("seed", seed, least=0),
         )
 
+    def _single_tasks(self, tasks: Any) -> list[Any]:
+        """Return the tasks of a batch; refuse an empty one, and tasks outside the space."""
+        space = task_tools.task_space(self._env)
+        single = [task_tools.as_task(self._env, task) for task in task_tools.unstack_tasks(space, tasks)]
+        if not single:
+            raise ValueError("the batch of tasks is empty; give at least one")
+        return single
+
+    def _batch(self, tasks: Any) -> Any:
+        return task_tools.stack_tasks(task_tools.task_space(self._env), self._single_tasks(tasks))
+
     def _one_task(self, task: Any) -> Any:
         return task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])
 
@@ -230,16 +241,13 @@ class MetaAgent:
         steps = evaluating.steps if steps is None else whole_number("steps", steps)
         episodes = evaluating.episodes if episodes is None else whole_number("episodes", episodes)
         seed = self.settings.seed if seed is None else whole_number("seed", seed, least=0)
-        space = task_tools.task_space(self._env)
         if tasks is None:
             standard = evaluating.test_tasks if split == "test" else evaluating.tasks
             wanted = standard if n_tasks is None else whole_number("tasks", n_tasks)
             tasks = task_tools.draw_tasks(self._env, wanted, task_tools.task_rng(seed, split), split)
         else:
             split = "given"
-        single = [task_tools.as_task(self._env, task) for task in task_tools.unstack_tasks(space, tasks)]
-        if not single:
-            raise ValueError("the batch of tasks is empty; give at least one")
+        single = self._single_tasks(tasks)
         # Groups of the size of training, so that its environments serve again.
         size = self.settings.learning.tasks
         groups = [range(start, min(start + size, len(single))) for start in range(0, len(single), size)]

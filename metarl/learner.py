@@ -49,12 +49,14 @@ class Best:
 class Outcome:
     """What a meta-iteration led to: new shared parameters, and the rollouts after 0, 1, ... inner steps.
 
-    ``extra`` is what becomes of the learner's own ``extra``: all of it, under the same names.
+    ``extra`` is what becomes of the learner's own ``extra``: all of it, under the same names. ``steps`` are environment
+    steps that no rollouts tell of.
     """
 
     parameters: Parameters
     rollouts: list[Rollouts]
     extra: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
 
 
 class BaseLearner(MetaAgent):
@@ -85,6 +87,7 @@ class BaseLearner(MetaAgent):
     """
 
     outer_settings: ClassVar[tuple[type[Any], ...]] = (TrustRegion,)
+    trains: ClassVar[bool] = True  # False: ``learn`` only validates
     source: ClassVar[str] = ""
     extra: dict[str, Tensor]
 
@@ -144,6 +147,7 @@ class BaseLearner(MetaAgent):
         self.line_search_failures = 0
         self.best: Best | None = None
         self._rollout_seconds = 0.0
+        self._given_tasks: Any = None
         self._logger: Logger | None = None
         self._own_logger = False
         self._callback_env: VecEnv | None = None
@@ -218,6 +222,7 @@ class BaseLearner(MetaAgent):
         self,
         iterations: int | None = None,
         *,
+        tasks: Any = None,
         total_timesteps: int | None = None,
         callback: Any = None,
         log_interval: int = 1,
@@ -229,6 +234,7 @@ class BaseLearner(MetaAgent):
 
         Args:
             iterations: how many more; ``learning.iterations`` where neither this nor ``total_timesteps`` is given.
+            tasks: a batch of tasks to train on in each iteration; new ones are drawn where it is not given.
             total_timesteps: stop after the iteration that reaches this many environment steps, counted from where
                 ``num_timesteps`` stands.
             callback: a callback of stable-baselines3, a list of them, or a function; its ``_on_step`` is called
@@ -240,7 +246,7 @@ class BaseLearner(MetaAgent):
             progress_bar: show one, by iterations.
 
         Raises:
-            ValueError: a count that is not positive.
+            ValueError: a count that is not positive, or tasks outside the task space.
             RolloutError: an environment raised an error or gave numbers that are not finite.
             FloatingPointError: the meta-gradient is not finite; the parameters stay as they were.
         """
@@ -253,6 +259,7 @@ class BaseLearner(MetaAgent):
         }.items():
             if value is not None:
                 whole_number(label, value)
+        self._given_tasks = None if tasks is None else self._batch(tasks)
         if reset_num_timesteps:
             self.num_timesteps = 0
         if not self._own_logger:
@@ -268,7 +275,10 @@ class BaseLearner(MetaAgent):
         expected = last_step if iterations is None else self.num_timesteps + iterations
         callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
         with tqdm(total=iterations, initial=0, disable=not progress_bar, unit="iteration") as bar:
-            final = False
+            final = not self.trains
+            if final:
+                self._validate()
+                self.logger.dump(self.num_timesteps)
             while not final:
                 self._iterate(callbacks, bar)
                 final = self.iteration >= last or self.num_timesteps >= last_step
@@ -294,7 +304,7 @@ class BaseLearner(MetaAgent):
             outcome = self._meta_iteration(iteration)
         except RolloutError as error:
             raise RolloutError(f"iteration {iteration}: {error}", error.row) from error
-        steps = sum(part.steps() for part in outcome.rollouts)
+        steps = outcome.steps + sum(part.steps() for part in outcome.rollouts)
         normalizer = self.normalizer
         for part in outcome.rollouts:
             normalizer = normalizer.update(part, self.settings.learning.gamma)
@@ -318,8 +328,9 @@ class BaseLearner(MetaAgent):
             self.logger.record(f"rollout/return_step_{step}", mean)
         if len(means) > 1:
             self.logger.record("rollout/gain", means[-1] - means[0])
-        after = f", after adaptation {means[-1]:.2f}" if len(means) > 1 else ""
-        bar.set_postfix_str(f"return before {means[0]:.2f}{after}")
+        if means:
+            after = f", after adaptation {means[-1]:.2f}" if len(means) > 1 else ""
+            bar.set_postfix_str(f"return before {means[0]:.2f}{after}")
         bar.update()
 
     def _meta_iteration(self, iteration: int) -> Outcome:
@@ -327,16 +338,18 @@ class BaseLearner(MetaAgent):
         raise NotImplementedError
 
     def _training_tasks(self, iteration: int) -> Any:
-        """Draw an iteration's batch of tasks."""
+        """Return an iteration's batch of tasks: drawn anew, or those that ``learn`` was given."""
+        if self._given_tasks is not None:
+            return self._given_tasks
         rng = task_tools.task_rng(self.settings.seed, "train", iteration)
         return task_tools.draw_tasks(self._env, self.settings.learning.tasks, rng, "train")
 
     def _collect(self, parameters: Parameters, tasks: Any, iteration: int, step: int) -> Rollouts:
         """Collect an iteration's rollouts after ``step`` inner steps."""
         began = time.perf_counter()
-        learning = self.settings.learning
-        streams = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=range(learning.tasks))
-        rollouts = self._play(parameters, tasks, learning.episodes, streams)
+        number = task_tools.count_tasks(tasks)
+        streams = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=range(number))
+        rollouts = self._play(parameters, tasks, self.settings.learning.episodes, streams)
         self._rollout_seconds += time.perf_counter() - began
         return rollouts
 
@@ -486,6 +499,8 @@ def _fitting(tensors: dict[str, Tensor], part: str, shapes: dict[str, torch.Size
 
 def _episodes(rollouts: list[Rollouts]) -> dict[str, Any]:
     """Return an iteration's episodes as stable-baselines3's callbacks read those of a step: all have ended."""
+    if not rollouts:
+        return {}
     returns = torch.cat([(part.rewards * part.mask).sum(dim=2).flatten() for part in rollouts]).double().numpy()
     lengths = torch.cat([part.mask.sum(dim=2).flatten() for part in rollouts]).long().tolist()
     infos = [{"episode": {"r": float(r), "l": length}} for r, length in zip(returns, lengths, strict=True)]

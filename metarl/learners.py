@@ -19,6 +19,9 @@ LEARNERS = {
     "meta-sgd": "metarl.meta_sgd:MetaSGD",
     "anil": "metarl.anil:ANIL",
     "cavia": "metarl.cavia:CAVIA",
+    "pretrained": "metarl.pretraining:Pretrained",
+    "scratch": "metarl.untrained:Scratch",
+    "random": "metarl.untrained:Random",
 }
 
 

@@ -36,8 +36,8 @@ def ascend(
 
     Source: Kingma and Ba 2015 (Adam), algorithm 1.
     """
-    if not state:
-        return vector + learning_rate * gradient, state
+    if "adam_mean" not in state:
+        return vector + learning_rate * gradient, {}
     mean = _DECAYS[0] * state["adam_mean"] + (1 - _DECAYS[0]) * gradient
     square = _DECAYS[1] * state["adam_square"] + (1 - _DECAYS[1]) * gradient.square()
     steps = state["adam_steps"] + 1

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from samples import double, make_policy, make_samples
+from stable_baselines3 import PPO
 from torch import Tensor
 
 import metarl
-from metarl import ANIL, CAVIA, MAML, MetaSGD, ProMP, Reptile
+from metarl import ANIL, CAVIA, MAML, MetaSGD, Pretrained, ProMP, Random, Reptile, Scratch
 from metarl.agents import LIKELIHOOD_RATIO, POLICY_GRADIENT, InnerObjective, clipped_objective
 from metarl.cavia import ContextChain, ContextPolicy
 from metarl.curvature import Chain, Curvature, Term, objective_gradients
@@ -257,6 +259,7 @@ def test_adam_takes_the_steps_of_torchs() -> None:
 UPDATES = [
     (name, getattr(outer, "update", None), steps)
     for name in LEARNERS
+    if find_learner(name).trains
     for steps, outer in enumerate(find_learner(name).outer_settings, start=1)
 ]
 
@@ -265,10 +268,10 @@ UPDATES = [
 def test_a_learner_that_was_saved_goes_on_with_the_same_bits(
     name: str, update: str | None, steps: int, tmp_path: Path
 ) -> None:
-    extra = {"outer": {"update": update}} if update else {"outer": {"optimizer": "adam"}}
-    if name == "promp":
-        extra["outer"] |= {"adaptive": True}  # type: ignore[dict-item]
-    model = small(find_learner(name), inner={"steps": steps}, **extra).learn(1)
+    outer: dict[str, Any] = {"promp": {"adaptive": True}, "reptile": {"optimizer": "adam"}}.get(name, {})
+    if update is not None:
+        outer["update"] = update
+    model = small(find_learner(name), inner={"steps": steps}, outer=outer).learn(1)
     model.save(tmp_path / "model")
     loaded = load_learner(tmp_path / "model")
     assert type(loaded) is type(model)
@@ -359,6 +362,86 @@ def test_the_command_lists_the_learners_and_trains_one(
     assert main(["evaluate", "runs/navigation", "--tasks", "2", "--episodes", "2"]) == 0
     assert main(["train", "navigation", "learner=meta-sdg"]) == 2
     assert "the nearest is 'meta-sgd'" in capsys.readouterr().err
+
+
+def test_plain_steps_leave_step_sizes_alone_and_have_no_moments() -> None:
+    model = small(MetaSGD, outer={"update": "vpg", "optimizer": "sgd"}).learn(2)
+    assert list(model.extra) == ["step_sizes"]
+
+
+@pytest.mark.parametrize("actions", ["standard box", "matrix", "discrete", "multi"])
+def test_random_actions_are_uniform(actions: str) -> None:
+    model = Random(
+        "MlpPolicy",
+        "toy_families:toy/Sign-v0",
+        family_kwargs={"actions": actions, "observations": "box"},
+        evaluation={"steps": 1, "episodes": 3},
+    )
+    tasks = np.array([[0.5]], dtype=np.float32)
+    streams = [metarl.seeding.Stream(1, (9,))]
+    rollouts = model._play(model.parameters, tasks, 1000, streams)
+    drawn = rollouts.actions.reshape(3000, -1).double()
+    space = model.action_space
+    if isinstance(space, gymnasium.spaces.Box):
+        assert float(drawn.min()) > -1.0
+        assert float(drawn.max()) < 1.0
+        torch.testing.assert_close(drawn.mean(dim=0), torch.zeros_like(drawn[0]), atol=0.05, rtol=0)
+        torch.testing.assert_close(drawn.var(dim=0), torch.full_like(drawn[0], 1 / 3), atol=0.02, rtol=0)
+        expected = -np.log(2.0) * drawn.shape[1]
+    else:
+        counts = getattr(space, "nvec", None)
+        counts = [space.n] if counts is None else counts
+        for column, count in zip(drawn.T, counts, strict=True):
+            shares = [float((column == value).double().mean()) for value in range(count)]
+            np.testing.assert_allclose(shares, 1 / count, atol=0.04)
+        expected = -np.log(np.prod(counts))
+    np.testing.assert_allclose(rollouts.log_probs, expected, rtol=1e-5)
+    assert model.learn(5).iteration == 0
+    assert model.evaluate(n_tasks=2).returns.shape == (2, 2)
+    with pytest.raises(ValueError, match="has no policy to give"):
+        model.adapt(tasks[0])
+
+
+def test_from_scratch_only_adapts() -> None:
+    model = small(Scratch)
+    before = {name: value.clone() for name, value in model.parameters.items()}
+    model.learn(3)
+    assert same(before, model.parameters)
+    assert (model.num_timesteps, model.best is not None) == (0, True)
+    np.testing.assert_array_equal(model.evaluate(n_tasks=3).returns, small(MAML).evaluate(n_tasks=3).returns)
+
+
+def test_joint_training_is_stable_baselines3s_and_leaves_its_random_state_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    model = small(Pretrained).learn(1)
+    assert torch.equal(torch.rand(3), expected)
+    assert model.num_timesteps == 3 * 4 * 2 * 8 == 192
+    assert float(model.extra["adam_steps"]) == 3 * 10 * 4  # rollouts, epochs, minibatches
+    assert all(torch.isfinite(value).all() for value in model.parameters.values())
+    with pytest.raises(ValueError, match=r"outer.environments is 8, which outer.minibatches = 3 does not divide"):
+        small(Pretrained, outer={"minibatches": 3})
+
+
+def test_the_short_way_fits_evaluates_and_is_saved(tmp_path: Path) -> None:
+    tasks = metarl.sample_tasks(NAVIGATION, 2, seed=3)
+    model = metarl.MetaLearner(None, NAVIGATION, learner="reptile", **SMALL)
+    assert model.fit(tasks, epochs=2) is model
+    assert (model.learner.iteration, type(model.learner)) == (2, Reptile)
+    assert model.learner.num_timesteps == 2 * 2 * 4 * 8
+    evaluation = model.evaluate(tasks)
+    assert (evaluation.split, evaluation.returns.shape) == ("given", (3, 2))
+    model.save(tmp_path / "short")
+    loaded = metarl.MetaLearner.load(tmp_path / "short")
+    np.testing.assert_array_equal(loaded.evaluate(tasks).returns, evaluation.returns)
+    ppo = model.learner.to_sb3(PPO, tasks[0], n_steps=8, batch_size=8)
+    onward = metarl.MetaLearner(ppo, NAVIGATION, learner="fomaml", family_kwargs={"max_episode_steps": 8})
+    assert torch.equal(onward.learner.parameters["action_net.weight"], ppo.policy.action_net.weight)
+    with pytest.raises(ValueError, match="has shape"):
+        model.fit([[0.1]])
+    with pytest.raises(ValueError, match="the nearest is 'maml'"):
+        metarl.MetaLearner(None, NAVIGATION, learner="mam")
 
 
 class Still(BaseLearner):
