@@ -59,6 +59,8 @@ class CAVIA(MAML):
     outer_settings: ClassVar[tuple[type[Any], ...]] = (ContextTrustRegion, ContextClipped, ContextPlainGradient)
     source = "Zintgraf et al. 2019"
 
+    _adapts: Tensor
+
     def _take_policy(self, policy: Policy) -> None:
         if policy.layers is None:
             raise ValueError(
@@ -102,7 +104,7 @@ class ContextPolicy(Policy):
         first = plain.parameters()[plain.layers[0].weight]
         bound = (6.0 / (first.shape[0] + first.shape[1] + size)) ** 0.5
         generator = torch.Generator().manual_seed(seed)
-        self._weights = bound * (2.0 * torch.rand(len(first), size, generator=generator) - 1.0)
+        self._weights: Tensor = bound * (2.0 * torch.rand(len(first), size, generator=generator) - 1.0)
         super().__init__(plain._module, plain.log_std_min)
         self.layers = None
 

@@ -83,6 +83,7 @@ class UniformActor(Actor):
             share = torch.special.ndtr(torch.from_numpy(noise)).numpy()
             actions = (low + share * (high - low)).reshape(*leading, *space.shape)
             return actions, np.full(leading, -np.log(high - low).sum(), dtype=np.float32)
+        assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
         counts = space.nvec if isinstance(space, spaces.MultiDiscrete) else np.array([space.n])
         chosen = np.minimum((noise * counts).astype(np.int64), counts - 1)
         log_probs = np.full(leading, -np.log(counts).sum(), dtype=np.float32)

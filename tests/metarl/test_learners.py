@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 from samples import double, make_policy, make_samples
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import KVWriter, Logger
 from torch import Tensor
 
 import metarl
@@ -442,6 +444,30 @@ def test_the_short_way_fits_evaluates_and_is_saved(tmp_path: Path) -> None:
         model.fit([[0.1]])
     with pytest.raises(ValueError, match="the nearest is 'maml'"):
         metarl.MetaLearner(None, NAVIGATION, learner="mam")
+
+
+class Tags(KVWriter):
+    def __init__(self) -> None:
+        self.tags: set[str] = set()
+
+    def write(self, key_values: dict[str, Any], key_excluded: Any, step: int = 0) -> None:
+        self.tags |= set(key_values)
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_only_some_learners_log_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs/tensorboard.md").read_text()
+    documented = set(re.findall(r"^\| ([a-z-]+) \| `([a-z_/]+)`", page, flags=re.MULTILINE))
+    logged = {}
+    for name in LEARNERS:
+        model = small(find_learner(name))
+        writer = Tags()
+        model.set_logger(Logger(None, [writer]))
+        model.learn(1)
+        logged[name] = writer.tags
+    assert {(name, tag) for name, tags in logged.items() for tag in tags - logged["maml"]} == documented
 
 
 class Still(BaseLearner):
