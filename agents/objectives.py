@@ -70,3 +70,26 @@ POLICY_GRADIENT = InnerObjective(policy_gradient_loss, _policy_gradient_derivati
 LIKELIHOOD_RATIO = InnerObjective(
     lambda distribution, samples: -likelihood_ratio_gain(distribution, samples), _likelihood_ratio_derivatives
 )
+
+
+def clipped_objective(clip: float) -> InnerObjective:
+    """Return PPO's clipped surrogate as a loss, ``-mean(min(r A, clamp(r, 1 - clip, 1 + clip) A))``, r the ratio.
+
+    Source: Schulman et al. 2017 (PPO), equation 7.
+    """
+
+    def parts(distribution: Distribution, samples: Samples) -> tuple[Tensor, Tensor]:
+        terms = likelihood_ratio_parts(distribution, samples)
+        weighted = samples.advantages * samples.weights
+        limited = torch.where(weighted > 0, (1.0 + clip) * weighted, (1.0 - clip) * weighted)
+        return terms, limited
+
+    def loss(distribution: Distribution, samples: Samples) -> Tensor:
+        return -torch.minimum(*parts(distribution, samples)).sum(dim=-1)
+
+    def derivatives(distribution: Distribution, samples: Samples) -> tuple[Tensor, Tensor]:
+        terms, limited = parts(distribution, samples)
+        active = -torch.where(terms <= limited, terms, 0.0)
+        return active, active
+
+    return InnerObjective(loss, derivatives)

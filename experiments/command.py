@@ -54,6 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", help="auto, cpu, cuda (default: the run's)")
     evaluate.set_defaults(work=_evaluate)
 
+    compare = commands.add_parser("compare", help="train several learners with several seeds; a table and a picture")
+    compare.add_argument("config", help="a shipped configuration (navigation) or a TOML file")
+    compare.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of all runs")
+    compare.add_argument("--learners", required=True, help="names, as maml,reptile,scratch")
+    compare.add_argument("--seeds", type=int, default=3, help="seeds of each (default: 3)")
+    compare.add_argument("--out", type=Path, default=Path("comparison"), help="the folder (default: comparison)")
+    compare.set_defaults(work=_compare)
+
     picture = commands.add_parser("picture", help="draw how a finished run adapts to test tasks")
     picture.add_argument("run", type=Path, help="a run's folder")
     picture.add_argument("--out", type=Path, help="the file: .png, .svg or .pdf (default: adaptation.png in the run)")
@@ -70,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     envs = commands.add_parser("envs", help="list the environment families that are installed")
     envs.add_argument("--json", action="store_true", help="print JSON")
     envs.set_defaults(work=_envs)
+
+    learners = commands.add_parser("learners", help="list the meta-learners, for learner=NAME")
+    learners.add_argument("--json", action="store_true", help="print JSON")
+    learners.set_defaults(work=_learners)
     return parser
 
 
@@ -78,7 +90,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # Settings may stand on either side of the options, which argparse does not allow.
-    settings = [text for text in rest if not text.startswith("-") and options.command == "train"]
+    settings = [text for text in rest if not text.startswith("-") and options.command in ("train", "compare")]
     unknown = [text for text in rest if text not in settings]
     if unknown:
         parser.error(f"unknown argument {unknown[0]!r}")
@@ -192,6 +204,27 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from metarl.experiments import compare
+    from metarl.experiments.configuration import parse_override
+
+    try:
+        if options.seeds < 1:
+            raise ValueError(f"--seeds is {options.seeds}; expected a whole number of at least 1")
+        overrides = [parse_override(text) for text in options.overrides]
+        learners = list(dict.fromkeys(name.strip() for name in options.learners.split(",")))
+        entries, failed = compare.run_all(options.config, learners, options.seeds, options.out, overrides)
+    except (ValueError, TypeError) as error:
+        return _complain(_one_line(error))
+    for sentence in failed:
+        _complain(sentence)
+    if entries:
+        print(compare.write_table(entries, options.out))
+        compare.draw(entries, options.out / "comparison.png")
+        print(f"Written to {options.out / 'comparison.md'}, comparison.csv and comparison.png")
+    return FAILED if failed else 0
+
+
 def _picture(options: argparse.Namespace) -> int:
     from metarl.envs import RolloutError
     from metarl.experiments.picture import draw_picture
@@ -242,4 +275,19 @@ def _envs(options: argparse.Namespace) -> int:
             print(f"    observation: {family['observation']}; action: {family['action']}")
             known = "known" if family["oracle"] else "not known"
             print(f"    steps: {family['max_episode_steps'] or 'its own'}; optimum: {known}")
+    return 0
+
+
+def _learners(options: argparse.Namespace) -> int:
+    from metarl.learners import describe_learners
+
+    learners = describe_learners()
+    if options.json:
+        print(json.dumps(learners, indent=1))
+        return 0
+    for learner in learners:
+        print(f"{learner['name']}  ({learner['class']}, {learner['source']})")
+        print(f"    {learner['summary']}")
+        if len(learner["updates"]) > 1:
+            print(f"    outer.update: {', '.join(learner['updates'])}")
     return 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import tomli_w
 
+from metarl.learners import find_learner
 from metarl.settings import Settings, as_dict, structure
 
 
@@ -26,6 +27,8 @@ def shipped_configurations() -> dict[str, str]:
 
 def read_configuration(config: str, overrides: Sequence[tuple[str, Any]]) -> tuple[str, Settings]:
     """Return a configuration's name and its settings, with overrides applied.
+
+    Where they name another learner, or another meta-update, ``[outer]`` of the configuration is left out.
 
     Args:
         config: a shipped name, or the path of a TOML file.
@@ -52,6 +55,8 @@ def read_configuration(config: str, overrides: Sequence[tuple[str, Any]]) -> tup
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{source} is no valid TOML: {error}") from error
+    if _changes_outer(data, dict(overrides)):
+        data.pop("outer", None)
     for key, value in overrides:
         _put(data, key, value)
     return path.stem, structure(data)
@@ -72,6 +77,18 @@ def parse_override(text: str) -> tuple[str, Any]:
     except tomllib.TOMLDecodeError:
         return key, value
     return key, parsed["value"] if set(parsed) == {"value"} else value
+
+
+def _changes_outer(data: dict[str, Any], overrides: dict[str, Any]) -> bool:
+    """Whether overrides name another learner or meta-update, whose settings are others than those in ``[outer]``."""
+    learner = data.get("learner", Settings.learner)
+    if overrides.get("learner", learner) != learner:
+        return True
+    outer = data.get("outer")
+    if "outer.update" not in overrides or not isinstance(outer, dict):
+        return False
+    first = find_learner(learner).outer_settings[0]
+    return bool(overrides["outer.update"] != outer.get("update", getattr(first, "update", None)))
 
 
 def _put(data: dict[str, Any], key: str, value: Any) -> None:

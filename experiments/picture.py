@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metarl.experiments.runs import Run
 from metarl.figures import has_paths, paths_figure
-from metarl.maml import MAML
+from metarl.learners import load_learner
 
 PICTURED_TASKS = 2
 DOTS_PER_INCH = 110
@@ -30,7 +30,7 @@ def draw_picture(folder: Path, out: Path, tasks: int) -> None:
     run = Run.open(folder)
     if not run.best.exists():
         raise ValueError(f"the run {str(folder)!r} is not finished; go on with 'metarl train --resume {folder}'")
-    learner = MAML.load(run.best)
+    learner = load_learner(run.best)
     try:
         evaluation, first, rollouts = learner.evaluate_rollouts("test", n_tasks=tasks)
         pictured = first[:PICTURED_TASKS] if has_paths(learner.env) else []

@@ -17,8 +17,9 @@ from metarl.checkpoints import read_checkpoint
 from metarl.evaluation import Evaluation
 from metarl.experiments.configuration import to_toml
 from metarl.experiments.runs import Run
+from metarl.learner import BaseLearner
+from metarl.learners import find_learner, load_learner
 from metarl.logs import run_logger, write_hparams
-from metarl.maml import MAML
 from metarl.settings import Settings, as_dict
 
 
@@ -61,13 +62,13 @@ class Profile(BaseCallback):
         return True
 
 
-def start_run(settings: Settings, out: Path, name: str | None, standard: str) -> tuple[Run, MAML]:
+def start_run(settings: Settings, out: Path, name: str | None, standard: str) -> tuple[Run, BaseLearner]:
     """Return a new run's folder and learner, ready to train; the learner is made first, so errors leave no folder.
 
     Raises:
-        ValueError: see ``MAML`` and ``Run.create``.
+        ValueError: see ``BaseLearner`` and ``Run.create``.
     """
-    learner = MAML.from_settings(settings)
+    learner = find_learner(settings.learner).from_settings(settings)
     run = Run.create(out, name, standard, settings)
     run.lock()
     learner.set_logger(run_logger(run.folder))
@@ -75,7 +76,7 @@ def start_run(settings: Settings, out: Path, name: str | None, standard: str) ->
     return run, learner
 
 
-def resume_run(folder: Path, device: str | None) -> tuple[Run, MAML]:
+def resume_run(folder: Path, device: str | None) -> tuple[Run, BaseLearner]:
     """Return an interrupted run's folder and learner, as they were after its last checkpoint.
 
     Raises:
@@ -89,7 +90,7 @@ def resume_run(folder: Path, device: str | None) -> tuple[Run, MAML]:
         )
     run.lock()
     settings = run.settings()
-    learner = MAML.load(run.last, device=device)
+    learner = load_learner(run.last, device=device)
     if replace(learner.settings, device=settings.device) != settings:
         raise ValueError(f"{str(run.config)!r} was changed since the run began; undo the change, or begin a new run")
     learner.set_logger(run_logger(run.folder, keep_rows=learner.iteration, purge_step=learner.num_timesteps + 1))
@@ -101,7 +102,7 @@ def saved_iteration(run: Run) -> int:
     return int(read_checkpoint(run.last)[1]["iteration"])
 
 
-def finish_run(run: Run, learner: MAML, *, profiled: bool = False) -> Evaluation:
+def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False) -> Evaluation:
     """Train to the end, choose the best parameters on validation tasks, and test them once.
 
     Args:
@@ -119,7 +120,7 @@ def finish_run(run: Run, learner: MAML, *, profiled: bool = False) -> Evaluation
     learner.logger.close()
     if not run.best.exists():
         learner.save_best(run.best)
-    best = MAML.load(run.best, device=learner.settings.device)
+    best = load_learner(run.best, device=learner.settings.device)
     evaluation = best.evaluate(split="test")
     tested = {f"test/return_step_{step}": evaluation.mean(step) for step in range(len(evaluation.returns))}
     write_hparams(run.folder, as_dict(learner.settings), tested, learner.num_timesteps)
@@ -138,7 +139,7 @@ def evaluate_run(
     run = Run.open(folder)
     if not run.best.exists():
         raise ValueError(f"the run {str(folder)!r} is not finished; go on with 'metarl train --resume {folder}'")
-    learner = MAML.load(run.best, device=device)
+    learner = load_learner(run.best, device=device)
     evaluation = learner.evaluate(split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed)
     path = run.next_evaluation(evaluation.to_json())
     evaluation.write_csv(path.with_suffix(".csv"))

@@ -13,13 +13,36 @@ from metarl.envs import RandomTask, as_task, check_family, make, make_vec, sampl
 from metarl.version import __version__
 
 if TYPE_CHECKING:
+    from metarl.anil import ANIL
+    from metarl.cavia import CAVIA
+    from metarl.e_maml import EMAML
     from metarl.evaluation import Evaluation
+    from metarl.fomaml import FOMAML
+    from metarl.learner import BaseLearner
     from metarl.maml import MAML
+    from metarl.meta_sgd import MetaSGD
+    from metarl.pretraining import Pretrained
+    from metarl.promp import ProMP
+    from metarl.reptile import Reptile
+    from metarl.short import MetaLearner
+    from metarl.untrained import Random, Scratch
 
 __all__ = [
+    "ANIL",
+    "CAVIA",
+    "EMAML",
+    "FOMAML",
     "MAML",
+    "BaseLearner",
     "Evaluation",
+    "MetaLearner",
+    "MetaSGD",
+    "Pretrained",
+    "ProMP",
+    "Random",
     "RandomTask",
+    "Reptile",
+    "Scratch",
     "__version__",
     "as_task",
     "check_family",
@@ -28,7 +51,22 @@ __all__ = [
     "sample_tasks",
 ]
 
-_LAZY = {"MAML": "metarl.maml", "Evaluation": "metarl.evaluation"}
+_LAZY = {
+    "ANIL": "metarl.anil",
+    "CAVIA": "metarl.cavia",
+    "EMAML": "metarl.e_maml",
+    "FOMAML": "metarl.fomaml",
+    "MAML": "metarl.maml",
+    "BaseLearner": "metarl.learner",
+    "Evaluation": "metarl.evaluation",
+    "MetaLearner": "metarl.short",
+    "MetaSGD": "metarl.meta_sgd",
+    "Pretrained": "metarl.pretraining",
+    "ProMP": "metarl.promp",
+    "Random": "metarl.untrained",
+    "Reptile": "metarl.reptile",
+    "Scratch": "metarl.untrained",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from metarl.envs import make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation
-from metarl.inner import inner_update
+from metarl.inner import StepSize, inner_update
 from metarl.sampler import Sampler
 from metarl.sb3 import Model, fit_value, to_model
 from metarl.settings import Settings
@@ -31,7 +31,7 @@ SPLITS = (*task_tools.SPLITS, "given")
 
 
 class MetaAgent:
-    """An agent that adapts; ``MetaLearner`` adds how it is trained to.
+    """An agent that adapts; ``BaseLearner`` adds how it is trained to.
 
     Attributes:
         settings: everything that determines it.
@@ -140,6 +140,17 @@ class MetaAgent:
             self.settings.seed if seed is None else whole_number("seed", seed, least=0),
         )
 
+    def _single_tasks(self, tasks: Any) -> list[Any]:
+        """Return the tasks of a batch; refuse an empty one, and tasks outside the space."""
+        space = task_tools.task_space(self._env)
+        single = [task_tools.as_task(self._env, task) for task in task_tools.unstack_tasks(space, tasks)]
+        if not single:
+            raise ValueError("the batch of tasks is empty; give at least one")
+        return single
+
+    def _batch(self, tasks: Any) -> Any:
+        return task_tools.stack_tasks(task_tools.task_space(self._env), self._single_tasks(tasks))
+
     def _one_task(self, task: Any) -> Any:
         return task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])
 
@@ -185,7 +196,7 @@ class MetaAgent:
         env = make(self.settings.family, task=task, **self.settings.family_kwargs)
         return to_model(algorithm, policy, env, **{"seed": chosen, "device": self.device, **arguments})
 
-    def step_size(self, step: int) -> float:
+    def step_size(self, step: int) -> StepSize:
         """Return the size of adaptation step ``step`` (from 0) at evaluation; training uses the first for all."""
         inner = self.settings.inner
         return inner.step_size if step == 0 else inner.step_size * inner.later_step_scale
@@ -229,16 +240,13 @@ class MetaAgent:
         steps = evaluating.steps if steps is None else whole_number("steps", steps)
         episodes = evaluating.episodes if episodes is None else whole_number("episodes", episodes)
         seed = self.settings.seed if seed is None else whole_number("seed", seed, least=0)
-        space = task_tools.task_space(self._env)
         if tasks is None:
             standard = evaluating.test_tasks if split == "test" else evaluating.tasks
             wanted = standard if n_tasks is None else whole_number("tasks", n_tasks)
             tasks = task_tools.draw_tasks(self._env, wanted, task_tools.task_rng(seed, split), split)
         else:
             split = "given"
-        single = [task_tools.as_task(self._env, task) for task in task_tools.unstack_tasks(space, tasks)]
-        if not single:
-            raise ValueError("the batch of tasks is empty; give at least one")
+        single = self._single_tasks(tasks)
         # Groups of the size of training, so that its environments serve again.
         size = self.settings.learning.tasks
         groups = [range(start, min(start + size, len(single))) for start in range(0, len(single), size)]

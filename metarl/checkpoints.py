@@ -18,6 +18,12 @@ _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 
 
+def checkpoint_path(path: str | Path) -> Path:
+    """Return a path with ``.zip`` added where it is missing."""
+    path = Path(path)
+    return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
+
+
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write a checkpoint; a crash at any moment leaves the old file or the new one, whole.
 

@@ -15,7 +15,9 @@ matrix as a Gauss-Newton product).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from metarl.agents import Parameters, Policy, Samples
@@ -28,9 +30,11 @@ class Chain:
     """The inner updates of an iteration, and what the meta-update needs of them.
 
     Attributes:
+        policy: whose distribution is differentiated.
         path: how derivatives are computed.
         parameters: K + 1 sets; the first shared, the others stacked, after each inner step.
         supports: K batches of samples; entry k was collected with ``parameters[k]`` and made ``parameters[k + 1]``.
+        vector: what the meta-update changes, flat: the shared parameters (a learner may have more, or fewer).
     """
 
     def __init__(self, policy: Policy, path: Path, parameters: Parameters) -> None:
@@ -38,7 +42,7 @@ class Chain:
         self.parameters = [parameters]
         self.supports: list[Samples] = []
         self.vector = flatten(parameters.values()).detach()
-        self._policy = policy
+        self.policy = policy
         self._scales: list[float | Tensor] = []
         self._losses: list[list[InnerLoss]] = []
 
@@ -47,12 +51,14 @@ class Chain:
 
         Args:
             samples: ``[task, sample, ...]``.
-            step_size: the step size alpha, or one for each parameter.
+            step_size: the step size alpha, or one for each parameter: by name, or as a flat vector.
         """
         size = scale(step_size)
-        vectors = task_vectors(self._policy, self.parameters[-1], samples.weights.shape[0])
+        vectors = task_vectors(self.policy, self.parameters[-1], samples.weights.shape[0])
         self._losses.append(self._open(vectors, samples))
-        slopes = join(self.path, [loss.gradient for loss in self._losses[-1]])
+        self._append(samples, size, vectors, join(self.path, [loss.gradient for loss in self._losses[-1]]))
+
+    def _append(self, samples: Samples, size: float | Tensor, vectors: Tensor, slopes: Tensor) -> None:
         self._scales.append(size)
         self.supports.append(samples)
         self.parameters.append(self.named(vectors - size * slopes))
@@ -62,7 +68,7 @@ class Chain:
 
     def adapted(self, query: Samples) -> list[AdaptedPolicy]:
         """Return the adapted policies, on samples collected with them; one in all where the tasks go together."""
-        vectors = task_vectors(self._policy, self.parameters[-1], query.weights.shape[0])
+        vectors = task_vectors(self.policy, self.parameters[-1], query.weights.shape[0])
         return for_tasks(self.path, vectors, query, self.path.adapted)
 
     def jacobians(self, fraction: float = 1.0) -> list[Jacobian]:
@@ -71,22 +77,37 @@ class Chain:
         if fraction < 1.0:
             pairs = zip(self.parameters, self.supports, strict=False)
             losses = [
-                self._open(task_vectors(self._policy, parameters, samples.weights.shape[0]), samples.thin(fraction))
+                self._open(task_vectors(self.policy, parameters, samples.weights.shape[0]), samples.thin(fraction))
                 for parameters, samples in pairs
             ]
         return [Jacobian(steps, self._scales) for steps in zip(*losses, strict=True)]
 
-    def retrace(self, vector: Tensor, task: int) -> Tensor:
-        """Return one task's (or all tasks') adapted parameters from other shared ones, on the same samples."""
+    def retrace(self, vector: Tensor, task: int) -> list[Tensor]:
+        """Return one task's (or all tasks') parameters after 0, 1, ... inner steps from other shared ones.
+
+        The samples are the same, where in earnest the changed parameters would have collected others.
+        """
+        vectors = [vector]
         for samples, size in zip(self.supports, self._scales, strict=True):
             own = samples if self.path.together else samples.task(task)
-            vector = vector.expand(*own.weights.shape[:-1], -1)
-            vector = vector - size * self.path.inner_gradient(vector, own)
-        return vector
+            before = vectors[-1].expand(*own.weights.shape[:-1], -1)
+            vectors.append(before - size * self.path.inner_gradient(before, own))
+        return vectors
+
+    def at(self, vector: Tensor) -> Chain:
+        """Return the same inner updates from other shared parameters, on the same samples."""
+        other = type(self)(self.policy, self.path, self.shared(vector))
+        for samples, size in zip(self.supports, self._scales, strict=True):
+            other.adapt(samples, size)
+        return other
+
+    def shared(self, vector: Tensor) -> Parameters:
+        """Return the shared parameters that ``vector`` stands for."""
+        return self.named(vector)
 
     def named(self, vector: Tensor) -> Parameters:
         """Return flat vectors as parameters by name."""
-        return named(self._policy.shapes, vector)
+        return named(self.policy.shapes, vector)
 
 
 class Jacobian:
@@ -101,11 +122,50 @@ class Jacobian:
             vector = vector - size * loss.hessian(vector)
         return vector
 
-    def backward(self, vector: Tensor) -> Tensor:
-        """Return J^T w: what a gradient at the adapted parameters is at the shared ones."""
-        for loss, size in reversed(self._steps):
+    def backward(self, vector: Tensor, before: Sequence[Tensor] = ()) -> Tensor:
+        """Return J^T w: what a gradient at the adapted parameters is at the shared ones.
+
+        Args:
+            vector: ``[parameter]``.
+            before: gradients at the parameters before each inner step, which are carried back with it.
+        """
+        for step, (loss, size) in reversed(list(enumerate(self._steps))):
             vector = vector - loss.hessian(size * vector)
+            if before:
+                vector = vector + before[step]
         return vector
+
+
+class Term(Protocol):
+    """What a learner adds to the meta-objective: a function of each task's parameters before its inner steps."""
+
+    def value(self, task: int, step: int, vector: Tensor, samples: Samples) -> Tensor:
+        """Return the term of a task's parameters before inner step ``step``, on its samples, to be maximised."""
+
+    def gradient(self, task: int, step: int, vector: Tensor, samples: Samples) -> Tensor:
+        """Return its gradient by those parameters."""
+
+
+def objective_gradients(chain: Chain, gradients: Callable[[int], Tensor], term: Term | None = None) -> Tensor:
+    """Return the gradient of the meta-objective by ``chain.vector``, for each task, ``[task, parameter]``.
+
+    Args:
+        chain: the inner updates.
+        gradients: task -> the gradient of the objective after adaptation at its adapted parameters.
+        term: what is added to it; not where the tasks go together.
+    """
+    jacobians = chain.jacobians()
+    n_tasks, device = chain.supports[0].weights.shape[0], chain.supports[0].weights.device
+
+    def work(part: int) -> Tensor:
+        before = []
+        if term is not None:
+            for step, samples in enumerate(chain.supports):
+                vector = task_vectors(chain.policy, chain.parameters[step], n_tasks)[part].clone()
+                before.append(term.gradient(part, step, vector, samples.task(part)))
+        return jacobians[part].backward(gradients(part), before)
+
+    return join(chain.path, map_tasks(work, len(jacobians), device))
 
 
 class Curvature:
@@ -119,16 +179,20 @@ class Curvature:
         chain: the inner updates.
         query: the samples collected with the adapted parameters.
         fisher_fraction: the share of all samples that the Fisher-vector products use.
+        term: what is added to the surrogate.
     """
 
-    def __init__(self, chain: Chain, query: Samples, fisher_fraction: float = 1.0) -> None:
+    def __init__(self, chain: Chain, query: Samples, fisher_fraction: float = 1.0, term: Term | None = None) -> None:
         self._chain = chain
+        self._term = term
         self._device = query.weights.device
         self.parameters = chain.vector
         self._adapted = self._fisher = chain.adapted(query)
         self._jacobians = chain.jacobians()
         self.gain = join(chain.path, [part.gain for part in self._adapted]).mean()
-        self.gradients = self._map(lambda part: self._jacobians[part].backward(self._adapted[part].gradient))
+        if term is not None:
+            self.gain = self.gain + _mean(self._map(lambda task: self._added(chain.retrace(chain.vector, task), task)))
+        self.gradients = objective_gradients(chain, lambda part: self._adapted[part].gradient, term)
         self.gradient = _mean(self.gradients)
         if fisher_fraction < 1.0:
             self._fisher = chain.adapted(query.thin(fisher_fraction))
@@ -145,10 +209,24 @@ class Curvature:
 
     def evaluate(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gain and the mean KL (old to new) of other shared parameters, adapted on the same rollouts."""
-        gain, kl = _mean(
-            self._map(lambda part: self._adapted[part].compare(self._chain.retrace(parameters, part)))
-        ).unbind()
+
+        def work(part: int) -> Tensor:
+            vectors = self._chain.retrace(parameters, part)
+            found = self._adapted[part].compare(vectors[-1])
+            if self._term is None:
+                return found
+            return torch.stack([found[0] + self._added(vectors, part), found[1]])
+
+        gain, kl = _mean(self._map(work)).unbind()
         return gain, kl
+
+    def _added(self, vectors: list[Tensor], task: int) -> Tensor:
+        assert self._term is not None
+        terms = [
+            self._term.value(task, step, vectors[step], samples.task(task))
+            for step, samples in enumerate(self._chain.supports)
+        ]
+        return torch.stack(terms).sum()
 
     def named(self, vector: Tensor) -> Parameters:
         """Return a flat vector as parameters by name."""

@@ -17,7 +17,7 @@ from metarl.general_path import GeneralPath
 from metarl.parallel import Result, map_tasks
 from metarl.vectors import flatten, flatten_tasks, named
 
-StepSize = float | Parameters
+StepSize = float | Tensor | Parameters
 
 
 class InnerLoss(Protocol):
@@ -69,6 +69,7 @@ def choose_path(
     path: Literal["auto", "fast", "general"] = "auto",
     objective: InnerObjective = POLICY_GRADIENT,
     keep: bool = True,
+    together: bool = True,
 ) -> Path:
     """Return the fast path for perceptrons, on devices other than the CPU for all tasks together; else the general one.
 
@@ -78,6 +79,7 @@ def choose_path(
         path: ``fast`` or ``general`` to have that one.
         objective: of the inner update.
         keep: keep intermediate results between products; else compute them again, in little memory.
+        together: take all tasks of a perceptron at once where the device is not the CPU.
 
     Raises:
         ValueError: ``fast`` is asked for and there is none.
@@ -88,7 +90,7 @@ def choose_path(
             "tanh or relu on a flat Box); use 'auto' or 'general'"
         )
     if policy.layers is not None and path != "general":
-        return FastPath(policy, objective, keep=keep, device=device, together=device.type != "cpu")
+        return FastPath(policy, objective, keep=keep, device=device, together=together and device.type != "cpu")
     return GeneralPath(policy, objective, keep=keep)
 
 
@@ -104,7 +106,7 @@ def inner_update(policy: Policy, parameters: Parameters, samples: Samples, step_
         policy: whose distribution is differentiated.
         parameters: shared (no task axis), or stacked in the order of the tasks.
         samples: ``[task, sample, ...]``.
-        step_size: the step size alpha, or one for each parameter.
+        step_size: the step size alpha, or one for each parameter: by name, or as a flat vector.
     """
     n_tasks = samples.weights.shape[0]
     device = samples.weights.device

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import gymnasium
 import numpy as np
@@ -21,13 +21,13 @@ from metarl import logs, pretrained, seeding
 from metarl.agent import MetaAgent
 from metarl.agents import Normalizer, Parameters, Policy, Rollouts
 from metarl.agents.observations import channels_first
-from metarl.checkpoints import read_checkpoint, write_checkpoint
+from metarl.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
 from metarl.envs import RandomTask, RolloutError, make, own_actions
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.figures import has_paths, paths_figure
 from metarl.policy_arguments import decode, encode
-from metarl.settings import Settings, as_dict, structure
+from metarl.settings import Settings, TrustRegion, as_dict, structure
 from metarl.version import __version__
 
 _PICTURED_TASKS = 4
@@ -42,18 +42,30 @@ class Best:
     score: float
     parameters: Parameters
     normalizer: Normalizer
+    extra: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a meta-iteration led to: new shared parameters, and the rollouts after 0, 1, ... inner steps."""
+    """What a meta-iteration led to: new shared parameters, and the rollouts after 0, 1, ... inner steps.
+
+    ``extra`` is what becomes of the learner's own ``extra``: all of it, under the same names. ``steps`` are environment
+    steps that no rollouts tell of.
+    """
 
     parameters: Parameters
     rollouts: list[Rollouts]
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
 
 
-class MetaLearner(MetaAgent):
+class BaseLearner(MetaAgent):
     """A meta-learner: shared parameters, and how they are trained to adapt.
+
+    A learner is a subclass with ``_meta_iteration``, and ``outer_settings``: the dataclasses that ``[outer]`` may be,
+    the first where ``outer.update`` does not say which. What it keeps beside the shared parameters (step sizes, moments
+    of Adam) are tensors in ``extra``, which checkpoints hold; it is told apart from the learner's other state so that
+    ``_meta_iteration`` changes nothing and returns all.
 
     Args:
         policy: ``"MlpPolicy"``, ``"CnnPolicy"`` or ``"MultiInputPolicy"``, stable-baselines3's.
@@ -73,6 +85,15 @@ class MetaLearner(MetaAgent):
     Raises:
         ValueError: an unknown family or device, or settings that are unknown or out of range, all named.
     """
+
+    outer_settings: ClassVar[tuple[type[Any], ...]] = (TrustRegion,)
+    trains: ClassVar[bool] = True  # False: ``learn`` only validates
+    source: ClassVar[str] = ""
+    extra: dict[str, Tensor]
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in cls.__dict__:
+            cls.name = f"{cls.__module__}:{cls.__qualname__}"
 
     def __init__(
         self,
@@ -104,7 +125,8 @@ class MetaLearner(MetaAgent):
                 "outer": {} if outer is None else outer,
                 "policy": {"name": policy, **own},
                 "evaluation": {} if evaluation is None else evaluation,
-            }
+            },
+            type(self),
         )
         self._begin(settings, policy_kwargs, verbose, tensorboard_log)
 
@@ -125,9 +147,18 @@ class MetaLearner(MetaAgent):
         self.line_search_failures = 0
         self.best: Best | None = None
         self._rollout_seconds = 0.0
+        self._given_tasks: Any = None
         self._logger: Logger | None = None
         self._own_logger = False
         self._callback_env: VecEnv | None = None
+
+    def _take_policy(self, policy: Policy) -> None:
+        super()._take_policy(policy)
+        self.extra = {name: value.to(self.device) for name, value in self._first_extra().items()}
+
+    def _first_extra(self) -> dict[str, Tensor]:
+        """Return what the learner keeps beside the shared parameters, as it is at first."""
+        return {}
 
     @classmethod
     def from_pretrained(
@@ -191,6 +222,7 @@ class MetaLearner(MetaAgent):
         self,
         iterations: int | None = None,
         *,
+        tasks: Any = None,
         total_timesteps: int | None = None,
         callback: Any = None,
         log_interval: int = 1,
@@ -202,6 +234,7 @@ class MetaLearner(MetaAgent):
 
         Args:
             iterations: how many more; ``learning.iterations`` where neither this nor ``total_timesteps`` is given.
+            tasks: a batch of tasks to train on in each iteration; new ones are drawn where it is not given.
             total_timesteps: stop after the iteration that reaches this many environment steps, counted from where
                 ``num_timesteps`` stands.
             callback: a callback of stable-baselines3, a list of them, or a function; its ``_on_step`` is called
@@ -213,7 +246,7 @@ class MetaLearner(MetaAgent):
             progress_bar: show one, by iterations.
 
         Raises:
-            ValueError: a count that is not positive.
+            ValueError: a count that is not positive, or tasks outside the task space.
             RolloutError: an environment raised an error or gave numbers that are not finite.
             FloatingPointError: the meta-gradient is not finite; the parameters stay as they were.
         """
@@ -226,6 +259,7 @@ class MetaLearner(MetaAgent):
         }.items():
             if value is not None:
                 whole_number(label, value)
+        self._given_tasks = None if tasks is None else self._batch(tasks)
         if reset_num_timesteps:
             self.num_timesteps = 0
         if not self._own_logger:
@@ -241,7 +275,10 @@ class MetaLearner(MetaAgent):
         expected = last_step if iterations is None else self.num_timesteps + iterations
         callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
         with tqdm(total=iterations, initial=0, disable=not progress_bar, unit="iteration") as bar:
-            final = False
+            final = not self.trains
+            if final:
+                self._validate()
+                self.logger.dump(self.num_timesteps)
             while not final:
                 self._iterate(callbacks, bar)
                 final = self.iteration >= last or self.num_timesteps >= last_step
@@ -267,7 +304,7 @@ class MetaLearner(MetaAgent):
             outcome = self._meta_iteration(iteration)
         except RolloutError as error:
             raise RolloutError(f"iteration {iteration}: {error}", error.row) from error
-        steps = sum(part.steps() for part in outcome.rollouts)
+        steps = outcome.steps + sum(part.steps() for part in outcome.rollouts)
         normalizer = self.normalizer
         for part in outcome.rollouts:
             normalizer = normalizer.update(part, self.settings.learning.gamma)
@@ -277,6 +314,7 @@ class MetaLearner(MetaAgent):
             # The policy is the same, but below its floor the noise would have no gradient and never rise again.
             parameters["log_std"].clamp_(min=self.settings.policy.log_std_min)
         self.parameters, self.normalizer, self.iteration = parameters, normalizer, iteration
+        self.extra = {name: value.clone() for name, value in outcome.extra.items()}
         self.num_timesteps += steps
         callbacks.update_locals({"self": self, "iteration": iteration, **_episodes(outcome.rollouts)})
         callbacks.on_rollout_end()
@@ -288,8 +326,11 @@ class MetaLearner(MetaAgent):
         means = [float(part.returns().mean()) for part in outcome.rollouts]
         for step, mean in enumerate(means):
             self.logger.record(f"rollout/return_step_{step}", mean)
-        self.logger.record("rollout/gain", means[-1] - means[0])
-        bar.set_postfix_str(f"return before {means[0]:.2f}, after adaptation {means[-1]:.2f}")
+        if len(means) > 1:
+            self.logger.record("rollout/gain", means[-1] - means[0])
+        if means:
+            after = f", after adaptation {means[-1]:.2f}" if len(means) > 1 else ""
+            bar.set_postfix_str(f"return before {means[0]:.2f}{after}")
         bar.update()
 
     def _meta_iteration(self, iteration: int) -> Outcome:
@@ -297,16 +338,18 @@ class MetaLearner(MetaAgent):
         raise NotImplementedError
 
     def _training_tasks(self, iteration: int) -> Any:
-        """Draw an iteration's batch of tasks."""
+        """Return an iteration's batch of tasks: drawn anew, or those that ``learn`` was given."""
+        if self._given_tasks is not None:
+            return self._given_tasks
         rng = task_tools.task_rng(self.settings.seed, "train", iteration)
         return task_tools.draw_tasks(self._env, self.settings.learning.tasks, rng, "train")
 
     def _collect(self, parameters: Parameters, tasks: Any, iteration: int, step: int) -> Rollouts:
         """Collect an iteration's rollouts after ``step`` inner steps."""
         began = time.perf_counter()
-        learning = self.settings.learning
-        streams = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=range(learning.tasks))
-        rollouts = self._play(parameters, tasks, learning.episodes, streams)
+        number = task_tools.count_tasks(tasks)
+        streams = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=range(number))
+        rollouts = self._play(parameters, tasks, self.settings.learning.episodes, streams)
         self._rollout_seconds += time.perf_counter() - began
         return rollouts
 
@@ -323,7 +366,7 @@ class MetaLearner(MetaAgent):
         score = float(evaluation.returns[1:].mean())
         if self.best is None or score > self.best.score:
             kept = {name: value.clone() for name, value in self.parameters.items()}
-            self.best = Best(self.iteration, score, kept, self.normalizer)
+            self.best = Best(self.iteration, score, kept, self.normalizer, self.extra)
 
     @property
     def logger(self) -> Logger:
@@ -355,7 +398,7 @@ class MetaLearner(MetaAgent):
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint to ``path`` (``.zip`` is added where it is missing)."""
-        self._write(_zip(path), self.parameters, self.normalizer, self.iteration)
+        self._write(checkpoint_path(path), self.parameters, self.normalizer, self.extra, self.iteration)
 
     def save_best(self, path: str | Path) -> None:
         """Write a checkpoint with the parameters of the best validation.
@@ -365,13 +408,18 @@ class MetaLearner(MetaAgent):
         """
         if self.best is None:
             raise ValueError("there was no validation yet; learn() validates every evaluation.every iterations")
-        self._write(_zip(path), self.best.parameters, self.best.normalizer, self.best.iteration)
+        best = self.best
+        self._write(checkpoint_path(path), best.parameters, best.normalizer, best.extra, best.iteration)
 
-    def _write(self, path: Path, parameters: Parameters, normalizer: Normalizer, iteration: int) -> None:
+    def _write(
+        self, path: Path, parameters: Parameters, normalizer: Normalizer, extra: dict[str, Tensor], iteration: int
+    ) -> None:
         parts = {"parameters": parameters, "critic": self._policy.critic(), "normalizer": normalizer.tensors()}
+        parts["extra"] = extra
         best = None
         if self.best is not None:
             parts |= {"best": self.best.parameters, "best_normalizer": self.best.normalizer.tensors()}
+            parts["best_extra"] = self.best.extra
             best = {"iteration": self.best.iteration, "score": self.best.score}
         tensors = {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
         state = {
@@ -400,7 +448,7 @@ class MetaLearner(MetaAgent):
             ValueError: no checkpoint, a damaged or foreign one, one of another learner, or one whose tensors do not
                 fit the policy.
         """
-        path = _zip(path)
+        path = checkpoint_path(path)
         tensors, state = read_checkpoint(path)
         if state.get("learner") != cls.name:
             raise ValueError(f"{str(path)!r} is a checkpoint of learner {state.get('learner')!r}, not {cls.name!r}")
@@ -409,7 +457,7 @@ class MetaLearner(MetaAgent):
             kept = decode(state["policy_kwargs"], policy_kwargs or {})
             if device is not None:
                 data["device"] = device
-            settings = structure(data)
+            settings = structure(data, cls)
             learner = cls.__new__(cls)
             learner._begin(settings, kept, 0, None)
             learner._restore(tensors, state)
@@ -425,6 +473,8 @@ class MetaLearner(MetaAgent):
         empty = replace(self.normalizer, **state["normalizer"])
         moments = {name: value.shape for name, value in empty.tensors().items()}
         self.normalizer = empty.restore(_fitting(tensors, "normalizer", moments))
+        sizes = {name: value.shape for name, value in self.extra.items()}
+        self.extra = {name: value.to(self.device) for name, value in _fitting(tensors, "extra", sizes).items()}
         if state["best"] is not None:
             best = state["best"]
             self.best = Best(
@@ -432,6 +482,7 @@ class MetaLearner(MetaAgent):
                 float(best["score"]),
                 {name: value.to(self.device) for name, value in _fitting(tensors, "best", shapes).items()},
                 empty.restore(_fitting(tensors, "best_normalizer", moments)),
+                {name: value.to(self.device) for name, value in _fitting(tensors, "best_extra", sizes).items()},
             )
         self.iteration = int(state["iteration"])
         self.num_timesteps = int(state["num_timesteps"])
@@ -448,6 +499,8 @@ def _fitting(tensors: dict[str, Tensor], part: str, shapes: dict[str, torch.Size
 
 def _episodes(rollouts: list[Rollouts]) -> dict[str, Any]:
     """Return an iteration's episodes as stable-baselines3's callbacks read those of a step: all have ended."""
+    if not rollouts:
+        return {}
     returns = torch.cat([(part.rewards * part.mask).sum(dim=2).flatten() for part in rollouts]).double().numpy()
     lengths = torch.cat([part.mask.sum(dim=2).flatten() for part in rollouts]).long().tolist()
     infos = [{"episode": {"r": float(r), "l": length}} for r, length in zip(returns, lengths, strict=True)]
@@ -460,8 +513,3 @@ def _as_callback(callback: Any) -> BaseCallback:
     if isinstance(callback, list):
         return CallbackList(callback)
     return callback if isinstance(callback, BaseCallback) else ConvertCallback(callback)
-
-
-def _zip(path: str | Path) -> Path:
-    path = Path(path)
-    return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")

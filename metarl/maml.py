@@ -1,101 +1,125 @@
-"""MAML: second-order model-agnostic meta-learning with a trust-region meta-update.
+"""MAML: second-order model-agnostic meta-learning; the meta-update is TRPO's, PPO's or a plain gradient step.
 
-Source: Finn et al. 2017, algorithm 3, with TRPO (Schulman et al. 2015) as the meta-optimiser.
+Source: Finn et al. 2017, algorithm 3, with TRPO (Schulman et al. 2015) or PPO (Schulman et al. 2017) as the
+meta-optimiser.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from metarl.agents import Parameters, Policy, Samples
-from metarl.curvature import Chain, Curvature
-from metarl.envs import tasks as task_tools
-from metarl.inner import choose_path
-from metarl.learner import MetaLearner, Outcome
+from metarl.agents import LIKELIHOOD_RATIO, POLICY_GRADIENT, Parameters, Policy, Rollouts, Samples
+from metarl.curvature import Chain, Term
+from metarl.inner import StepSize, choose_path
+from metarl.learner import BaseLearner, Outcome
+from metarl.meta_update import gradient_steps, trust_region_step
+from metarl.optimizers import first_moments
 from metarl.parallel import mean_over_steps
-from metarl.trust_region import conjugate_gradient, full_step, line_search
+from metarl.settings import Clipped, PlainGradient, TrustRegion
+
+_OBJECTIVES = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO}
 
 
-class MAML(MetaLearner):
-    """Learns shared parameters from which a few policy-gradient steps adapt to a task; see ``MetaLearner``.
+class MAML(BaseLearner):
+    """Learns shared parameters from which a few policy-gradient steps adapt to a task.
+
+    With the inner steps ``theta_i' = theta - alpha grad L_i(theta)``, it increases ``mean_i J_i(theta_i')``, J_i the
+    return of task i, by ``mean_i (I - alpha grad^2 L_i(theta))^T grad J_i(theta_i')`` (Finn et al. 2017, equation 4).
+    The arguments are those of ``BaseLearner``.
 
     ``MAML("MlpPolicy", "metarl/Navigation2D-v0", seed=1).learn(iterations=100)``
     """
 
-    name: Literal["maml"] = "maml"
+    name = "maml"
+    outer_settings: ClassVar[tuple[type[Any], ...]] = (TrustRegion, Clipped, PlainGradient)
+    source = "Finn et al. 2017"
+    inner_objective: ClassVar[Literal["policy-gradient", "likelihood-ratio"]] = "policy-gradient"
 
     def _take_policy(self, policy: Policy) -> None:
+        outer, chosen = self.settings.outer, self.settings.inner.objective
+        objective = _OBJECTIVES[self.inner_objective if chosen == "auto" else chosen]
+        # Terms and chains of other learners, and PPO's epochs, follow the tasks one by one, on a GPU too.
+        together = type(self) is MAML and outer.update == "trpo"
+        self.path = choose_path(
+            policy, self.device, path=outer.path, objective=objective, keep=outer.memory == "keep", together=together
+        )
         super()._take_policy(policy)
+
+    def _first_extra(self) -> dict[str, Tensor]:
         outer = self.settings.outer
-        self.path = choose_path(policy, self.device, path=outer.path, keep=outer.memory == "keep")
+        if outer.update == "trpo":
+            return {}
+        return first_moments("adam" if outer.update == "ppo" else outer.optimizer, self._chain().vector)
+
+    def _chain(self) -> Chain:
+        """Return the inner updates of an iteration, before the first."""
+        return Chain(self._policy, self.path, self.parameters)
+
+    def training_step_size(self, step: int) -> StepSize:
+        """Return the size of inner step ``step`` (from 0) in training."""
+        return self.settings.inner.step_size
+
+    def _term(self, chain: Chain, rollouts: list[Rollouts]) -> Term | None:
+        """Return what is added to the meta-objective."""
+        return None
 
     def _meta_iteration(self, iteration: int) -> Outcome:
-        inner, outer = self.settings.inner, self.settings.outer
         tasks = self._training_tasks(iteration)
         if iteration == 1:
             self.logger.record("train/path", self.path.name, exclude="csv")
-        chain = Chain(self._policy, self.path, self.parameters)
+        chain = self._chain()
         rollouts = []
-        for step in range(inner.steps + 1):
+        for step in range(self.settings.inner.steps + 1):
             rollouts.append(self._collect(chain.parameters[-1], tasks, iteration, step))
             samples = self._samples(rollouts[-1])
-            if step < inner.steps:
-                chain.adapt(samples, inner.step_size)
-
-        curvature = Curvature(chain, samples, outer.fisher_fraction)
-        solution, residual = conjugate_gradient(
-            lambda vector: curvature.product(vector) + outer.damping * vector,
-            curvature.gradient,
-            outer.cg_iterations,
-        )
-        found = line_search(
-            lambda vector: (
-                *curvature.evaluate(vector),
-                self._kl_before(curvature.named(vector), chain.supports[0].thin(outer.fisher_fraction)),
-            ),
-            curvature.parameters,
-            full_step(solution, residual, curvature.gradient, outer.max_kl),
-            gain=curvature.gain,
-            max_kls=(outer.max_kl, outer.max_kl_before),
-            steps=outer.line_search_steps,
-            ratio=outer.line_search_ratio,
-        )
-        measured = {"train/gradient_norm": curvature.gradient.norm(), **self._policy_figures(chain.supports[0])}
-        # Read in one go, and only now: on a GPU the host waits for nothing else but the line search, which accepts
-        # nothing where the gradient is not finite.
-        figures = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))
-        if not math.isfinite(figures["train/gradient_norm"]):
-            faulty = int((~torch.isfinite(curvature.gradients)).any(dim=1).int().argmax())
-            named = task_tools.plain(task_tools.take_tasks(tasks, faulty))
-            raise FloatingPointError(
-                f"iteration {iteration}: the meta-gradient is not finite, first that of task {named}; a smaller "
-                "inner.step_size or a higher policy.log_std_min may help"
-            )
-        for name, value in figures.items():
+            if step < self.settings.inner.steps:
+                chain.adapt(samples, self.training_step_size(step))
+        vector, extra = self._meta_update(iteration, tasks, chain, samples, self._term(chain, rollouts))
+        # Read in one go, and only now: on a GPU the host waits for nothing else but the line search.
+        figures = self._policy_figures(chain.supports[0])
+        for name, value in zip(figures, torch.stack(list(figures.values())).tolist(), strict=True):
             self.logger.record(name, value)
-        if found.accepted is not None:
-            self.logger.record("train/kl", found.kls[0])
-            self.logger.record("train/kl_before", found.kls[1])
-            self.logger.record("train/surrogate_improvement", found.improvement)
-            self.logger.record("train/line_search_step", outer.line_search_ratio**found.accepted)
-        else:
+        return Outcome(chain.shared(vector), rollouts, extra)
+
+    def _meta_update(
+        self, iteration: int, tasks: Any, chain: Chain, query: Samples, term: Term | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what ``chain.vector`` becomes, and ``extra``."""
+        outer = self.settings.outer
+        where = iteration, tasks
+        if outer.update != "trpo":
+            found = gradient_steps(chain, query, outer, self.extra, term, where)
+            kl = float(mean_of_tasks_kl(self._policy, chain.parameters[-1], found.adapted, query))
+            self._record_update(found.norm, kl, float(self._kl_before(chain, found.vector)))
+            return found.vector, found.state
+        step, norm = trust_region_step(
+            chain, query, outer, lambda vector: self._kl_before(chain, vector, outer.fisher_fraction), term, where
+        )
+        if step.accepted is None:
             self.line_search_failures += 1
+            self._record_update(norm)
+        else:
+            self._record_update(norm, *step.kls)
+            self.logger.record("train/surrogate_improvement", step.improvement)
+            self.logger.record("train/line_search_step", outer.line_search_ratio**step.accepted)
         self.logger.record("train/line_search_failures", self.line_search_failures)
-        return Outcome(curvature.named(found.parameters), rollouts)
+        return step.parameters, {}
 
-    def _kl_before(self, parameters: Parameters, samples: Samples) -> Tensor:
+    def _record_update(self, norm: float, kl: float | None = None, kl_before: float | None = None) -> None:
+        self.logger.record("train/gradient_norm", norm)
+        if kl is not None:
+            self.logger.record("train/kl", kl)
+            self.logger.record("train/kl_before", kl_before)
+
+    def _kl_before(self, chain: Chain, vector: Tensor, fraction: float = 1.0) -> Tensor:
         """Return the mean KL, old to new, of the policy before adaptation on what it met."""
+        samples = chain.supports[0].thin(fraction)
+        return shared_kl(self._policy, chain.parameters[0], chain.shared(vector), samples, together=self.path.together)
 
-        def kl(part: Samples) -> Tensor:
-            old = self._policy.distribution(self.parameters, part.observations)
-            return old.kl(self._policy.distribution(parameters, part.observations))
-
-        return mean_over_steps(kl, samples, together=self.path.together)
-
+    @torch.no_grad()
     def _policy_figures(self, samples: Samples) -> dict[str, Tensor]:
         """Return entropy and noise of the shared policy, on what it met before adaptation, by the metrics' names."""
 
@@ -107,3 +131,27 @@ class MAML(MetaLearner):
             log_std = self._policy.head(self.parameters["action_net.bias"], self.parameters["log_std"]).parameters[1]
             figures["policy/std"] = log_std.exp().mean()
         return figures
+
+
+def shared_kl(policy: Policy, old: Parameters, new: Parameters, samples: Samples, *, together: bool) -> Tensor:
+    """Return the mean KL, old to new, of shared parameters on the samples of all tasks."""
+
+    def kl(part: Samples) -> Tensor:
+        return policy.distribution(old, part.observations).kl(policy.distribution(new, part.observations))
+
+    with torch.no_grad():
+        return mean_over_steps(kl, samples, together=together)
+
+
+@torch.no_grad()
+def mean_of_tasks_kl(policy: Policy, old: Parameters, new: Parameters, query: Samples) -> Tensor:
+    """Return the mean KL, old to new, of stacked parameters on each task's own samples."""
+    kls = []
+    for task in range(query.weights.shape[0]):
+        samples = query.task(task)
+        before, after = (
+            policy.distribution({name: value[task] for name, value in part.items()}, samples.observations)
+            for part in (old, new)
+        )
+        kls.append((before.kl(after) * samples.weights).sum())
+    return torch.stack(kls).mean()

@@ -8,6 +8,7 @@ import gymnasium
 import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from metarl.agents import Rollouts, discounted_returns
@@ -22,7 +23,7 @@ _BATCH = 256
 
 
 def to_model(
-    algorithm: type[Model], policy: ActorCriticPolicy, env: gymnasium.Env[Any, Any], **arguments: Any
+    algorithm: type[Model], policy: ActorCriticPolicy, env: gymnasium.Env[Any, Any] | VecEnv, **arguments: Any
 ) -> Model:
     """Return a model of an on-policy algorithm with a policy's architecture and weights, ready to learn in ``env``.
 

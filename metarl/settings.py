@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from metarl.learners import LEARNERS, find_learner
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
@@ -20,7 +23,7 @@ Unit = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
 Switch = Annotated[bool, Field(strict=True)]
 
-_FORBID = ConfigDict(extra="forbid")
+FORBID = ConfigDict(extra="forbid")  # of unknown keys: the ``__pydantic_config__`` of a dataclass of settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class Learning:
     An iteration takes ``tasks * episodes * (inner.steps + 1)`` episodes.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     iterations: Count = 100
     tasks: Count = 20  # drawn anew each iteration
     episodes: Count = 20  # for each task and each adaptation step
@@ -44,19 +47,34 @@ class Learning:
 
 @dataclass(frozen=True, kw_only=True)
 class Inner:
-    """The inner update: vanilla policy gradient, each step on fresh rollouts."""
+    """The inner update: a policy-gradient step, each on fresh rollouts.
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    ``objective`` is what it descends. At the policy that acted both have the same gradient; they differ in curvature,
+    which the meta-gradient sees: the likelihood ratio's credits what was sampled before adaptation (Rothfuss et al.
+    2019). ``auto`` is the learner's own.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     steps: Count = 1
     step_size: Positive = 0.1
     later_step_scale: Positive = 0.5  # what evaluation multiplies the step size by from step 2 on; training never
+    objective: Literal["auto", "policy-gradient", "likelihood-ratio"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrustRegion:
-    """The meta-update of MAML: a trust-region step (TRPO)."""
+class Derivatives:
+    """How the derivatives of a meta-update are computed."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+    path: Literal["auto", "fast", "general"] = "auto"  # fast: for perceptrons
+    memory: Literal["keep", "recompute"] = "keep"  # recompute: slower, activations take no memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustRegion(Derivatives):
+    """A meta-update by a trust-region step (TRPO)."""
+
+    update: Literal["trpo"] = "trpo"
     max_kl: Positive = 0.01  # mean KL of the adapted policies, old to new
     max_kl_before: Positive = 0.01  # mean KL of the policy before adaptation, which without a bound can collapse
     cg_iterations: Count = 10
@@ -64,15 +82,32 @@ class TrustRegion:
     line_search_steps: Count = 15
     line_search_ratio: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.8
     fisher_fraction: Share = 1.0  # share of the samples in the Fisher-vector products; the gradient takes all
-    path: Literal["auto", "fast", "general"] = "auto"  # of derivatives: fast for perceptrons
-    memory: Literal["keep", "recompute"] = "keep"  # recompute: slower, activations take no memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clipped(Derivatives):
+    """A meta-update by several epochs of Adam on the clipped surrogate (PPO), all on the same rollouts."""
+
+    update: Literal["ppo"] = "ppo"
+    epochs: Count = 5
+    learning_rate: Positive = 1e-3
+    clip: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainGradient(Derivatives):
+    """A meta-update by one step along the meta-gradient (vanilla policy gradient)."""
+
+    update: Literal["vpg"] = "vpg"
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Positive = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyNetwork:
     """The policy and its initial weights."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     name: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"] = "MlpPolicy"
     hidden_sizes: tuple[Count, ...] = (64, 64)
     activation: Literal["tanh", "relu"] = "tanh"
@@ -85,7 +120,7 @@ class PolicyNetwork:
 class Evaluating:
     """Validation during training, and the test at its end."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     every: Count = 10  # iterations between validations
     tasks: Count = 40  # validation tasks
     test_tasks: Count = 500
@@ -97,33 +132,56 @@ class Evaluating:
 class Settings:
     """Everything that determines a run."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     family: Annotated[str, Field(strict=True, min_length=1)] = "metarl/Navigation2D-v0"
-    learner: Literal["maml"] = "maml"
+    learner: Annotated[str, Field(strict=True, min_length=1)] = "maml"
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 1
     device: Annotated[str, Field(strict=True, min_length=1)] = "auto"
     family_kwargs: dict[str, Any] = field(default_factory=dict)
     learning: Learning = field(default_factory=Learning)
     inner: Inner = field(default_factory=Inner)
-    outer: TrustRegion = field(default_factory=TrustRegion)
+    outer: Any = field(default_factory=TrustRegion)  # one of the learner's ``outer_settings``
     policy: PolicyNetwork = field(default_factory=PolicyNetwork)
     evaluation: Evaluating = field(default_factory=Evaluating)
 
 
-_ADAPTER = TypeAdapter(Settings)
+@functools.cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
-def structure(data: dict[str, Any]) -> Settings:
-    """Turn nested dicts, as from TOML, into settings.
+def structure(data: dict[str, Any], learner: Any = None) -> Settings:
+    """Turn nested dicts, as from TOML, into settings; ``outer`` becomes that of the learner.
+
+    Args:
+        data: nested dicts.
+        learner: the learner's class; that which ``data`` names where it is not given.
 
     Raises:
         ValueError: unknown keys and wrong values, all of them in one message, each with the nearest valid key or
             what was expected.
     """
+    problems: list[str] = []
+    name = data.get("learner", "maml")
     try:
-        settings = _ADAPTER.validate_python(data)
+        learner = find_learner(name) if learner is None and isinstance(name, str) else learner
+    except ValueError as error:
+        problems.append(str(error))
+    kind = TrustRegion if learner is None else _outer_kind(learner, data.get("outer"))
+    outer: Any = None
+    if learner is not None:
+        try:
+            outer = _adapter(kind).validate_python(data.get("outer", {}))
+        except ValidationError as error:
+            problems += [_outer_sentence(problem, learner, kind) for problem in error.errors()]
+        except ValueError as error:
+            problems.append(str(error))
+    try:
+        settings: Settings = _adapter(Settings).validate_python({**data, "outer": outer})
     except ValidationError as error:
-        raise ValueError("; ".join(_sentences(error.errors()))) from None
+        problems += _sentences(error.errors(), valid_keys(kind))
+    if problems:
+        raise ValueError("; ".join(dict.fromkeys(problems)))
     if settings.policy.log_std_init < settings.policy.log_std_min:
         raise ValueError(
             f"policy.log_std_init is {settings.policy.log_std_init}, below its floor policy.log_std_min = "
@@ -156,42 +214,72 @@ def as_dict(settings: Settings) -> dict[str, Any]:
     return plain
 
 
-def valid_keys() -> list[str]:
-    """Return the dotted names of all settings."""
+def _outer_kind(learner: Any, data: Any) -> type:
+    """Return which of a learner's kinds of meta-update is meant: by ``update``, the first where it is not given."""
+    kinds: tuple[type, ...] = learner.outer_settings
+    wanted = data.get("update") if isinstance(data, dict) else None
+    return next((kind for kind in kinds if wanted == getattr(kind, "update", None)), kinds[0])
+
+
+def _field_names(kind: type) -> list[str]:
+    return [entry.name for entry in dataclasses.fields(kind)]
+
+
+def valid_keys(outer: type) -> list[str]:
+    """Return the dotted names of all settings, those of ``outer`` by its dataclass."""
     keys = []
     for section in dataclasses.fields(Settings):
         keys.append(section.name)
-        value = getattr(Settings(), section.name)
+        value = outer if section.name == "outer" else getattr(Settings(), section.name)
         if dataclasses.is_dataclass(value):
             keys.extend(f"{section.name}.{entry.name}" for entry in dataclasses.fields(value))
     return keys
 
 
-def _sentences(problems: Sequence[Any]) -> list[str]:
+def _outer_sentence(problem: Any, learner: Any, kind: type) -> str:
+    keys = [part for part in problem["loc"] if isinstance(part, str | int)]
+    unknown = problem["type"] in ("unexpected_keyword_argument", "extra_forbidden")
+    key = str(keys[0]) if keys else ""
+    if key == "update" and problem["type"] == "literal_error":
+        kinds = ", ".join(repr(getattr(other, "update", None)) for other in learner.outer_settings)
+        return f"outer.update is {problem['input']!r}; learner {learner.name!r} takes {kinds}"
+    if unknown:
+        for other in learner.outer_settings:
+            if key in _field_names(other):
+                return (
+                    f"outer.{key} is a setting of outer.update = {other.update!r}, and this is "
+                    f"{getattr(kind, 'update', None)!r}; set outer.update as well, or leave it out"
+                )
+        for name in LEARNERS:
+            if any(key in _field_names(other) for other in find_learner(name).outer_settings):
+                return f"outer.{key} is a setting of learner {name!r}, not of {learner.name!r}; leave it out"
+    return _sentence(".".join(["outer", *map(str, keys)]), problem, valid_keys(kind))
+
+
+def _sentences(problems: Sequence[Any], keys: list[str]) -> list[str]:
     """Return a sentence for each setting that is wrong; one that may be of several kinds gets what each expects."""
     sentences: dict[str, str] = {}
     for problem in problems:
         # Pydantic adds the kind that was tried, as in ("learning", "workers", "literal['auto']").
         key = ".".join(str(part) for part in problem["loc"] if not re.search(r"[\[-]", str(part)))
-        sentence = _sentence(key, problem)
+        sentence = _sentence(key, problem, keys)
         if key in sentences and sentence != sentences[key]:
             sentence = f"{sentences[key]}, or {problem['msg'].replace('Input should ', '', 1)}"
         sentences[key] = sentence
     return list(sentences.values())
 
 
-def _sentence(key: str, problem: Any) -> str:
+def _sentence(key: str, problem: Any, keys: list[str]) -> str:
     given = problem["input"]
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown setting {key!r}{_nearest(key)}"
+        return f"unknown setting {key!r}{_nearest(key, keys)}"
     if problem["type"] == "dataclass_type":
         return f"{key or 'the configuration'} is {given!r}; expected a table of settings"
     message = problem["msg"].replace("Input should", "it should", 1)
-    return f"{key} is {given!r}; {message}"
+    return f"{key} is {given!r}; {message}" if key else message
 
 
-def _nearest(key: str) -> str:
-    keys = valid_keys()
+def _nearest(key: str, keys: list[str]) -> str:
     last = {name.rpartition(".")[2]: name for name in reversed(keys)}
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
     near = near or [last[match] for match in difflib.get_close_matches(key.rpartition(".")[2], last, n=1, cutoff=0.6)]

@@ -17,6 +17,7 @@ import pytest
 import metarl
 from metarl.experiments.command import parse
 from metarl.experiments.configuration import read_configuration, shipped_configurations
+from metarl.learners import describe_learners
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"envs": "metarl.envs", "agents": "metarl.agents", "metarl": "metarl", "experiments": "metarl.experiments"}
@@ -37,6 +38,34 @@ def test_the_page_on_stable_baselines3_runs_as_it_stands(tmp_path: Path) -> None
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["0", "5"], ["1", "5"], ["2", "1"]]
 
 
+def test_the_page_on_learners_of_ones_own_runs_as_it_stands(tmp_path: Path) -> None:
+    page = (ROOT / "docs/write-a-learner.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) <= 40
+    (tmp_path / "sign_learner.py").write_text(code)
+    (line,) = re.findall(r"```sh\nmetarl (.*?)\n```", page, flags=re.DOTALL)
+    tiny = ["learning.iterations=2", "learning.tasks=2", "learning.episodes=2", "family_kwargs.max_episode_steps=5",
+            "evaluation.tasks=2", "evaluation.test_tasks=2", "evaluation.episodes=2"]  # fmt: skip
+    command = [sys.executable, "-c", "from metarl.experiments.command import main; raise SystemExit(main())"]
+    done = subprocess.run([*command, *line.split(), *tiny], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "learning_rate = 0.02" in (tmp_path / "runs/navigation/config.toml").read_text()
+
+
+def test_the_page_on_the_short_way_runs_as_it_stands(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/fit-and-evaluate.md").read_text(), flags=re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("adaptation steps") == 2
+    assert (tmp_path / "short.zip").is_file()
+
+
+def test_the_readme_has_a_row_for_each_learner() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| `(\w+)` \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert rows == [(entry["name"], entry["class"]) for entry in describe_learners()]
+    assert all(getattr(metarl, name).__name__ == name for _, name in rows)
+
+
 def test_the_readmes_example_runs_as_it_stands(tmp_path: Path) -> None:
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line]) == 10
@@ -49,7 +78,7 @@ def test_the_readmes_example_runs_as_it_stands(tmp_path: Path) -> None:
 def test_the_readme_names_commands_that_exist() -> None:
     lines = [line.partition("#")[0].split() for line in "\n".join(blocks("sh")).splitlines()]
     commands = [words[1:] for words in lines if words and words[0] == "metarl"]
-    assert len(commands) == 7
+    assert len(commands) == 9
     for words in commands:
         assert parse(words).command == words[0]
     makefile = (ROOT / "Makefile").read_text()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from metarl import MAML
-from metarl.curvature import Chain, Curvature
+from metarl.agents import LIKELIHOOD_RATIO
+from metarl.curvature import objective_gradients
+from metarl.inner import choose_path, task_vectors
+from metarl.learners import find_learner
 
 
 def learner(probe: str, step_size: float = 0.1, max_kl: float = 0.05) -> MAML:
@@ -52,29 +57,79 @@ def test_what_depends_on_the_task_is_learned_by_adaptation() -> None:
     assert trained.mean(1) > 0.95
 
 
-def looking(much: float) -> MAML:
+def looking(much: float, name: str = "maml", **settings: Any) -> Any:
     """A learner whose policy looks with the logit ``much``."""
-    model = learner("CostlyLook", step_size=1.0)
+    given: dict[str, Any] = {"inner": {"step_size": 1.0}, **settings}
+    learning = {"tasks": 20, "episodes": 20, "gae_lambda": 1.0, **given.pop("learning", {})}
+    evaluation = {"every": 1000, "tasks": 20, "steps": 1}
+    model = find_learner(name)(
+        "MlpPolicy",
+        "probes:probe/CostlyLook-v0",
+        learning=learning,
+        evaluation=evaluation,
+        policy_kwargs={"hidden_sizes": (16,)},
+        **given,
+    )
     with torch.no_grad():
         model.parameters["action_net.weight"][:2] = 0.0
         model.parameters["action_net.bias"][:2] = torch.tensor([0.0, much])
     return model
 
 
-def test_maml_gives_no_credit_for_looking_before_adaptation() -> None:
-    """Probe (g): looking makes the update that follows a good one, but plain MAML's gradient says to look less.
+def pull(model: Any, iterations: int) -> float:
+    """How the meta-gradient changes the logit of looking, its mean in units of the mean's own standard error."""
+    path = choose_path(model._policy, model.device, objective=LIKELIHOOD_RATIO)
+    n_tasks = model.settings.learning.tasks
+    slopes = []
+    for iteration in range(1, iterations + 1):
+        tasks = model._training_tasks(iteration)
+        chain = model._chain()
+        rollouts = [model._collect(model.parameters, tasks, iteration, 0)]
+        chain.adapt(model._samples(rollouts[0]), model.training_step_size(0))
+        rollouts.append(model._collect(chain.parameters[-1], tasks, iteration, 1))
+        query, vectors = model._samples(rollouts[1]), task_vectors(model._policy, chain.parameters[-1], n_tasks)
+        gradients = objective_gradients(
+            chain,
+            lambda task, query=query, vectors=vectors: -path.inner_gradient(vectors[task].clone(), query.task(task)),
+            model._term(chain, rollouts),
+        )
+        slope = chain.shared(gradients.mean(dim=0))["action_net.bias"]
+        slopes.append(float(slope[1] - slope[0]))
+    return float(np.mean(slopes) / (np.std(slopes) / np.sqrt(len(slopes))))
 
-    Its meta-gradient knows what looking costs after adaptation, and nothing of what it brings there.
-    """
+
+def test_who_looks_adapts_better() -> None:
+    """Probe (g): looking makes the update that follows a good one."""
     never, always = looking(-6.0).evaluate(n_tasks=100), looking(6.0).evaluate(n_tasks=100)
     assert always.mean(1) - never.mean(1) > 0.2
-    model = looking(0.0)
-    slopes = []
-    for iteration in range(1, 31):
-        tasks = model._training_tasks(iteration)
-        chain = Chain(model._policy, model.path, model.parameters)
-        chain.adapt(model._samples(model._collect(model.parameters, tasks, iteration, 0)), 1.0)
-        query = model._samples(model._collect(chain.parameters[-1], tasks, iteration, 1))
-        slope = chain.named(Curvature(chain, query).gradient)["action_net.bias"]
-        slopes.append(float(slope[1] - slope[0]))
-    assert np.mean(slopes) < -2.0 * np.std(slopes) / np.sqrt(len(slopes))
+
+
+@pytest.mark.parametrize("name", ["maml", "fomaml", "anil"])
+def test_learners_that_give_no_credit_for_looking_before_adaptation(name: str) -> None:
+    """Probe (g): their meta-gradient knows what looking costs after adaptation, and nothing of what it brings there.
+
+    Reptile's does not know either: it moves along the inner updates, which find looking to cost.
+    """
+    assert pull(looking(0.0, name), 30) < -2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "iterations", "settings"),
+    [
+        # With the sum over the eight steps before adaptation, where the standard term has their mean.
+        ("e-maml", 50, {"learning": {"tasks": 100, "episodes": 8}, "outer": {"credit": 8.0}}),
+        ("promp", 60, {}),
+    ],
+)
+def test_learners_that_credit_looking_before_adaptation(name: str, iterations: int, settings: dict[str, Any]) -> None:
+    """Probe (g): what was sampled before adaptation is credited with what the update led to."""
+    assert pull(looking(0.0, name, inner={"step_size": 3.0}, **settings), iterations) > 2.0
+
+
+def test_reptile_and_meta_sgd_look_less() -> None:
+    """Probe (g), by what training does: the logit of looking falls."""
+    towards = {"reptile": {}, "meta-sgd": {"update": "vpg", "optimizer": "sgd", "learning_rate": 1.0}}
+    for name, outer in towards.items():
+        model = looking(0.0, name, outer=outer).learn(15)
+        bias = model.parameters["action_net.bias"]
+        assert float(bias[1] - bias[0]) < -0.1, name

@@ -1,0 +1,53 @@
+"""First-order MAML: the derivative of the inner update is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from metarl.agents import Samples
+from metarl.curvature import Chain, Jacobian
+from metarl.inner import StepSize, for_tasks, join, scale, task_vectors
+from metarl.maml import MAML
+
+
+class FOMAML(MAML):
+    """First-order MAML: as MAML, with the Jacobian of the inner update replaced by the identity.
+
+    It increases ``mean_i J_i(theta_i')`` along ``mean_i grad J_i(theta_i')`` (Finn et al. 2017, section 5.2; Nichol et
+    al. 2018, section 3): no second derivatives, at the price of a gradient that is not that of the objective.
+    """
+
+    name = "fomaml"
+    source = "Finn et al. 2017"
+
+    def _chain(self) -> Chain:
+        return FirstOrderChain(self._policy, self.path, self.parameters)
+
+
+class FirstOrderChain(Chain):
+    """Inner updates whose Jacobian is the identity."""
+
+    def adapt(self, samples: Samples, step_size: StepSize) -> None:
+        """Take an inner step of every task, on samples collected with the latest parameters; nothing is kept."""
+        size = scale(step_size)
+        n_tasks = samples.weights.shape[0]
+        vectors = task_vectors(self.policy, self.parameters[-1], n_tasks)
+        slopes = for_tasks(self.path, vectors, samples, self.path.inner_gradient)
+        self._append(samples, size, vectors, join(self.path, slopes))
+
+    def jacobians(self, fraction: float = 1.0) -> list[Jacobian]:
+        """Return the identity for each task."""
+        return [FirstOrderJacobian() for _ in range(self.supports[0].weights.shape[0])]
+
+
+class FirstOrderJacobian(Jacobian):
+    """The identity, where the Jacobian of the inner updates would stand."""
+
+    def __init__(self) -> None:
+        super().__init__((), ())
+
+    def backward(self, vector: Tensor, before: Sequence[Tensor] = ()) -> Tensor:
+        """Return the sum of the gradients after and before adaptation."""
+        return sum(before, start=vector)
