@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from metarl.envs import RolloutError
@@ -124,6 +125,6 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
     axes.set_xlabel("adaptation steps")
     axes.set_ylabel("return on test tasks")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     figure.savefig(path)

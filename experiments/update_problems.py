@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -136,8 +136,8 @@ def make_problem(policy: Policy, draw: Callable[[torch.Generator], Observations]
             log_probs = distribution.log_prob(actions)
         drawn = Samples(
             observations=observations,
-            actions=actions.unflatten(0, (tasks, rows)),
-            log_probs=log_probs.unflatten(0, (tasks, rows)),
+            actions=actions.reshape(tasks, rows, *actions.shape[1:]),
+            log_probs=log_probs.reshape(tasks, rows),
             advantages=torch.randn(tasks, rows, generator=generator),
             weights=torch.full((tasks, rows), 1.0 / rows),
         )
@@ -267,7 +267,7 @@ class Row:
 
 
 def medians(
-    works: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.process_time
+    works: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.process_time
 ) -> dict[str, float]:
     """Return the median seconds of each piece of work, taken in turns after one round of warm-up.
 
