@@ -66,7 +66,7 @@ def measure_gpu(setting: Setting, device: torch.device, repeats: int) -> list[Ro
 
 def capture(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     """Return a call that does the same work again as one CUDA graph, and the tensor into which it writes the result."""
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # as CUDA asks for: what is set up at first use must not be captured
         for _ in range(3):

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from stable_baselines3.common.logger import Logger
 
 from metarl import MAML
-from metarl.experiments.benchmark_update import EPISODES, measure, measure_rollout, medians, settings, threads
+from metarl.experiments.benchmark_update import EPISODES, measure, measure_rollout
+from metarl.experiments.update_problems import medians, settings, threads
 
 PARTS = {"inner update, kept for products": 1, "meta-gradient": 1, "line-search evaluation": 1, "rollout": 2}
 

@@ -21,7 +21,7 @@ class Spot(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     The task is that place, in [-1, 1] x [-1, 1]; an action moves the spot by up to a tenth; 50 steps.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.task_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -59,7 +59,7 @@ class Spot(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
 class Busy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """A step takes 100 microseconds of processor time; the reward is the task times the action; 50 steps."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.task_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
