@@ -48,6 +48,7 @@ from metarl.experiments.update_problems import (
     perceptron_problem,
     settings,
     threads,
+    trunk_problem,
 )
 from metarl.inner import choose_path, inner_update
 from metarl.sampler import Sampler
@@ -169,7 +170,10 @@ def measure_others(problems: dict[str, Problem], repeats: int) -> list[Row]:
         vector = curvature.gradient / curvature.gradient.norm()
         exact = double.product(vector)
         assert float((curvature.product(vector) - exact).norm() / exact.norm()) < 1e-3, name
-        works = {"ours": partial(curvature.product, vector), "double backward": partial(double.product, vector)}
+        works: dict[str, Callable[[], Any]] = {
+            "ours": partial(curvature.product, vector),
+            "double backward": partial(double.product, vector),
+        }
         seconds = medians(works, repeats)
         own = seconds.pop("ours")
         against = {rival: taken / own for rival, taken in seconds.items()}
@@ -197,9 +201,9 @@ def measure_start(repeats: int) -> list[Row]:
 def measure_growth(counts: Sequence[int], hidden: int, repeats: int) -> list[Row]:
     """Measure a Fisher-vector product, and the memory of the process (Linux), as tasks become more."""
     rows = []
-    for tasks in counts:
-        setting = Setting("A", tasks, 2000, 2, 2, hidden)
-        for memory in ("keep", "recompute"):
+    for memory in ("recompute", "keep"):  # in this order, since memory that was used once stays with the process
+        for tasks in counts:
+            setting = Setting("A", tasks, 2000, 2, 2, hidden)
             problem = perceptron_problem(setting, CPU)
             floor = Floor(problem, hidden)
             path = choose_path(problem.policy, CPU, keep=memory == "keep")
@@ -243,7 +247,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if setting.name == "A":
                     rows.append(measure_rollout(setting.hidden, setting.tasks, repeats))
         size = (2, 50) if options.quick else (4, 200)
-        others = {"CNN, images of 36 x 36": image_problem(*size), "multi-input": dict_problem(size[0], 10 * size[1])}
+        others = {
+            "CNN, images of 36 x 36": image_problem(*size),
+            "multi-input": dict_problem(size[0], 10 * size[1]),
+            "own extractor, a shared trunk": trunk_problem(size[0], 10 * size[1]),
+        }
         rows += measure_others({name: part for name, part in others.items() if options.only in name}, repeats)
         rows += measure_start(repeats)
     table(rows)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
 
 from metarl.agents import (
     Gaussian,
@@ -117,6 +118,27 @@ def dict_problem(tasks: int, rows: int) -> Problem:
     return make_problem(policy, draw, torch.device("cpu"))
 
 
+class Trunk(BaseFeaturesExtractor):
+    """A layer that actor and critic share."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 64)
+        self.layer = nn.Linear(observation_space.shape[0], 64)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return the features."""
+        return torch.tanh(self.layer(observations))
+
+
+def trunk_problem(tasks: int, rows: int) -> Problem:
+    """Return a problem for a policy with a features extractor of its own: 17 numbers, six actions of a box."""
+    space = spaces.Box(-np.inf, np.inf, (17,), np.float32)
+    actions = spaces.Box(-1.0, 1.0, (6,), np.float32)
+    policy = make_policy_for(space, actions, "MlpPolicy", (64,), features_extractor_class=Trunk)
+    draw = partial(torch.randn, tasks, rows, 17)
+    return make_problem(policy, lambda generator: draw(generator=generator), torch.device("cpu"))
+
+
 def make_problem(policy: Policy, draw: Callable[[torch.Generator], Observations], device: torch.device) -> Problem:
     """Return a problem with observations ``[task, row, *obs]`` as they are drawn, and actions of the policy itself."""
 
@@ -157,7 +179,7 @@ def make_policy(setting: Setting) -> Policy:
 
 
 def make_policy_for(
-    observations: spaces.Space[Any], actions: spaces.Space[Any], name: str, hidden: tuple[int, ...]
+    observations: spaces.Space[Any], actions: spaces.Space[Any], name: str, hidden: tuple[int, ...], **arguments: Any
 ) -> Policy:
     """Return a policy for spaces, with tanh layers."""
     return build_policy(
@@ -170,6 +192,7 @@ def make_policy_for(
         output_gain=1.0,
         log_std_init=0.0,
         log_std_min=-1.6,
+        **arguments,
     )
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from metarl.experiments import benchmark_iteration, benchmark_update
+from metarl import check_family
+from metarl.experiments import (
+    benchmark_images,
+    benchmark_iteration,
+    benchmark_update,
+    benchmark_workers,
+    update_problems,
+)
 
 
 @pytest.fixture
@@ -58,3 +65,32 @@ def test_the_iterations_benchmark_compares_with_the_sum_of_its_parts(capsys: pyt
     printed = capsys.readouterr().out
     assert printed.count("x the sum of its parts") == 4
     assert "fisher_fraction = 0.2, 2 thread(s)" in printed
+
+
+def test_the_general_path_is_measured_against_double_backward_for_every_kind_of_policy() -> None:
+    problems = {
+        "images": update_problems.image_problem(2, 6),
+        "dict": update_problems.dict_problem(2, 9),
+        "trunk": update_problems.trunk_problem(2, 9),
+    }
+    rows = benchmark_update.measure_others(problems, 1)
+    assert [row.setting.partition(",")[0] for row in rows] == ["images", "dict", "trunk"]
+    assert all(row.against["double backward"] > 0 for row in rows)
+
+
+def test_the_benchmark_of_images_says_what_it_held(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--tasks", "2", "--episodes", "1", "--cg-iterations", "1", "--workers", "1", "--memory", "recompute"]
+    assert benchmark_images.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "images (51, 3, 64, 64) torch.uint8" in printed
+    assert "GB at most" in printed
+
+
+def test_the_benchmark_of_workers_compares_with_one_core(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark_workers.main(["--num-envs", "4", "--workers", "2", "--repeats", "1", "--steps", "2"]) == 0
+    assert "2 workers are" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("family", ["Spot", "Busy"])
+def test_the_benchmarks_own_families_are_sound(family: str) -> None:
+    assert check_family(f"metarl.experiments.slow_families:bench/{family}-v0") == []
