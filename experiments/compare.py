@@ -124,6 +124,6 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
     axes.set_xlabel("adaptation steps")
     axes.set_ylabel("return on test tasks")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xticks(range(max(entry.returns.shape[1] for entry in entries)))
     axes.legend()
     figure.savefig(path)
