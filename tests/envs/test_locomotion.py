@@ -283,9 +283,9 @@ def test_where_nothing_can_be_drawn_the_error_says_what_to_install() -> None:
 
 
 def test_the_benchmark_sets_a_family_against_mujoco_alone_and_gymnasium(tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / "experiments/benchmark_locomotion.py"
     file = tmp_path / "speeds.json"
-    call = [sys.executable, script, "--quick", "--envs", "4", "metarl/HopperParams-v0", "--json", file]
+    module = "metarl.experiments.benchmark_locomotion"
+    call = [sys.executable, "-m", module, "--quick", "--envs", "4", "metarl/HopperParams-v0", "--json", file]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "metarl/HopperParams-v0" in done.stdout
