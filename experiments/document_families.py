@@ -79,7 +79,7 @@ def page(speeds: dict[str, Any], drawn: set[str]) -> str:
             str(family["max_episode_steps"] or "its own"),
             "yes" if family["oracle"] else "no",
             (family["literature"] or "").rstrip("."),
-            f"{speed['steps_per_second']:,.0f} ({speed['ratio']:.0f}x)" if speed else "not measured",
+            f"{speed['steps_per_second']:,.0f} ({speed['ratio']:.3g}x)" if speed else "not measured",
         ]
         lines.append(f"| {' | '.join(cells)} |")
         if family["id"] in drawn:
