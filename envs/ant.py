@@ -9,8 +9,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from metarl.envs.batched import Rows
-from metarl.envs.goals import Directions, check_max_velocity
-from metarl.envs.mujoco_batch import DirectedVectorEnv, LocomotionEnv, LocomotionVectorEnv, Read
+from metarl.envs.goals import Directions
+from metarl.envs.mujoco_batch import DirectedVectorEnv, LocomotionEnv, LocomotionVectorEnv, Read, VelocityVectorEnv
 
 HEIGHTS = (0.2, 1.0)  # m, of the torso; an ant beyond them has fallen
 GOAL_RADIUS = 3.0  # m, of the disc that goals lie in
@@ -46,23 +46,11 @@ class AntDirVectorEnv(DirectedVectorEnv, AntVectorEnv):
         super().__init__(num_envs, max_episode_steps, render_mode, Directions(directions))
 
 
-class AntVelVectorEnv(AntVectorEnv):
+class AntVelVectorEnv(VelocityVectorEnv, AntVectorEnv):
     """``metarl/AntVel-v0``, batched; the data sheet is in ``AntVelEnv``."""
 
-    def __init__(
-        self,
-        num_envs: int,
-        max_velocity: float = 3.0,
-        max_episode_steps: int | None = 200,
-        render_mode: str | None = None,
-    ) -> None:
-        self.task_space = spaces.Box(0.0, check_max_velocity(max_velocity), (), np.float64)
-        self.default_task = np.array(max_velocity / 2)
-        super().__init__(num_envs, max_episode_steps, render_mode)
-
     def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
-        wanted: NDArray[np.float64] = self.tasks[rows]
-        return 1.0 - np.abs(velocities[:, 0] - wanted)
+        return 1.0 + super()._progress(velocities, rows)
 
 
 class AntGoalVectorEnv(AntVectorEnv):

@@ -123,9 +123,8 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         return self._observe(), {}
 
     def _assign(self, batch: Any, rows: Rows) -> None:
-        count = task_tools.count_tasks(batch)
-        if count != self.num_envs:
-            raise ValueError(f"{count} tasks for {self.num_envs} sub-environments; repeat each task for its episodes")
+        task_tools.check_count(batch, self.num_envs)
+        count = self.num_envs
         if not batch_space(self.task_space, count).contains(batch):
             batch = task_tools.stack_tasks(
                 self.task_space,

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-from gymnasium import spaces
-from numpy.typing import NDArray
-
-from metarl.envs.batched import Rows
-from metarl.envs.goals import Directions, check_max_velocity
-from metarl.envs.mujoco_batch import DirectedVectorEnv, LocomotionEnv, LocomotionVectorEnv
+from metarl.envs.goals import Directions
+from metarl.envs.mujoco_batch import DirectedVectorEnv, LocomotionEnv, LocomotionVectorEnv, VelocityVectorEnv
 
 
 class HalfCheetahVectorEnv(LocomotionVectorEnv):
@@ -27,23 +22,8 @@ class HalfCheetahDirVectorEnv(DirectedVectorEnv, HalfCheetahVectorEnv):
         super().__init__(num_envs, max_episode_steps, render_mode, Directions("two"))
 
 
-class HalfCheetahVelVectorEnv(HalfCheetahVectorEnv):
+class HalfCheetahVelVectorEnv(VelocityVectorEnv, HalfCheetahVectorEnv):
     """``metarl/HalfCheetahVel-v0``, batched; the data sheet is in ``HalfCheetahVelEnv``."""
-
-    def __init__(
-        self,
-        num_envs: int,
-        max_velocity: float = 3.0,
-        max_episode_steps: int | None = 200,
-        render_mode: str | None = None,
-    ) -> None:
-        self.task_space = spaces.Box(0.0, check_max_velocity(max_velocity), (), np.float64)
-        self.default_task = np.array(max_velocity / 2)
-        super().__init__(num_envs, max_episode_steps, render_mode)
-
-    def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
-        wanted: NDArray[np.float64] = self.tasks[rows]
-        return -np.abs(velocities[:, 0] - wanted)
 
 
 class HalfCheetahDirEnv(LocomotionEnv):

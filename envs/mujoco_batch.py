@@ -18,7 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from metarl.envs.batched import BatchedFamily, Rows, SingleFamily
-from metarl.envs.goals import Directions
+from metarl.envs.goals import Directions, check_max_velocity
 
 try:
     import mujoco
@@ -227,6 +227,25 @@ class DirectedVectorEnv(LocomotionVectorEnv):
         vectors = self.directions.vectors(self.tasks[rows])[:, : velocities.shape[1]]
         progress: NDArray[np.float64] = (vectors * velocities).sum(axis=1)
         return progress
+
+
+class VelocityVectorEnv(LocomotionVectorEnv):
+    """A body that has to go along x at a speed (m/s), which is the task."""
+
+    def __init__(
+        self,
+        num_envs: int,
+        max_velocity: float = 3.0,
+        max_episode_steps: int | None = 200,
+        render_mode: str | None = None,
+    ) -> None:
+        self.task_space = spaces.Box(0.0, check_max_velocity(max_velocity), (), np.float64)
+        self.default_task = np.array(max_velocity / 2)
+        super().__init__(num_envs, max_episode_steps, render_mode)
+
+    def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
+        wanted: NDArray[np.float64] = self.tasks[rows]
+        return -np.abs(velocities[:, 0] - wanted)
 
 
 class LocomotionEnv(SingleFamily):

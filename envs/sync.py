@@ -54,13 +54,11 @@ class SyncFamilyVectorEnv(SyncVectorEnv):
         options = dict(options or {})
         mask = options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
         batch = options.pop("tasks", None)
-        rows = None if batch is None else task_tools.unstack_tasks(self.task_space, batch)
-        if rows is not None and len(rows) != self.num_envs:
-            raise ValueError(
-                f"{len(rows)} tasks for {self.num_envs} sub-environments; repeat each task for its episodes"
-            )
-        if seed is None or isinstance(seed, int | np.integer):
-            seed = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        rows = None
+        if batch is not None:
+            task_tools.check_count(batch, self.num_envs)
+            rows = task_tools.unstack_tasks(self.task_space, batch)
+        seed = task_tools.spread_seed(seed, self.num_envs)
         self._terminations[mask] = False
         self._truncations[mask] = False
         infos: dict[str, Any] = {}

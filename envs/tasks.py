@@ -157,6 +157,24 @@ def count_tasks(batch: Any) -> int:
     return len(batch)
 
 
+def check_count(batch: Any, num_envs: int) -> None:
+    """Refuse a batch of tasks that does not have one for each sub-environment.
+
+    Raises:
+        ValueError: it has more or fewer.
+    """
+    count = count_tasks(batch)
+    if count != num_envs:
+        raise ValueError(f"{count} tasks for {num_envs} sub-environments; repeat each task for its episodes")
+
+
+def spread_seed(seed: Any, num_envs: int) -> Any:
+    """Return a seed for each sub-environment: one number is counted up, as Gymnasium does, and None stays None."""
+    if seed is None or isinstance(seed, int | np.integer):
+        return [None if seed is None else int(seed) + i for i in range(num_envs)]
+    return seed
+
+
 def take_tasks(batch: Any, rows: Any) -> Any:
     """Return the rows of a batch, as a batch (``rows`` as numpy indexes them)."""
     if isinstance(batch, dict):

@@ -138,13 +138,9 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         options = dict(options or {})
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_)))
         batch = options.pop("tasks", None)
-        if batch is not None and task_tools.count_tasks(batch) != self.num_envs:
-            raise ValueError(
-                f"{task_tools.count_tasks(batch)} tasks for {self.num_envs} sub-environments; repeat each task for its "
-                "episodes"
-            )
-        if seed is None or isinstance(seed, int | np.integer):
-            seed = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        if batch is not None:
+            task_tools.check_count(batch, self.num_envs)
+        seed = task_tools.spread_seed(seed, self.num_envs)
         messages = []
         for worker in self._workers:
             rows = slice(worker.rows.start, worker.rows.stop)

@@ -7,11 +7,9 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import ConfigDict
-from torch import Tensor
 
 from metarl.agents import Policy
-from metarl.inner import StepSize
-from metarl.maml import MAML
+from metarl.partial import PartlyAdapting
 from metarl.settings import FORBID, Clipped, Count, PlainGradient, TrustRegion
 
 
@@ -38,7 +36,7 @@ class HeadPlainGradient(Head, PlainGradient):
     """ANIL with a plain gradient step."""
 
 
-class ANIL(MAML):
+class ANIL(PartlyAdapting):
     """ANIL: as MAML, with inner steps on the head alone; the meta-update changes all layers.
 
     ``theta_head' = theta_head - alpha grad_head L(theta)``, and ``theta_body' = theta_body``. With all layers in the
@@ -62,13 +60,3 @@ class ANIL(MAML):
         parts = [torch.full((shape.numel(),), float(adapts[name])) for name, shape in policy.shapes.items()]
         self._adapts = torch.cat(parts).to(self.device)
         super()._take_policy(policy)
-
-    def training_step_size(self, step: int) -> StepSize:
-        """Return the step size of each parameter, flat: 0 outside the head."""
-        return self._adapts * self.settings.inner.step_size
-
-    def step_size(self, step: int) -> StepSize:
-        """Return the step size of each parameter at evaluation, flat: 0 outside the head."""
-        size = super().step_size(step)
-        assert not isinstance(size, dict | Tensor)
-        return self._adapts * size

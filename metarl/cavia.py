@@ -15,8 +15,8 @@ from metarl.agents import Distribution, Normalizer, Parameters, Policy
 from metarl.agents.observations import Observations
 from metarl.agents.policies import Actor
 from metarl.curvature import Chain, Jacobian
-from metarl.inner import Path, StepSize
-from metarl.maml import MAML
+from metarl.inner import Path
+from metarl.partial import PartlyAdapting
 from metarl.settings import FORBID, Clipped, Count, PlainGradient, TrustRegion
 
 _WEIGHTS, _CONTEXT = "context_weights", "context"
@@ -46,7 +46,7 @@ class ContextPlainGradient(Context, PlainGradient):
     """CAVIA with a plain gradient step."""
 
 
-class CAVIA(MAML):
+class CAVIA(PartlyAdapting):
     """CAVIA: fast context adaptation.
 
     A context phi of a few numbers is appended to the observation. It starts at 0 for each task and is all that adapts,
@@ -58,8 +58,6 @@ class CAVIA(MAML):
     name = "cavia"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (ContextTrustRegion, ContextClipped, ContextPlainGradient)
     source = "Zintgraf et al. 2019"
-
-    _adapts: Tensor
 
     def _take_policy(self, policy: Policy) -> None:
         if policy.layers is None:
@@ -76,16 +74,6 @@ class CAVIA(MAML):
 
     def _chain(self) -> Chain:
         return ContextChain(self._policy, self.path, self.parameters)
-
-    def training_step_size(self, step: int) -> StepSize:
-        """Return the step size of each parameter, flat: 0 but for the context."""
-        return self._adapts * self.settings.inner.step_size
-
-    def step_size(self, step: int) -> StepSize:
-        """Return the step size of each parameter at evaluation, flat: 0 but for the context."""
-        size = super().step_size(step)
-        assert not isinstance(size, dict | Tensor)
-        return self._adapts * size
 
 
 class ContextPolicy(Policy):

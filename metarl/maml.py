@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from metarl.agents import LIKELIHOOD_RATIO, POLICY_GRADIENT, Parameters, Policy, Rollouts, Samples
+from metarl.agents import LIKELIHOOD_RATIO, POLICY_GRADIENT, Parameters, Policy, Rollouts, Samples, mean_kl
 from metarl.curvature import Chain, Term
 from metarl.inner import StepSize, choose_path
 from metarl.learner import BaseLearner, Outcome
@@ -19,6 +19,7 @@ from metarl.meta_update import gradient_steps, trust_region_step
 from metarl.optimizers import first_moments
 from metarl.parallel import mean_over_steps
 from metarl.settings import Clipped, PlainGradient, TrustRegion
+from metarl.vectors import task_parameters
 
 _OBJECTIVES = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO}
 
@@ -93,10 +94,11 @@ class MAML(BaseLearner):
         if outer.update != "trpo":
             found = gradient_steps(chain, query, outer, self.extra, term, where)
             kl = float(mean_of_tasks_kl(self._policy, chain.parameters[-1], found.adapted, query))
-            self._record_update(found.norm, kl, float(self._kl_before(chain, found.vector)))
+            self._record_update(found.norm, kl, float(self._kl_before(chain, found.vector, chain.supports[0])))
             return found.vector, found.state
+        met = chain.supports[0].thin(outer.fisher_fraction)
         step, norm = trust_region_step(
-            chain, query, outer, lambda vector: self._kl_before(chain, vector, outer.fisher_fraction), term, where
+            chain, query, outer, lambda vector: self._kl_before(chain, vector, met), term, where
         )
         if step.accepted is None:
             self.line_search_failures += 1
@@ -114,9 +116,8 @@ class MAML(BaseLearner):
             self.logger.record("train/kl", kl)
             self.logger.record("train/kl_before", kl_before)
 
-    def _kl_before(self, chain: Chain, vector: Tensor, fraction: float = 1.0) -> Tensor:
-        """Return the mean KL, old to new, of the policy before adaptation on what it met."""
-        samples = chain.supports[0].thin(fraction)
+    def _kl_before(self, chain: Chain, vector: Tensor, samples: Samples) -> Tensor:
+        """Return the mean KL, old to new, of the policy before adaptation on what it met, or a share of it."""
         return shared_kl(self._policy, chain.parameters[0], chain.shared(vector), samples, together=self.path.together)
 
     @torch.no_grad()
@@ -149,9 +150,6 @@ def mean_of_tasks_kl(policy: Policy, old: Parameters, new: Parameters, query: Sa
     kls = []
     for task in range(query.weights.shape[0]):
         samples = query.task(task)
-        before, after = (
-            policy.distribution({name: value[task] for name, value in part.items()}, samples.observations)
-            for part in (old, new)
-        )
-        kls.append((before.kl(after) * samples.weights).sum())
+        before, after = (policy.distribution(task_parameters(part, task), samples.observations) for part in (old, new))
+        kls.append(mean_kl(before, after, samples))
     return torch.stack(kls).mean()

@@ -19,6 +19,7 @@ from metarl.settings import Clipped, PlainGradient, TrustRegion
 from metarl.trust_region import Step, conjugate_gradient, full_step, line_search
 
 Where = tuple[int, Any]  # iteration and tasks, for messages
+MAY_HELP = "a smaller inner.step_size or a higher policy.log_std_min may help"
 
 
 def trust_region_step(
@@ -132,10 +133,14 @@ def _norm(gradient: Tensor, gradients: Tensor, where: Where) -> float:
     norm = float(gradient.norm())
     if not math.isfinite(norm):
         iteration, tasks = where
-        faulty = int((~torch.isfinite(gradients)).any(dim=1).int().argmax())
-        named = task_tools.plain(task_tools.take_tasks(tasks, faulty))
+        named = first_not_finite(gradients, tasks)
         raise FloatingPointError(
-            f"iteration {iteration}: the meta-gradient is not finite, first that of task {named}; a smaller "
-            "inner.step_size or a higher policy.log_std_min may help"
+            f"iteration {iteration}: the meta-gradient is not finite, first that of task {named}; {MAY_HELP}"
         )
     return norm
+
+
+def first_not_finite(vectors: Tensor, tasks: Any) -> Any:
+    """Return, in plain Python, the first task whose vector ``[task, parameter]`` is not finite."""
+    faulty = int((~torch.isfinite(vectors)).any(dim=1).int().argmax())
+    return task_tools.plain(task_tools.take_tasks(tasks, faulty))

@@ -61,7 +61,7 @@ class ProMP(MAML):
         self.logger.record("train/kl_coefficient", float(coefficient))
         outer = self.settings.outer
         if outer.adaptive:
-            kl = float(self._kl_before(chain, vector))
+            kl = float(self._kl_before(chain, vector, chain.supports[0]))
             if kl > 1.5 * outer.target_kl:
                 coefficient = 2.0 * coefficient
             elif kl < outer.target_kl / 1.5:

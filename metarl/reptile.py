@@ -9,9 +9,9 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from metarl.envs import tasks as task_tools
 from metarl.inner import inner_update
 from metarl.learner import BaseLearner, Outcome
+from metarl.meta_update import MAY_HELP, first_not_finite
 from metarl.optimizers import ascend, first_moments
 from metarl.settings import FORBID, Positive
 from metarl.vectors import flatten, flatten_tasks, named
@@ -51,11 +51,9 @@ class Reptile(BaseLearner):
         shared = flatten(self.parameters.values())
         differences = flatten_tasks(parameters) - shared
         if not bool(torch.isfinite(differences).all()):
-            faulty = int((~torch.isfinite(differences)).any(dim=1).int().argmax())
-            task = task_tools.plain(task_tools.take_tasks(tasks, faulty))
+            task = first_not_finite(differences, tasks)
             raise FloatingPointError(
-                f"iteration {iteration}: the parameters adapted to task {task} are not finite; a smaller "
-                "inner.step_size or a higher policy.log_std_min may help"
+                f"iteration {iteration}: the parameters adapted to task {task} are not finite; {MAY_HELP}"
             )
         difference = differences.mean(dim=0)
         self.logger.record("train/difference_norm", float(difference.norm()))
