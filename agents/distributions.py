@@ -74,8 +74,10 @@ class Gaussian:
 
     def score(self, actions: Tensor) -> tuple[Tensor, ...]:
         """Return z / std for the mean and z^2 - 1 for log_std, with z = (action - mean) / std."""
-        z = (actions - self.mean) * torch.exp(-self.log_std)
-        return (z * torch.exp(-self.log_std), z.square() - 1.0)
+        # The mean first: results are laid out as the first operand is, and the fast path's means are transposed.
+        inverse = torch.exp(-self.log_std)
+        z = (self.mean - actions) * -inverse
+        return (z * inverse, z.square() - 1.0)
 
     def detach(self) -> Gaussian:
         """Return the same distribution outside of any graph."""

@@ -34,12 +34,12 @@ class Samples:
     advantages: Tensor
     weights: Tensor
 
-    def task(self, index: int) -> Samples:
-        """Return a copy of the samples of one task, without the task axis.
+    def task(self, index: int | slice) -> Samples:
+        """Return a copy of the samples of one task, without the task axis, or of several; all are no copy.
 
         A copy, since products of matrices can differ in the last bit with the address at which a view begins.
         """
-        return self._map(lambda part: part[index].clone())
+        return self if index == slice(None) else self._map(lambda part: part[index].clone())
 
     def joined(self) -> Samples:
         """Return the samples of all tasks as those of one, without the task axis."""

@@ -151,13 +151,13 @@ class ContextChain(Chain):
         """Return the shared parameters, with a context of 0."""
         return self.named(_padded(vector, self._size))
 
-    def retrace(self, vector: Tensor, task: int) -> list[Tensor]:
-        """Return one task's parameters after 0, 1, ... inner steps from other shared ones, on the same samples."""
-        return super().retrace(_padded(vector, self._size), task)
+    def retrace(self, vector: Tensor, part: int | slice) -> list[Tensor]:
+        """Return parameters after 0, 1, ... inner steps from other shared ones, on the same samples."""
+        return super().retrace(_padded(vector, self._size), part)
 
-    def jacobians(self, fraction: float = 1.0) -> list[Jacobian]:
-        """Return each task's Jacobian by the shared parameters without the context."""
-        return [ContextJacobian(part, self._size) for part in super().jacobians(fraction)]
+    def jacobians(self) -> list[Jacobian]:
+        """Return each part's Jacobian by the shared parameters without the context."""
+        return [ContextJacobian(part, self._size) for part in super().jacobians()]
 
 
 class ContextJacobian(Jacobian):
@@ -173,7 +173,7 @@ class ContextJacobian(Jacobian):
 
     def backward(self, vector: Tensor, before: Sequence[Tensor] = ()) -> Tensor:
         """Return J^T w."""
-        return super().backward(vector, before)[: -self._size]
+        return super().backward(vector, before)[..., : -self._size]
 
 
 def _padded(vector: Tensor, size: int) -> Tensor:

@@ -14,6 +14,7 @@ matrix as a Gauss-Newton product).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents import Parameters, Policy, Samples
-from metarl.inner import AdaptedPolicy, InnerLoss, Path, StepSize, for_tasks, join, scale, task_vectors
+from metarl.inner import AdaptedPolicy, InnerLoss, Parts, Path, StepSize, for_parts, join, scale, task_vectors
 from metarl.parallel import map_tasks
 from metarl.vectors import flatten, named
 
@@ -35,6 +36,7 @@ class Chain:
         parameters: K + 1 sets; the first shared, the others stacked, after each inner step.
         supports: K batches of samples; entry k was collected with ``parameters[k]`` and made ``parameters[k + 1]``.
         vector: what the meta-update changes, flat: the shared parameters (a learner may have more, or fewer).
+        parts: which tasks are taken at once.
     """
 
     def __init__(self, policy: Policy, path: Path, parameters: Parameters) -> None:
@@ -43,6 +45,7 @@ class Chain:
         self.supports: list[Samples] = []
         self.vector = flatten(parameters.values()).detach()
         self.policy = policy
+        self.parts: Parts = []
         self._scales: list[float | Tensor] = []
         self._losses: list[list[InnerLoss]] = []
 
@@ -55,41 +58,46 @@ class Chain:
         """
         size = scale(step_size)
         vectors = task_vectors(self.policy, self.parameters[-1], samples.weights.shape[0])
-        self._losses.append(self._open(vectors, samples))
-        self._append(samples, size, vectors, join(self.path, [loss.gradient for loss in self._losses[-1]]))
+        if not self.supports:
+            self.parts = self.path.parts(samples)
+        self._losses.append(for_parts(self.parts, vectors, samples, self.path.inner_loss))
+        self._append(samples, size, vectors, join(self.parts, [loss.gradient for loss in self._losses[-1]]))
 
     def _append(self, samples: Samples, size: float | Tensor, vectors: Tensor, slopes: Tensor) -> None:
         self._scales.append(size)
         self.supports.append(samples)
         self.parameters.append(self.named(vectors - size * slopes))
 
-    def _open(self, vectors: Tensor, samples: Samples) -> list[InnerLoss]:
-        return for_tasks(self.path, vectors, samples, self.path.inner_loss)
-
-    def adapted(self, query: Samples) -> list[AdaptedPolicy]:
-        """Return the adapted policies, on samples collected with them; one in all where the tasks go together."""
+    def adapted(self, parts: Parts, query: Samples) -> list[AdaptedPolicy]:
+        """Return the adapted policies of each part of the tasks, on samples collected with them."""
         vectors = task_vectors(self.policy, self.parameters[-1], query.weights.shape[0])
-        return for_tasks(self.path, vectors, query, self.path.adapted)
+        return for_parts(parts, vectors, query, self.path.adapted)
 
-    def jacobians(self, fraction: float = 1.0) -> list[Jacobian]:
-        """Return each task's Jacobian, with Hessians from a share of its samples; one where the tasks go together."""
-        losses = self._losses
-        if fraction < 1.0:
-            pairs = zip(self.parameters, self.supports, strict=False)
-            losses = [
-                self._open(task_vectors(self.policy, parameters, samples.weights.shape[0]), samples.thin(fraction))
-                for parameters, samples in pairs
-            ]
-        return [Jacobian(steps, self._scales) for steps in zip(*losses, strict=True)]
+    def jacobians(self) -> list[Jacobian]:
+        """Return the Jacobian of each part of the tasks."""
+        return [Jacobian(steps, self._scales) for steps in zip(*self._losses, strict=True)]
 
-    def retrace(self, vector: Tensor, task: int) -> list[Tensor]:
-        """Return one task's (or all tasks') parameters after 0, 1, ... inner steps from other shared ones.
+    def thin(self, fraction: float) -> Chain:
+        """Return the same inner updates, with second derivatives from a share of the samples."""
+        other = copy.copy(self)
+        other.supports = [samples.thin(fraction) for samples in self.supports]
+        other.parts = self.path.parts(other.supports[0])
+        other._losses = [
+            for_parts(
+                other.parts, task_vectors(self.policy, before, len(samples.weights)), samples, self.path.inner_loss
+            )
+            for before, samples in zip(self.parameters, other.supports, strict=False)
+        ]
+        return other
+
+    def retrace(self, vector: Tensor, part: int | slice) -> list[Tensor]:
+        """Return the parameters of a part of the tasks after 0, 1, ... inner steps from other shared ones.
 
         The samples are the same, where in earnest the changed parameters would have collected others.
         """
         vectors = [vector]
         for samples, size in zip(self.supports, self._scales, strict=True):
-            own = samples if self.path.together else samples.task(task)
+            own = samples.task(part)
             before = vectors[-1].expand(*own.weights.shape[:-1], -1)
             vectors.append(before - size * self.path.inner_gradient(before, own))
         return vectors
@@ -146,26 +154,27 @@ class Term(Protocol):
         """Return its gradient by those parameters."""
 
 
-def objective_gradients(chain: Chain, gradients: Callable[[int], Tensor], term: Term | None = None) -> Tensor:
+def objective_gradients(chain: Chain, gradients: Sequence[Tensor], term: Term | None = None) -> Tensor:
     """Return the gradient of the meta-objective by ``chain.vector``, for each task, ``[task, parameter]``.
 
     Args:
         chain: the inner updates.
-        gradients: task -> the gradient of the objective after adaptation at its adapted parameters.
-        term: what is added to it; not where the tasks go together.
+        gradients: for each part of the tasks, the gradient of the objective after adaptation at its adapted parameters.
+        term: what is added to it; where each part is a task.
     """
     jacobians = chain.jacobians()
     n_tasks, device = chain.supports[0].weights.shape[0], chain.supports[0].weights.device
 
-    def work(part: int) -> Tensor:
-        before = []
+    def work(number: int) -> Tensor:
+        before, part = [], chain.parts[number]
         if term is not None:
+            assert isinstance(part, int)
             for step, samples in enumerate(chain.supports):
                 vector = task_vectors(chain.policy, chain.parameters[step], n_tasks)[part].clone()
                 before.append(term.gradient(part, step, vector, samples.task(part)))
-        return jacobians[part].backward(gradients(part), before)
+        return jacobians[number].backward(gradients[number], before)
 
-    return join(chain.path, map_tasks(work, len(jacobians), device))
+    return join(chain.parts, map_tasks(work, len(jacobians), device))
 
 
 class Curvature:
@@ -187,16 +196,20 @@ class Curvature:
         self._term = term
         self._device = query.weights.device
         self.parameters = chain.vector
-        self._adapted = self._fisher = chain.adapted(query)
+        self._thin = chain
+        self._adapted = self._fisher = chain.adapted(chain.parts, query)
         self._jacobians = chain.jacobians()
-        self.gain = join(chain.path, [part.gain for part in self._adapted]).mean()
+        self.gain = join(chain.parts, [part.gain for part in self._adapted]).mean()
         if term is not None:
-            self.gain = self.gain + _mean(self._map(lambda task: self._added(chain.retrace(chain.vector, task), task)))
-        self.gradients = objective_gradients(chain, lambda part: self._adapted[part].gradient, term)
+            self.gain = self.gain + _mean(
+                self._map(chain, lambda task: self._added(chain.retrace(chain.vector, task), task))
+            )
+        self.gradients = objective_gradients(chain, [part.gradient for part in self._adapted], term)
         self.gradient = _mean(self.gradients)
         if fisher_fraction < 1.0:
-            self._fisher = chain.adapted(query.thin(fisher_fraction))
-            self._jacobians = chain.jacobians(fisher_fraction)
+            self._thin = chain.thin(fisher_fraction)
+            self._fisher = chain.adapted(self._thin.parts, query.thin(fisher_fraction))
+            self._jacobians = self._thin.jacobians()
 
     def product(self, vector: Tensor) -> Tensor:
         """Return the Fisher-vector product ``mean_i J_i^T F_i J_i v``."""
@@ -205,19 +218,19 @@ class Curvature:
             jacobian = self._jacobians[part]
             return jacobian.backward(self._fisher[part].fisher(jacobian.forward(vector)))
 
-        return _mean(self._map(work))
+        return _mean(self._map(self._thin, work))
 
     def evaluate(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gain and the mean KL (old to new) of other shared parameters, adapted on the same rollouts."""
 
         def work(part: int) -> Tensor:
-            vectors = self._chain.retrace(parameters, part)
+            vectors = self._chain.retrace(parameters, self._chain.parts[part])
             found = self._adapted[part].compare(vectors[-1])
             if self._term is None:
                 return found
             return torch.stack([found[0] + self._added(vectors, part), found[1]])
 
-        gain, kl = _mean(self._map(work)).unbind()
+        gain, kl = _mean(self._map(self._chain, work)).unbind()
         return gain, kl
 
     def _added(self, vectors: list[Tensor], task: int) -> Tensor:
@@ -232,9 +245,9 @@ class Curvature:
         """Return a flat vector as parameters by name."""
         return self._chain.named(vector)
 
-    def _map(self, work: Callable[[int], Tensor]) -> Tensor:
-        """Return the results of work on each task's parts (or on the one of all tasks) with a leading task axis."""
-        return join(self._chain.path, map_tasks(work, len(self._jacobians), self._device))
+    def _map(self, chain: Chain, work: Callable[[int], Tensor]) -> Tensor:
+        """Return the results of work on each part of the tasks, by its number, with a leading task axis."""
+        return join(chain.parts, map_tasks(work, len(chain.parts), self._device))
 
 
 def _mean(parts: Tensor) -> Tensor:

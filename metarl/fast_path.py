@@ -1,8 +1,8 @@
 """The fast path: the meta-update of perceptrons, by the derivatives of ``metarl.perceptron``.
 
-On the CPU it goes task by task. Rows are taken in blocks that stay in the cache, with buffers that each thread uses
-again. Blocks depend on the number of rows alone, so results depend neither on threads nor on the other tasks. On other
-devices it takes all tasks and rows at once.
+On the CPU rows are taken in blocks that stay in the cache, with buffers that each thread uses again; where a task has
+fewer rows than fill a block, several tasks are taken at once. Blocks of rows depend on their number alone, so results
+depend neither on threads nor on the other tasks. On other devices it takes all tasks and rows at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,26 +26,36 @@ from metarl.agents import (
     likelihood_ratio_parts,
     mean_kl,
 )
-from metarl.perceptron import Head, Take, Trace, Weights, add_fisher, add_hessian, forward, pull
+from metarl.perceptron import Head, Take, Trace, Weights, add_fisher, add_hessian, forward, over_rows, pull
 
-BLOCK_NUMBERS = 2**17  # at most this many numbers of a layer in a block
+BLOCK_NUMBERS = 2**19  # at most this many numbers of a layer in a block; less keeps threads waiting for each other
 
 
 class _Buffers(threading.local):
     """Tensors of this thread by tag, used again from block to block."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, int, torch.dtype], Tensor] = {}
+        self._held: dict[tuple[str, torch.dtype], tuple[Tensor, Tensor]] = {}  # all of it, and the latest view
 
     def take(self, dtype: torch.dtype) -> Take:
         def take(tag: str, shape: Sequence[int]) -> Tensor:
-            rows, columns = shape
-            held = self._held.get((tag, columns, dtype))
-            if held is None or held.shape[0] < rows:
-                held = self._held[tag, columns, dtype] = torch.empty(rows, columns, dtype=dtype)
-            return held if held.shape[0] == rows else held[:rows]
+            held, latest = self._held.get((tag, dtype), (None, None))
+            if latest is None or latest.shape != tuple(shape):
+                size = math.prod(shape)
+                if held is None or len(held) < size:
+                    held = torch.empty(size, dtype=dtype)
+                latest = held[:size].view(*shape)
+                self._held[tag, dtype] = held, latest
+            return latest
 
         return take
+
+
+class _Slots(threading.local):
+    """Weights of this thread by tag and type, written into again and again: views take long to make."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, torch.Size, torch.dtype], Weights] = {}
 
 
 _BUFFERS = _Buffers()
@@ -100,7 +111,7 @@ class FastPath:
         objective: of the inner update.
         keep: keep activations between products; else they are computed again for each, in little memory.
         device: where the vectors and samples are.
-        together: vectors and samples are those of all tasks, with a leading task axis, and not those of one.
+        at_once: how many tasks are taken at once: one, as many as fill a block of rows, or all.
     """
 
     name = "fast"
@@ -112,17 +123,30 @@ class FastPath:
         *,
         keep: bool = True,
         device: torch.device = _CPU,
-        together: bool = False,
+        at_once: Literal["one", "block", "all"] = "one",
     ) -> None:
         assert policy.layers is not None
         self.policy = policy
         self.objective = objective
         self.keep = keep
-        self.together = together
+        self._at_once = at_once
         self.head = Head(policy, device)
         self._store = _Store()
+        self._slots = _Slots()
         self._activations = [layer.activation for layer in policy.layers[:-1]]
         self._width = max(shape[0] for shape in policy.shapes.values())
+
+    def parts(self, samples: Samples) -> list[int] | list[slice]:
+        """Return which tasks are taken at once: one each, or slices of them."""
+        n_tasks, rows = samples.weights.shape
+        if self._at_once == "all":
+            return [slice(None)]
+        size = BLOCK_NUMBERS // (rows * self._width) if self._at_once == "block" else 1
+        if size < 2:
+            return list(range(n_tasks))
+        groups = 2 * math.ceil(n_tasks / size / 2)  # an even number, for two threads
+        size = math.ceil(n_tasks / groups)
+        return [slice(start, min(start + size, n_tasks)) for start in range(0, n_tasks, size)]
 
     def inner_loss(self, vector: Tensor, samples: Samples) -> InnerLoss:
         """Return the inner loss of one task at its parameters."""
@@ -130,40 +154,59 @@ class FastPath:
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
         """Return the gradient of the inner loss alone; nothing is kept."""
-        gradient = torch.zeros_like(vector)
-        weights, out = Weights(self.policy, vector), Weights(self.policy, gradient)
+        weights, out = self.slot("weights", vector), self.slot("gradient", vector)
+        weights.flat.copy_(vector)
+        out.flat.zero_()
         take = self.scratch(vector)
         for rows in self.rows(samples):
             block = self.block(weights, rows, take)
             first, _ = self.objective.derivatives(block.distribution, rows)
             self.pull_scores(weights, block, first, out, take)
-        return gradient
+        return out.flat.clone()
 
     def adapted(self, vector: Tensor, query: Samples) -> AdaptedPolicy:
         """Return the adapted policy of one task on what was collected with it."""
         return AdaptedPolicy(self, vector, query)
 
+    def slot(self, tag: str, like: Tensor) -> Weights:
+        """Return weights to write into, of a vector's shape and type; this thread gets the same ones each time."""
+        if self._at_once == "all":
+            return Weights(self.policy, torch.empty_like(like))
+        key = tag, like.shape, like.dtype
+        if key not in self._slots.held:
+            self._slots.held[key] = Weights(self.policy, torch.empty_like(like))
+        return self._slots.held[key]
+
+    def direction_and_product(self, vector: Tensor, like: Tensor) -> tuple[Weights, Weights]:
+        """Return a vector, spread over the tasks where they go together, and zeros to add its product to."""
+        direction, product = self.slot("direction", like), self.slot("product", like)
+        direction.flat.copy_(vector)
+        product.flat.zero_()
+        return direction, product
+
     def scratch(self, vector: Tensor) -> Take:
         """Return what gives tensors, of a vector's type, that are needed until the next block."""
-        return _new(vector) if self.together else _BUFFERS.take(vector.dtype)
+        return _new(vector) if self._at_once == "all" else _BUFFERS.take(vector.dtype)
 
     def storage(self, vector: Tensor, owned: list[Tensor]) -> Take:
         """Return what gives tensors, of a vector's type, to be kept and at last handed to ``give_back``."""
-        return _new(vector) if self.together else self._store.take(vector.dtype, owned)
+        return _new(vector) if self._at_once == "all" else self._store.take(vector.dtype, owned)
 
     def give_back(self, owned: list[Tensor]) -> None:
         """Take back tensors that were kept, to be used again."""
         self._store.give_back(owned)
 
     def rows(self, samples: Samples) -> Iterator[Samples]:
-        """Yield the samples in blocks of nearly equal size; all at once where tasks are taken together."""
-        if self.together:
+        """Yield the samples in blocks of nearly equal size; all at once where all tasks are."""
+        total = samples.weights.shape[-1]
+        blocks = 1 if self._at_once == "all" else math.ceil(total * self._width / BLOCK_NUMBERS)
+        if blocks == 1:
             yield samples
             return
-        total = samples.weights.shape[0]
-        size = math.ceil(total / math.ceil(total * self._width / BLOCK_NUMBERS))
+        size = math.ceil(total / blocks)
+        tasks = (slice(None),) * (samples.weights.dim() - 1)
         for start in range(0, total, size):
-            rows = slice(start, start + size)
+            rows = *tasks, slice(start, start + size)
             yield Samples(**{field.name: getattr(samples, field.name)[rows] for field in fields(samples)})
 
     def block(self, weights: Weights, samples: Samples, take: Take) -> Block:
@@ -179,7 +222,7 @@ class FastPath:
         """Add the gradient of a function of log-probabilities with derivative ``first`` to ``out``; return scores."""
         score, log_std_score = self.head.score(weights, block.distribution, block.samples.actions)
         first = first.unsqueeze(-2)
-        cotangents = score * first, None if log_std_score is None else log_std_score @ first.mT
+        cotangents = score * first, None if log_std_score is None else over_rows(log_std_score, first)
         pull(weights, block.trace, cotangents, out, take, keep)
         return score, log_std_score
 
@@ -217,13 +260,11 @@ class InnerLoss:
 
     def hessian(self, vector: Tensor) -> Tensor:
         """Return the Hessian of the loss times a vector."""
-        product = torch.zeros_like(self.gradient)
-        direction = Weights(self._path.policy, vector.expand_as(product))
-        out = Weights(self._path.policy, product)
-        take = self._path.scratch(product)
+        direction, out = self._path.direction_and_product(vector, self.gradient)
+        take = self._path.scratch(self.gradient)
         for trace in self._kept if self._path.keep else self._traces(None, None):
             add_hessian(self._weights, trace, direction, out, take)
-        return product
+        return out.flat.clone()
 
 
 class AdaptedPolicy:
@@ -259,18 +300,17 @@ class AdaptedPolicy:
 
     def fisher(self, vector: Tensor) -> Tensor:
         """Return the Fisher matrix, averaged over the samples, times a vector."""
-        product = torch.zeros_like(self.gradient)
-        direction = Weights(self._path.policy, vector.expand_as(product))
-        out = Weights(self._path.policy, product)
-        take = self._path.scratch(product)
+        direction, out = self._path.direction_and_product(vector, self.gradient)
+        take = self._path.scratch(self.gradient)
         for trace in self._kept if self._path.keep else (block.trace for block in self._blocks(take)):
             add_fisher(self._weights, trace, direction, out, take)
-        return product
+        return out.flat.clone()
 
     def compare(self, vector: Tensor) -> Tensor:
         """Return the gain of other parameters on the same samples, and their mean KL from these: ``[..., 2]``."""
         total = vector.new_zeros(*vector.shape[:-1], 2)
-        weights = Weights(self._path.policy, vector)
+        weights = self._path.slot("weights", vector)
+        weights.flat.copy_(vector)
         take = self._path.scratch(vector)
         for rows, old in zip(self._path.rows(self._query), self._old, strict=True):
             new = self._path.block(weights, rows, take).distribution

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from metarl.agents import Samples
 from metarl.curvature import Chain, Jacobian
-from metarl.inner import StepSize, for_tasks, join, scale, task_vectors
+from metarl.inner import StepSize, for_parts, join, scale, task_vectors
 from metarl.maml import MAML
 
 
@@ -34,12 +35,19 @@ class FirstOrderChain(Chain):
         size = scale(step_size)
         n_tasks = samples.weights.shape[0]
         vectors = task_vectors(self.policy, self.parameters[-1], n_tasks)
-        slopes = for_tasks(self.path, vectors, samples, self.path.inner_gradient)
-        self._append(samples, size, vectors, join(self.path, slopes))
+        self.parts = self.path.parts(samples)
+        slopes = for_parts(self.parts, vectors, samples, self.path.inner_gradient)
+        self._append(samples, size, vectors, join(self.parts, slopes))
 
-    def jacobians(self, fraction: float = 1.0) -> list[Jacobian]:
-        """Return the identity for each task."""
-        return [FirstOrderJacobian() for _ in range(self.supports[0].weights.shape[0])]
+    def thin(self, fraction: float) -> Chain:
+        """Return the same inner updates; there are no second derivatives."""
+        other = copy.copy(self)
+        other.parts = self.path.parts(self.supports[0].thin(fraction))
+        return other
+
+    def jacobians(self) -> list[Jacobian]:
+        """Return the identity for each part of the tasks."""
+        return [FirstOrderJacobian() for _ in self.parts]
 
 
 class FirstOrderJacobian(Jacobian):

@@ -31,12 +31,15 @@ class GeneralPath:
     """
 
     name = "general"
-    together = False
 
     def __init__(self, policy: Policy, objective: InnerObjective = POLICY_GRADIENT, *, keep: bool = True) -> None:
         self.policy = policy
         self.objective = objective
         self.keep = keep
+
+    def parts(self, samples: Samples) -> list[int] | list[slice]:
+        """Return which tasks are taken at once: one each."""
+        return list(range(samples.weights.shape[0]))
 
     def leaves(self, vector: Tensor) -> Parameters:
         """Return a flat vector as parameters that require gradients."""

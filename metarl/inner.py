@@ -18,6 +18,7 @@ from metarl.parallel import Result, map_tasks
 from metarl.vectors import flatten, flatten_tasks, named
 
 StepSize = float | Tensor | Parameters
+Parts = list[int] | list[slice]  # which tasks are taken at once; one by its number has no task axis
 
 
 class InnerLoss(Protocol):
@@ -45,12 +46,14 @@ class AdaptedPolicy(Protocol):
 class Path(Protocol):
     """How derivatives are computed.
 
-    Vectors ``[..., parameter]``, samples and results are those of one task; or, where the path takes the tasks
-    ``together``, those of all tasks with a leading task axis.
+    Vectors ``[..., parameter]``, samples and results are those of one task; or, where ``parts`` has slices, those of
+    several with a leading task axis.
     """
 
     name: str
-    together: bool
+
+    def parts(self, samples: Samples) -> Parts:
+        """Return which tasks are taken at once: one each, or slices of them."""
 
     def inner_loss(self, vector: Tensor, samples: Samples) -> InnerLoss:
         """Return the inner loss, ready for products."""
@@ -71,7 +74,7 @@ def choose_path(
     keep: bool = True,
     together: bool = True,
 ) -> Path:
-    """Return the fast path for perceptrons, on devices other than the CPU for all tasks together; else the general one.
+    """Return the fast path for perceptrons; else the general one.
 
     Args:
         policy: what is differentiated.
@@ -79,7 +82,8 @@ def choose_path(
         path: ``fast`` or ``general`` to have that one.
         objective: of the inner update.
         keep: keep intermediate results between products; else compute them again, in little memory.
-        together: take all tasks of a perceptron at once where the device is not the CPU.
+        together: take tasks of a perceptron at once: as many as fill a block of rows, or, where the device is not the
+            CPU, all.
 
     Raises:
         ValueError: ``fast`` is asked for and there is none.
@@ -90,7 +94,8 @@ def choose_path(
             "tanh or relu on a flat Box); use 'auto' or 'general'"
         )
     if policy.layers is not None and path != "general":
-        return FastPath(policy, objective, keep=keep, device=device, together=together and device.type != "cpu")
+        several: Literal["block", "all"] = "block" if device.type == "cpu" else "all"
+        return FastPath(policy, objective, keep=keep, device=device, at_once=several if together else "one")
     return GeneralPath(policy, objective, keep=keep)
 
 
@@ -112,21 +117,27 @@ def inner_update(policy: Policy, parameters: Parameters, samples: Samples, step_
     device = samples.weights.device
     vectors = task_vectors(policy, parameters, n_tasks)
     path = choose_path(policy, device, keep=False)
-    slopes = for_tasks(path, vectors, samples, path.inner_gradient)
-    return named(policy.shapes, vectors - scale(step_size) * join(path, slopes))
+    parts = path.parts(samples)
+    slopes = for_parts(parts, vectors, samples, path.inner_gradient)
+    return named(policy.shapes, vectors - scale(step_size) * join(parts, slopes))
 
 
-def for_tasks(path: Path, vectors: Tensor, samples: Samples, work: Callable[[Tensor, Samples], Result]) -> list[Result]:
-    """Return the results of ``work(vector, samples)``: one for each task, or one in all where they go together."""
-    if path.together:
-        return [work(vectors.contiguous(), samples)]
-    n_tasks = samples.weights.shape[0]
-    return map_tasks(lambda task: work(vectors[task].clone(), samples.task(task)), n_tasks, samples.weights.device)
+def for_parts(
+    parts: Parts, vectors: Tensor, samples: Samples, work: Callable[[Tensor, Samples], Result]
+) -> list[Result]:
+    """Return the results of ``work(vector, samples)`` for each part of the tasks."""
+
+    def work_on(part: int) -> Result:
+        return work(vectors[parts[part]].clone(), samples.task(parts[part]))
+
+    return map_tasks(work_on, len(parts), samples.weights.device)
 
 
-def join(path: Path, results: list[Tensor]) -> Tensor:
-    """Return results of ``for_tasks`` with a leading task axis."""
-    return results[0] if path.together else torch.stack(results)
+def join(parts: Parts, results: list[Tensor]) -> Tensor:
+    """Return results for each part of the tasks with a leading task axis."""
+    if isinstance(parts[0], slice):
+        return torch.cat(results)
+    return torch.stack(results)
 
 
 def task_vectors(policy: Policy, parameters: Parameters, n_tasks: int) -> Tensor:

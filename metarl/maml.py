@@ -42,8 +42,8 @@ class MAML(BaseLearner):
     def _take_policy(self, policy: Policy) -> None:
         outer, chosen = self.settings.outer, self.settings.inner.objective
         objective = _OBJECTIVES[self.inner_objective if chosen == "auto" else chosen]
-        # Terms and chains of other learners, and PPO's epochs, follow the tasks one by one, on a GPU too.
-        together = type(self) is MAML and outer.update == "trpo"
+        # Terms, and PPO's epochs, follow the tasks one by one, on a GPU too.
+        together = type(self)._term is MAML._term and outer.update == "trpo"
         self.path = choose_path(
             policy, self.device, path=outer.path, objective=objective, keep=outer.memory == "keep", together=together
         )
@@ -118,7 +118,7 @@ class MAML(BaseLearner):
 
     def _kl_before(self, chain: Chain, vector: Tensor, samples: Samples) -> Tensor:
         """Return the mean KL, old to new, of the policy before adaptation on what it met, or a share of it."""
-        return shared_kl(self._policy, chain.parameters[0], chain.shared(vector), samples, together=self.path.together)
+        return shared_kl(self._policy, chain.parameters[0], chain.shared(vector), samples)
 
     @torch.no_grad()
     def _policy_figures(self, samples: Samples) -> dict[str, Tensor]:
@@ -127,21 +127,21 @@ class MAML(BaseLearner):
         def entropy(part: Samples) -> Tensor:
             return self._policy.distribution(self.parameters, part.observations).entropy()
 
-        figures = {"policy/entropy": mean_over_steps(entropy, samples, together=self.path.together)}
+        figures = {"policy/entropy": mean_over_steps(entropy, samples)}
         if "log_std" in self.parameters:
             log_std = self._policy.head(self.parameters["action_net.bias"], self.parameters["log_std"]).parameters[1]
             figures["policy/std"] = log_std.exp().mean()
         return figures
 
 
-def shared_kl(policy: Policy, old: Parameters, new: Parameters, samples: Samples, *, together: bool) -> Tensor:
+def shared_kl(policy: Policy, old: Parameters, new: Parameters, samples: Samples) -> Tensor:
     """Return the mean KL, old to new, of shared parameters on the samples of all tasks."""
 
     def kl(part: Samples) -> Tensor:
         return policy.distribution(old, part.observations).kl(policy.distribution(new, part.observations))
 
     with torch.no_grad():
-        return mean_over_steps(kl, samples, together=together)
+        return mean_over_steps(kl, samples)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from metarl.agents import Parameters, Policy, Rollouts, Samples
+from metarl.agents import Parameters, Policy, Samples
 from metarl.curvature import Chain, Jacobian, Term
 from metarl.inner import Path, StepSize
 from metarl.maml import MAML
@@ -86,14 +86,11 @@ class MetaSGD(MAML):
         assert isinstance(learned, Tensor)
         return learned if step < len(self.extra[_SIZES]) else learned * self.settings.inner.later_step_scale
 
-    def _term(self, chain: Chain, rollouts: list[Rollouts]) -> Term | None:
-        self.logger.record("policy/step_size", float(self.extra[_SIZES].mean()))
-        return super()._term(chain, rollouts)
-
     def _meta_update(
         self, iteration: int, tasks: Any, chain: Chain, query: Samples, term: Term | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         sizes = self.extra[_SIZES]
+        self.logger.record("policy/step_size", float(sizes.mean()))
         vector, extra = super()._meta_update(iteration, tasks, chain, query, term)
         moments = {name: value for name, value in extra.items() if name != _SIZES}
         return vector, {**moments, _SIZES: vector[-sizes.numel() :].reshape(sizes.shape)}
@@ -134,18 +131,19 @@ class SizedChain(Chain):
             other.adapt(samples, self._of_step(sizes, step))
         return other
 
-    def retrace(self, vector: Tensor, task: int) -> list[Tensor]:
-        """Return one task's parameters after 0, 1, ... inner steps from ``[theta, alpha]``, on the same samples."""
+    def retrace(self, vector: Tensor, part: int | slice) -> list[Tensor]:
+        """Return parameters after 0, 1, ... inner steps from ``[theta, alpha]``, on the same samples."""
         own, sizes = self._split(vector)
         vectors = [own]
         for step, samples in enumerate(self.supports):
-            slope = self.path.inner_gradient(vectors[-1], samples.task(task))
-            vectors.append(vectors[-1] - self._of_step(sizes, step) * slope)
+            samples = samples.task(part)
+            before = vectors[-1].expand(*samples.weights.shape[:-1], -1)
+            vectors.append(before - self._of_step(sizes, step) * self.path.inner_gradient(before, samples))
         return vectors
 
-    def jacobians(self, fraction: float = 1.0) -> list[Jacobian]:
-        """Return each task's Jacobian by ``[theta, alpha]``."""
-        return [SizedJacobian(part, self._sizes.shape, self._owner) for part in super().jacobians(fraction)]
+    def jacobians(self) -> list[Jacobian]:
+        """Return each part's Jacobian by ``[theta, alpha]``."""
+        return [SizedJacobian(part, self._sizes.shape, self._owner) for part in super().jacobians()]
 
 
 class SizedJacobian(Jacobian):
@@ -167,10 +165,11 @@ class SizedJacobian(Jacobian):
 
     def backward(self, vector: Tensor, before: Sequence[Tensor] = ()) -> Tensor:
         """Return J^T w, ``[theta, alpha]``."""
-        slopes = vector.new_zeros(self._shape)
+        slopes = vector.new_zeros(*vector.shape[:-1], *self._shape)
         for step, (loss, size) in reversed(list(enumerate(self._steps))):
-            slopes[min(step, len(slopes) - 1)].index_add_(0, self._owner, -loss.gradient * vector)
+            own = slopes[..., min(step, self._shape[0] - 1), :]
+            own.index_add_(-1, self._owner, -loss.gradient * vector)
             vector = vector - loss.hessian(size * vector)
             if before:
                 vector = vector + before[step]
-        return torch.cat([vector, slopes.flatten()])
+        return torch.cat([vector, slopes.flatten(-2)], dim=-1)

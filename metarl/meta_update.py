@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.agents import LIKELIHOOD_RATIO, Parameters, Samples, clipped_objective
 from metarl.curvature import Chain, Curvature, Term, objective_gradients
 from metarl.envs import tasks as task_tools
-from metarl.inner import choose_path, task_vectors
+from metarl.inner import Path, choose_path, for_parts, task_vectors
 from metarl.optimizers import ascend
 from metarl.settings import Clipped, PlainGradient, TrustRegion
 from metarl.trust_region import Step, conjugate_gradient, full_step, line_search
@@ -110,22 +110,17 @@ def gradient_steps(
     vector, norms = chain.vector, []
     for epoch in range(outer.epochs if isinstance(outer, Clipped) else 1):
         here = chain if epoch == 0 else chain.at(vector)
-        gradients = objective_gradients(here, _outer_gradient(here, query, path), term)
+        gradients = objective_gradients(here, _outer_gradients(here, query, path), term)
         gradient = gradients.mean(dim=0)
         norms.append(_norm(gradient, gradients, where))
         vector, state = ascend(vector, gradient, state, outer.learning_rate)
     return Ascent(vector, state, norms[0], chain.at(vector).parameters[-1])
 
 
-def _outer_gradient(chain: Chain, query: Samples, path: Any) -> Callable[[int], Tensor]:
-    """Return task -> the gradient of what ``path`` has as its loss, upwards, at the adapted parameters."""
+def _outer_gradients(chain: Chain, query: Samples, path: Path) -> list[Tensor]:
+    """Return, for each part, the gradient of what ``path`` has as its loss, upwards, at the adapted parameters."""
     vectors = task_vectors(chain.policy, chain.parameters[-1], query.weights.shape[0])
-
-    def gradient(task: int) -> Tensor:
-        slope: Tensor = -path.inner_gradient(vectors[task].clone(), query.task(task))
-        return slope
-
-    return gradient
+    return for_parts(chain.parts, vectors, query, lambda vector, samples: -path.inner_gradient(vector, samples))
 
 
 def _norm(gradient: Tensor, gradients: Tensor, where: Where) -> float:

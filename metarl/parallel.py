@@ -22,24 +22,33 @@ def map_tasks(work: Callable[[int], Result], n_tasks: int, device: torch.device)
     On the CPU the tasks are spread over as many Python threads as torch would use, with one torch thread each, so
     the result does not depend on their number; elsewhere they follow one another.
     """
-    if device.type != "cpu":
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
         return [work(task) for task in range(n_tasks)]
-    return list(_pool(os.getpid(), torch.get_num_threads()).map(work, range(n_tasks)))
+    found: dict[int, Result] = {}
+    left = iter(range(n_tasks))  # each thread takes its next task from here
+
+    def work_on() -> None:
+        for task in left:
+            found[task] = work(task)
+
+    for running in [_pool(os.getpid(), threads).submit(work_on) for _ in range(threads)]:
+        running.result()
+    return [found[task] for task in range(n_tasks)]
 
 
-def mean_over_steps(measure: Callable[[Samples], Tensor], samples: Samples, *, together: bool) -> Tensor:
-    """Return the mean of a measure over the steps that ran, of all tasks.
+def mean_over_steps(measure: Callable[[Samples], Tensor], samples: Samples) -> Tensor:
+    """Return the mean of a measure over the steps that ran, of all tasks; on the CPU in the memory of a few tasks.
 
     Args:
         measure: samples without a task axis -> ``[sample]``.
         samples: ``[task, sample, ...]``.
-        together: measure all tasks' samples at once; else task by task, in the memory of a few.
     """
 
     def total(part: Samples) -> Tensor:
         return measure(part) @ part.weights
 
-    if together:
+    if samples.weights.device.type != "cpu":
         return total(samples.joined()) / samples.weights.sum()
     n_tasks = samples.weights.shape[0]
     totals = map_tasks(lambda task: total(samples.task(task)), n_tasks, samples.weights.device)

@@ -12,11 +12,11 @@ derivative of log pi_i by a_D), and R x for the derivative of x along a directio
     delta_D = f' psi        e_l = delta_{l+1} W_{l+1}        delta_l = s_l e_l
     dW_l = delta_l^T h_{l-1}        db_l = sum_i delta_l
 
-**Hessian-vector product** of that loss; ``tanh'' = -2 tanh tanh'`` and ``relu'' = 0``, hence t_l = -2 h_l e_l or 0::
+**Hessian-vector product** of that loss; ``tanh'' = -2 tanh tanh'`` and ``relu'' = 0``, hence t_l = h_l e_l or 0::
 
     R a_l = h_{l-1} V_l^T + c_l + R h_{l-1} W_l^T        R h_l = s_l R a_l        R h_0 = 0
     R delta_D = B R a_D        B = f' (derivative of psi by a_D) + f'' psi psi^T
-    R delta_l = s_l (R delta_{l+1} W_{l+1} + delta_{l+1} V_{l+1}) + t_l R h_l
+    R delta_l = s_l (R delta_{l+1} W_{l+1} + delta_{l+1} V_{l+1} - 2 t_l R a_l)
     R dW_l = R delta_l^T h_{l-1} + delta_l^T R h_{l-1}        R db_l = sum_i R delta_l
 
 **Fisher-vector product**: R a_D as above, then the gradient's equations with ``delta_D = B R a_D``, where B is now the
@@ -42,7 +42,7 @@ Take = Callable[[str, Sequence[int]], Tensor]  # tag, shape [..., row, width] ->
 
 
 class Weights:
-    """A perceptron's parameters, or a direction or gradient of them: views into flat vectors ``[..., parameter]``.
+    """A perceptron's parameters, or a direction or gradient of them: views into ``flat``, ``[..., parameter]``.
 
     Weights are ``[..., width, width before]``; biases are rows ``[..., 1, width]``; the last bias and log_std are
     columns ``[..., output, 1]``.
@@ -50,6 +50,7 @@ class Weights:
 
     def __init__(self, policy: Policy, vector: Tensor) -> None:
         assert policy.layers is not None
+        self.flat = vector
         parts = named(policy.shapes, vector)
         self.weights = [parts[layer.weight] for layer in policy.layers]
         self.transposed = [weight.mT for weight in self.weights]
@@ -63,12 +64,10 @@ class Bend:
     """B of the equations above, row by row, in what is common to all distributions.
 
     Attributes:
-        scale: what each row counts, ``[..., 1, row]``.
         score: psi, ``[..., output, row]``, and the score of log_std; where f'' is not 0.
         second: f'', ``[..., 1, row]``, or None for 0.
     """
 
-    scale: Tensor
     score: tuple[Tensor, Tensor | None] | None
     second: Tensor | None
 
@@ -86,7 +85,7 @@ class Bend:
             turned.addcmul_(score, moved)
             if log_std_score is not None:
                 assert turned_log_std is not None
-                turned_log_std += log_std_score @ moved.mT
+                turned_log_std += over_rows(log_std_score, moved)
         return turned, turned_log_std
 
     def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -95,7 +94,10 @@ class Bend:
 
 @dataclass
 class GaussianBend(Bend):
-    """``scale / std^2`` for the mean, ``-2 mixed`` between mean and log_std, ``log_std`` for it, summed over rows."""
+    """``precision`` for the mean, ``-2 mixed`` between mean and log_std, ``log_std`` for it, summed over rows.
+
+    ``precision`` is ``scale / std^2``, ``[..., output, row]``.
+    """
 
     precision: Tensor
     mixed: Tensor | None
@@ -105,7 +107,6 @@ class GaussianBend(Bend):
     def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor]:
         assert log_std is not None
         turned = output * self.precision
-        turned *= self.scale
         if self.mixed is None:
             return turned, self.log_std * log_std
         turned.addcmul_(self.mixed, self.above * log_std, value=-2.0)
@@ -115,8 +116,12 @@ class GaussianBend(Bend):
 
 @dataclass
 class ChoiceBend(Bend):
-    """``scale (diag(p) - p p^T)`` for each of several choices; ``groups`` is 1 between outputs of the same choice."""
+    """``scale (diag(p) - p p^T)`` for each of several choices; ``groups`` is 1 between outputs of the same choice.
 
+    ``scale`` is what each row counts, ``[..., 1, row]``.
+    """
+
+    scale: Tensor
     probs: Tensor
     groups: Tensor
 
@@ -167,12 +172,12 @@ class Head:
         assert score[1] is not None
         above = self._above_floor(weights)
         return GaussianBend(
-            *(-first, kept, second),
-            precision=torch.exp(-2 * distribution.log_std).mT,
+            *(kept, second),
+            precision=-first * torch.exp(-2 * distribution.log_std).mT,
             mixed=delta,
             above=above,
             # The score of log_std is z^2 - 1.
-            log_std=-2.0 * (score[1] @ first.mT + above * first.sum(dim=-1, keepdim=True)),
+            log_std=-2.0 * (over_rows(score[1], first) + above * first.sum(dim=-1, keepdim=True)),
         )
 
     def fisher_bend(self, weights: Weights, distribution: Distribution, row_weights: Tensor) -> Bend:
@@ -182,8 +187,8 @@ class Head:
             return self._choices(distribution, row_weights, None, None)
         above = self._above_floor(weights)
         return GaussianBend(
-            *(row_weights, None, None),
-            precision=torch.exp(-2 * distribution.log_std).mT,
+            *(None, None),
+            precision=row_weights * torch.exp(-2 * distribution.log_std).mT,
             mixed=None,
             above=above,
             log_std=2.0 * row_weights.sum(dim=-1, keepdim=True) * above,
@@ -199,7 +204,7 @@ class Head:
         (logits,) = distribution.parameters
         exponentials = torch.exp(logits - logits.amax(dim=-1, keepdim=True)).mT
         groups = self._groups.to(logits.dtype)
-        return ChoiceBend(scale, score, second, exponentials / (groups @ exponentials), groups)
+        return ChoiceBend(score, second, scale, exponentials / (groups @ exponentials), groups)
 
     def _above_floor(self, weights: Weights) -> Tensor:
         assert weights.log_std is not None
@@ -273,31 +278,34 @@ def pull(
         e = torch.matmul(delta, weights.weights[i], out=into(f"delta{i}", h.shape))
         if keep is not None:
             curved = trace.activations[i - 1] is nn.Tanh
-            bends.append(torch.mul(h, e, out=keep(f"t{i}", h.shape)).mul_(-2.0) if curved else None)
-        delta = _times_slope(e, h, trace.activations[i - 1])
+            bends.append(torch.mul(h, e, out=keep(f"t{i}", h.shape)) if curved else None)
+        delta = _times_slope(e, h, trace.activations[i - 1], out=e)
         deltas.append(delta)
     if keep is not None:
         trace.deltas, trace.bends = deltas[::-1], bends[::-1]
 
 
-def push(weights: Weights, trace: Trace, direction: Weights, take: Take) -> tuple[list[Tensor], Tensor]:
-    """Return R h_0 to R h_{D-1}, of which the first is empty, and R a_D."""
-    tangents = [trace.hidden[0][..., :0]]
+def push(weights: Weights, trace: Trace, direction: Weights, take: Take) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Return R a_1 to R a_{D-1} where t_l is kept (else, instead of it, R h_l), R h_1 to R h_{D-1}, and R a_D."""
+    inputs, tangents = list[Tensor](), list[Tensor]()
     for i, activation in enumerate(trace.activations):
-        moved = take(f"Rh{i + 1}", trace.hidden[i + 1].shape)
+        h = trace.hidden[i + 1]
+        moved = take(f"Ra{i + 1}", h.shape)
         _affine(direction.biases[i], trace.hidden[i], direction.transposed[i], out=moved)
         if i > 0:
-            _add_product(moved, tangents[i], weights.transposed[i])
-        tangents.append(_times_slope(moved, trace.hidden[i + 1], activation))
+            _add_product(moved, tangents[-1], weights.transposed[i])
+        inputs.append(moved)
+        apart = bool(trace.bends) and trace.bends[i] is not None
+        tangents.append(_times_slope(moved, h, activation, out=take(f"Rh{i + 1}", h.shape) if apart else moved))
     output = _affine(direction.last_bias, direction.weights[-1], trace.hidden[-1].mT)
-    if trace.activations:
+    if tangents:
         _add_product(output, weights.weights[-1], tangents[-1].mT)
-    return tangents, output
+    return inputs, tangents, output
 
 
 def add_hessian(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
     """Add the Hessian-vector product of the loss whose B the trace has to ``out``."""
-    tangents, output = push(weights, trace, direction, take)
+    inputs, tangents, output = push(weights, trace, direction, take)
     assert trace.bend is not None
     turned, turned_log_std = trace.bend.apply(output, direction.log_std)
     if out.log_std is not None:
@@ -309,28 +317,42 @@ def add_hessian(weights: Weights, trace: Trace, direction: Weights, out: Weights
         out.biases[i].add_(moved.sum(dim=-2, keepdim=True))
         if i == 0:
             break
-        _add_outer(out, i, trace.deltas[i], tangents[i])
-        moved = torch.matmul(moved, weights.weights[i], out=take(f"Rdelta{i}", tangents[i].shape))
-        _add_product(moved, trace.deltas[i], direction.weights[i])
-        _times_slope(moved, trace.hidden[i], trace.activations[i - 1])
+        _add_outer(out, i, trace.deltas[i], tangents[i - 1])
         bend = trace.bends[i - 1]
-        if bend is not None:
-            moved.addcmul_(bend, tangents[i])
+        if bend is None:
+            moved = torch.matmul(moved, weights.weights[i], out=take(f"Rdelta{i}", trace.hidden[i].shape))
+        else:
+            # In place of what is needed no more, and in the cache still.
+            curved = inputs[i - 1].mul_(bend)
+            _add_product(curved, moved, weights.weights[i], times=-2.0)
+            moved = curved
+        _add_product(moved, trace.deltas[i], direction.weights[i])
+        _times_slope(moved, trace.hidden[i], trace.activations[i - 1], out=moved)
 
 
 def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
     """Add the Fisher-vector product, with the trace's B, to ``out``."""
-    _, output = push(weights, trace, direction, take)
+    _, _, output = push(weights, trace, direction, take)
     assert trace.bend is not None
     pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
 
 
-def _times_slope(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None) -> Tensor:
-    """Multiply in place by ``phi'``, which follows from ``h = phi(a)``: 1 - h^2 for tanh, in one pass."""
+def over_rows(left: Tensor, right: Tensor) -> Tensor:
+    """Return the sum over rows of ``left * right``, ``[..., output, 1]``.
+
+    No matrix product, whose last bit would depend on whether several tasks are taken at once.
+    """
+    return (left * right).sum(dim=-1, keepdim=True)
+
+
+def _times_slope(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None, out: Tensor) -> Tensor:
+    """Return, in ``out``, the tensor times ``phi'``, which follows from ``h = phi(a)``: 1 - h^2 for tanh."""
     if activation is nn.Tanh:
-        torch.ops.aten.tanh_backward.grad_input(tensor, h, grad_input=tensor)
-    elif activation is nn.ReLU:
-        torch.ops.aten.threshold_backward.grad_input(tensor, h, 0.0, grad_input=tensor)
+        torch.ops.aten.tanh_backward.grad_input(tensor, h, grad_input=out)
+        return out
+    if activation is nn.ReLU:
+        torch.ops.aten.threshold_backward.grad_input(tensor, h, 0.0, grad_input=out)
+        return out
     return tensor
 
 
@@ -348,9 +370,9 @@ def _affine(bias: Tensor, left: Tensor, right: Tensor, out: Tensor | None = None
     return add(bias, left, right, out=out)
 
 
-def _add_product(tensor: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add ``left right``."""
+def _add_product(tensor: Tensor, left: Tensor, right: Tensor, times: float = 1.0) -> None:
+    """Add ``left right`` to ``times`` what is there."""
     if tensor.dim() == 2:
-        tensor.addmm_(left, right)
+        tensor.addmm_(left, right, beta=times)
     else:
-        tensor.baddbmm_(left, right)
+        tensor.baddbmm_(left, right, beta=times)

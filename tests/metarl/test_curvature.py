@@ -52,9 +52,12 @@ def problem(
 ) -> tuple[Policy, Chain, Samples]:
     policy = make_policy(head, activation, sizes)
     chosen: Path
-    if path == "together":  # as on a GPU
-        chosen = FastPath(policy, objective, keep=keep, together=True)
+    if path == "all at once":  # as on a GPU
+        chosen = FastPath(policy, objective, keep=keep, at_once="all")
+    elif path == "one by one":
+        chosen = FastPath(policy, objective, keep=keep)
     else:
+        path = "fast" if path == "several at once" else path
         chosen = choose_path(policy, CPU, path=path, objective=objective, keep=keep)
     chain = Chain(policy, chosen, double(policy.parameters()) if parameters is None else parameters)
     for step in range(steps):
@@ -115,7 +118,6 @@ def test_fast_path_general_path_and_double_backward_are_equal(
     per_parameter: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(metarl.fast_path, "BLOCK_NUMBERS", 60)  # several blocks of rows, padded ones in some
     inner = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO}[objective]
     parameters = double(make_policy(head, activation, sizes).parameters())
     generator = torch.Generator().manual_seed(5)
@@ -136,15 +138,15 @@ def test_fast_path_general_path_and_double_backward_are_equal(
     vector = torch.randn(sum(value.numel() for value in parameters.values()), generator=generator, dtype=torch.float64)
 
     found = []
-    for path, keep in itertools.product(("fast", "together", "general"), (True, False)):
+    for path, keep in itertools.product(("several at once", "one by one", "all at once", "general"), (True, False)):
+        # One by one with several blocks of rows, padded ones in some.
+        monkeypatch.setattr(metarl.fast_path, "BLOCK_NUMBERS", 60 if path == "one by one" else 2**17)
         policy, chain, query = problem(
             head, steps, activation, sizes, path, inner, step_sizes, keep, parameters=parameters
         )
         curvature = Curvature(chain, query)
-        assert (chain.path.name, chain.path.together) == (
-            "general" if path == "general" else "fast",
-            path == "together",
-        )
+        assert chain.path.name == ("general" if path == "general" else "fast")
+        assert isinstance(chain.parts[0], int if path in ("general", "one by one") else slice)
         moved = curvature.parameters + 0.05 * vector
         gain, kl = curvature.evaluate(moved)
         product = curvature.product(vector)
@@ -242,7 +244,7 @@ def test_second_order_differs_from_first_order() -> None:
     assert difference.norm() > 0.01 * curvature.gradient.norm()
 
 
-@pytest.mark.parametrize("path", ["fast", "together", "general"])
+@pytest.mark.parametrize("path", ["several at once", "one by one", "all at once", "general"])
 def test_thinned_products_stay_close_and_leave_the_gradient_alone(path: str) -> None:
     _, chain, query = problem(path=path, rows=400)
     whole, thin = Curvature(chain, query), Curvature(chain, query, fisher_fraction=0.5)
@@ -295,9 +297,10 @@ def test_the_quadratic(curve: float) -> None:
     assert second_order != pytest.approx(first_order)
 
 
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("path", ["fast", "general"])
-def test_threads_and_grouping_of_tasks_change_no_bit(path: str) -> None:
-    policy, _, _ = problem()
+def test_threads_and_grouping_of_tasks_change_no_bit(path: str, head: str) -> None:
+    policy, _, _ = problem(head)
     whole = make_samples(policy, tasks=5, rows=61), make_samples(policy, tasks=5, rows=61, seed=1)
     before = torch.get_num_threads()
     results = []
@@ -309,7 +312,7 @@ def test_threads_and_grouping_of_tasks_change_no_bit(path: str) -> None:
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(first, second) for first, second in zip(results[0], other, strict=True))
-    for group in (slice(0, 2), slice(2, 5)):
+    for group in (slice(0, 1), slice(1, 2), slice(2, 5)):
         part = [
             Samples(**{field.name: getattr(samples, field.name)[group] for field in fields(samples)})
             for samples in whole
@@ -353,13 +356,15 @@ def test_a_policy_without_a_fast_path_is_refused_where_it_is_asked_for() -> None
         MAML(policy_kwargs={"activation_fn": torch.nn.ELU}, outer={"path": "fast"})
 
 
-def test_perceptrons_take_all_tasks_together_on_other_devices_than_the_cpu() -> None:
-    policy = make_policy()
+def test_how_many_tasks_are_taken_at_once() -> None:
+    policy = make_policy(sizes=(64, 64))
+    few, many = make_samples(policy, tasks=5, rows=20), make_samples(policy, tasks=5, rows=2000)
     on_cpu, elsewhere = choose_path(policy, CPU), choose_path(policy, torch.device("meta"))
     assert on_cpu.name == elsewhere.name == "fast"
-    assert not on_cpu.together
-    assert elsewhere.together
-    assert not choose_path(policy, torch.device("meta"), path="general").together
+    assert on_cpu.parts(few) == [slice(0, 3), slice(3, 5)]
+    assert on_cpu.parts(many) == list(range(5))
+    assert elsewhere.parts(few) == elsewhere.parts(many) == [slice(None)]
+    assert choose_path(policy, torch.device("meta"), path="general").parts(few) == list(range(5))
 
 
 @pytest.mark.parametrize("path", ["auto", "general"])

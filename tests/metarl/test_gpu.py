@@ -53,7 +53,7 @@ def test_the_host_reads_what_the_line_search_decides_on_and_the_metrics_once(
     normalize: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "metarl.maml.choose_path", lambda policy, device, *, keep, **_: FastPath(policy, keep=keep, together=True)
+        "metarl.maml.choose_path", lambda policy, device, *, keep, **_: FastPath(policy, keep=keep, at_once="all")
     )
     monkeypatch.setattr("metarl.curvature.map_tasks", lambda work, n_tasks, device: [work(i) for i in range(n_tasks)])
     model = MAML(

@@ -46,19 +46,21 @@ def fill(chain: Chain, steps: int, size: Callable[[int], Any] = lambda step: STE
     return chain
 
 
-def plain(kind: type[Chain] = Chain, steps: int = 2, objective: InnerObjective = POLICY_GRADIENT) -> Chain:
+def plain(
+    kind: type[Chain] = Chain, steps: int = 2, objective: InnerObjective = POLICY_GRADIENT, together: bool = True
+) -> Chain:
     policy = make_policy()
-    path = choose_path(policy, CPU, objective=objective)
+    path = choose_path(policy, CPU, objective=objective, together=together)
     return fill(kind(policy, path, double(policy.parameters())), steps)
 
 
-def sized(steps: int = 2, sets: int = 1, layers: bool = False) -> SizedChain:
+def sized(steps: int = 2, sets: int = 1, layers: bool = False, together: bool = True) -> SizedChain:
     policy = make_policy()
     counts = torch.tensor([shape.numel() for shape in policy.shapes.values()])
     owner = torch.repeat_interleave(counts) if layers else torch.arange(int(counts.sum()))
     sizes = torch.full((sets, int(owner.max()) + 1), STEP_SIZE, dtype=torch.float64)
     sizes += 0.1 * torch.rand(sizes.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    chain = SizedChain(policy, choose_path(policy, CPU), double(policy.parameters()), sizes, owner)
+    chain = SizedChain(policy, choose_path(policy, CPU, together=together), double(policy.parameters()), sizes, owner)
     fill(chain, steps, lambda step: sizes[min(step, sets - 1)][owner])
     return chain
 
@@ -91,10 +93,10 @@ def directions(length: int, count: int = 3) -> list[Tensor]:
     [
         (plain, False),
         (lambda: plain(objective=LIKELIHOOD_RATIO), False),
-        (plain, True),
+        (lambda: plain(together=False), True),
         (sized, False),
         (lambda: sized(sets=2), False),
-        (lambda: sized(layers=True), True),
+        (lambda: sized(layers=True, together=False), True),
         (context, False),
         (context, True),
     ],
@@ -132,7 +134,7 @@ def test_the_fisher_product_equals_finite_differences_of_the_kl(make: Callable[[
 @pytest.mark.parametrize("steps", [1, 2])
 def test_proximal_steps_follow_the_gradient_of_clipped_gain_and_penalty(steps: int) -> None:
     """ProMP's equation 14, away from the parameters that acted, where ratios are not 1 and the KL is not 0."""
-    start = plain(steps=steps, objective=LIKELIHOOD_RATIO)
+    start = plain(steps=steps, objective=LIKELIHOOD_RATIO, together=False)
     query = make_samples(make_policy(), seed=9)
     clipped = clipped_objective(0.3)
     path = choose_path(start.policy, CPU, objective=clipped)
@@ -152,7 +154,9 @@ def test_proximal_steps_follow_the_gradient_of_clipped_gain_and_penalty(steps: i
     moved = start.vector + 0.1 * directions(len(start.vector), 4)[3]
     here = start.at(moved)
     vectors = flatten_all(here)
-    gradients = objective_gradients(here, lambda task: -path.inner_gradient(vectors[task], query.task(task)), term)
+    gradients = objective_gradients(
+        here, [-path.inner_gradient(vectors[task], query.task(task)) for task in range(3)], term
+    )
     assert float(term.value(0, 0, moved, start.supports[0].task(0))) < 0
     for direction in directions(len(moved)):
         found = slope(value, moved, direction, 1e-6)
@@ -168,7 +172,7 @@ def test_first_order_is_the_gradient_after_adaptation_as_it_is() -> None:
     whole, first = plain(), plain(FirstOrderChain)
     for name, value in whole.parameters[-1].items():
         torch.testing.assert_close(first.parameters[-1][name], value)
-    identity = torch.stack([part.gradient for part in whole.adapted(query)])
+    identity = torch.stack([part for one in whole.adapted(whole.parts, query) for part in one.gradient])
     torch.testing.assert_close(Curvature(first, query).gradients, identity)
     assert (Curvature(whole, query).gradients - identity).norm() > 0.01 * identity.norm()
 

@@ -90,7 +90,7 @@ def pull(model: Any, iterations: int) -> float:
         query, vectors = model._samples(rollouts[1]), task_vectors(model._policy, chain.parameters[-1], n_tasks)
         gradients = objective_gradients(
             chain,
-            lambda task, query=query, vectors=vectors: -path.inner_gradient(vectors[task].clone(), query.task(task)),
+            [-path.inner_gradient(vectors[part].clone(), query.task(part)) for part in chain.parts],
             model._term(chain, rollouts),
         )
         slope = chain.shared(gradients.mean(dim=0))["action_net.bias"]
