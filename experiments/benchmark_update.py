@@ -111,16 +111,13 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
     )
     add("inner update, kept for products", (2, 1), {"ours": lambda: problem.chain(fast)})
     add("meta-gradient", (6, 3), {"ours": lambda: Curvature(chain, problem.query)})
-    old = [
-        problem.policy.distribution(
-            {name: value[task] for name, value in chain.parameters[1].items()}, problem.query.task(task).observations
-        )
-        for task in range(setting.tasks)
-    ]
     add(
         "line-search evaluation",
         (3, 1),
-        {"ours": lambda: ours.evaluate(ours.parameters), "autograd loop": lambda: autograd_evaluation(problem, old)},
+        {
+            "ours": lambda: ours.evaluate(ours.parameters),
+            "autograd loop": lambda: autograd_evaluation(problem, double.old),
+        },
     )
     return rows
 

@@ -17,6 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from metarl.agents import (
+    Distribution,
     Gaussian,
     Parameters,
     Policy,
@@ -30,7 +31,7 @@ from metarl.agents.observations import Observations, map_observations, parts
 from metarl.curvature import Chain
 from metarl.fast_path import FastPath
 from metarl.inner import Path, choose_path
-from metarl.vectors import flatten
+from metarl.vectors import flatten, named
 
 STEP_SIZE = 0.1
 
@@ -204,6 +205,8 @@ class DoubleBackward:
 
     def __init__(self, problem: Problem) -> None:
         self._slopes: list[tuple[list[Tensor], Tensor]] = []
+        self.vector = flatten(problem.parameters.values())
+        self.old: list[Distribution] = []  # of the adapted policies, task by task
         for task in range(problem.tasks):
             own = {name: value.clone().requires_grad_() for name, value in problem.parameters.items()}
             leaves = list(own.values())
@@ -212,7 +215,8 @@ class DoubleBackward:
             slopes = torch.autograd.grad(loss, leaves, create_graph=True)
             moved = {name: own[name] - STEP_SIZE * slope for name, slope in zip(own, slopes, strict=True)}
             new = problem.policy.distribution(moved, query.observations)
-            kl = mean_kl(new.detach(), new, query)
+            self.old.append(new.detach())
+            kl = mean_kl(self.old[-1], new, query)
             self._slopes.append((leaves, flatten(torch.autograd.grad(kl, leaves, create_graph=True))))
 
     def product(self, vector: Tensor) -> Tensor:
@@ -223,11 +227,28 @@ class DoubleBackward:
         return total / len(self._slopes)
 
 
-def autograd_inner_update(problem: Problem) -> list[tuple[Tensor, ...]]:
-    """The inner update as a plain loop over tasks."""
-    adapted = []
+def autograd_gradient(problem: Problem) -> tuple[Tensor, Tensor]:
+    """The surrogate and the meta-gradient, differentiated through the inner update in a plain loop over tasks."""
+    total = torch.zeros_like(flatten(problem.parameters.values()))
+    gains = []
     for task in range(problem.tasks):
         own = {name: value.detach().requires_grad_() for name, value in problem.parameters.items()}
+        support, query = problem.support.task(task), problem.query.task(task)
+        loss = policy_gradient_loss(problem.policy.distribution(own, support.observations), support)
+        slopes = torch.autograd.grad(loss, list(own.values()), create_graph=True)
+        moved = {name: own[name] - STEP_SIZE * slope for name, slope in zip(own, slopes, strict=True)}
+        gain = likelihood_ratio_gain(problem.policy.distribution(moved, query.observations), query)
+        gains.append(gain.detach())
+        total += flatten(torch.autograd.grad(gain, list(own.values())))
+    return torch.stack(gains).mean(), total / problem.tasks
+
+
+def autograd_inner_update(problem: Problem, vector: Tensor | None = None) -> list[tuple[Tensor, ...]]:
+    """The inner update, from other shared parameters where they are given, as a plain loop over tasks."""
+    adapted = []
+    shared = problem.parameters if vector is None else named(problem.policy.shapes, vector)
+    for task in range(problem.tasks):
+        own = {name: value.detach().requires_grad_() for name, value in shared.items()}
         samples = problem.support.task(task)
         loss = policy_gradient_loss(problem.policy.distribution(own, samples.observations), samples)
         slopes = torch.autograd.grad(loss, list(own.values()))
@@ -237,10 +258,10 @@ def autograd_inner_update(problem: Problem) -> list[tuple[Tensor, ...]]:
     return adapted
 
 
-def autograd_evaluation(problem: Problem, old: list[Any]) -> Tensor:
+def autograd_evaluation(problem: Problem, old: list[Distribution], vector: Tensor | None = None) -> Tensor:
     """A line-search evaluation as a plain loop over tasks."""
     totals = []
-    for task, adapted in enumerate(autograd_inner_update(problem)):
+    for task, adapted in enumerate(autograd_inner_update(problem, vector)):
         query = problem.query.task(task)
         with torch.no_grad():
             new = problem.policy.distribution(dict(zip(problem.parameters, adapted, strict=True)), query.observations)
