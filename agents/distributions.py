@@ -30,6 +30,9 @@ class Distribution(Protocol):
     def kl(self, other: Any) -> Tensor:
         """Return KL(self, other), ``[...]``."""
 
+    def kl_slope(self, other: Any) -> tuple[Tensor, ...]:
+        """Return the gradient of KL(self, other) by the ``parameters`` of the other one, sample by sample."""
+
     def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the Fisher matrix of ``parameters`` times tangents, sample by sample."""
 
@@ -66,6 +69,12 @@ class Gaussian:
         ratio = torch.exp(2 * (self.log_std - other.log_std))
         distance = ((self.mean - other.mean) * torch.exp(-other.log_std)).square()
         return (other.log_std - self.log_std + 0.5 * (ratio + distance - 1.0)).sum(dim=-1)
+
+    def kl_slope(self, other: Gaussian) -> tuple[Tensor, ...]:
+        """Return z / std' for the mean and 1 - std^2 / std'^2 - z^2 for log_std, with z = (mean' - mean) / std'."""
+        z = (other.mean - self.mean) * torch.exp(-other.log_std)
+        ratio = torch.exp(2 * (self.log_std - other.log_std))
+        return (z * torch.exp(-other.log_std), 1.0 - ratio - z.square())
 
     def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the Fisher matrix, 1/std^2 for the mean and 2 for log_std, times tangents."""
@@ -109,6 +118,10 @@ class Categorical:
         """Return KL(self, other)."""
         own = torch.log_softmax(self.logits, dim=-1)
         return (own.exp() * (own - torch.log_softmax(other.logits, dim=-1))).sum(dim=-1)
+
+    def kl_slope(self, other: Categorical) -> tuple[Tensor, ...]:
+        """Return the other one's probabilities minus the own."""
+        return (torch.softmax(other.logits, dim=-1) - torch.softmax(self.logits, dim=-1),)
 
     def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the Fisher matrix, diag(p) - p p^T, times tangents."""
@@ -155,6 +168,11 @@ class MultiCategorical:
         """Return KL(self, other), summed over the choices."""
         pairs = zip(self._parts(), other._parts(), strict=True)
         return torch.stack([own.kl(others) for own, others in pairs]).sum(dim=0)
+
+    def kl_slope(self, other: MultiCategorical) -> tuple[Tensor, ...]:
+        """Return the slopes of all choices, one after another."""
+        pairs = zip(self._parts(), other._parts(), strict=True)
+        return (torch.cat([own.kl_slope(others)[0] for own, others in pairs], dim=-1),)
 
     def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the Fisher matrix, block by block, times tangents."""
