@@ -38,9 +38,11 @@ class MetaAgent:
         parameters: the shared parameters, no task axis.
         normalizer: of observations and rewards.
         iteration: after how many meta-iterations.
+        adapts: names of the parameters that adaptation changes; None for all.
     """
 
     name = ""
+    adapts: frozenset[str] | None = None
 
     def __init__(self, settings: Settings, policy_kwargs: dict[str, Any]) -> None:
         self.settings = settings
@@ -123,7 +125,7 @@ class MetaAgent:
 
     def adapted(self, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
         """Return stacked parameters after adaptation step ``step`` (from 0) on rollouts collected with them."""
-        return inner_update(self._policy, parameters, self._samples(rollouts), self.step_size(step))
+        return inner_update(self._policy, parameters, self._samples(rollouts), self.step_size(step), self.adapts)
 
     def actor(self, parameters: Parameters) -> Actor:
         """Return what acts with parameters, shared or stacked, on observations as the environments give them."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from pydantic import ConfigDict
 
 from metarl.agents import Policy
-from metarl.partial import PartlyAdapting
+from metarl.maml import MAML
 from metarl.settings import FORBID, Clipped, Count, PlainGradient, TrustRegion
 
 
@@ -36,7 +35,7 @@ class HeadPlainGradient(Head, PlainGradient):
     """ANIL with a plain gradient step."""
 
 
-class ANIL(PartlyAdapting):
+class ANIL(MAML):
     """ANIL: as MAML, with inner steps on the head alone; the meta-update changes all layers.
 
     ``theta_head' = theta_head - alpha grad_head L(theta)``, and ``theta_body' = theta_body``. With all layers in the
@@ -56,7 +55,5 @@ class ANIL(PartlyAdapting):
                 f"expected at most {len(layers)}, with which ANIL is MAML"
             )
         head = set(layers[len(layers) - wanted :])
-        adapts = {name: name.rpartition(".")[0] in head or "." not in name for name in policy.shapes}
-        parts = [torch.full((shape.numel(),), float(adapts[name])) for name, shape in policy.shapes.items()]
-        self._adapts = torch.cat(parts).to(self.device)
+        self.adapts = frozenset(name for name in policy.shapes if name.rpartition(".")[0] in head or "." not in name)
         super()._take_policy(policy)

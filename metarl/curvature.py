@@ -2,11 +2,12 @@
 
 For one task, ``theta_K`` are the parameters after K inner steps ``theta_{k+1} = theta_k - alpha_k grad L_k(theta_k)``.
 Their Jacobian with respect to the shared parameters is ``J = J_K ... J_1`` with ``J_k = I - diag(alpha_k) H_k`` and H_k
-the Hessian of the inner loss L_k; it is not symmetric where several steps are chained or step sizes differ between
-parameters. The gradient of the meta-objective is ``mean_i J_i^T grad S_i(theta_K,i)``. The Hessian of the mean KL of
-the adapted policies is, at the current parameters, exactly ``mean_i J_i^T F_i J_i`` with F_i the Fisher matrix of the
-adapted policy, since the KL's gradient is zero there. So a product needs two Hessian-vector products for each inner
-step and one Gauss-Newton product, and no derivative of a derivative of the KL.
+the Hessian of the inner loss L_k, or its rows of what adapts with 0 for the rest. J is not symmetric where several
+steps are chained, step sizes differ between parameters, or only some adapt. The gradient of the meta-objective is
+``mean_i J_i^T grad S_i(theta_K,i)``. The Hessian of the mean KL of the adapted policies is, at the current parameters,
+exactly ``mean_i J_i^T F_i J_i`` with F_i the Fisher matrix of the adapted policy, since the KL's gradient is zero
+there. So a product needs two Hessian-vector products for each inner step and one Gauss-Newton product, and no
+derivative of a derivative of the KL.
 
 Source: Finn et al. 2017, equation 4 (the meta-gradient of one step); Schulman et al. 2015, appendix C (the Fisher
 matrix as a Gauss-Newton product).
@@ -15,16 +16,19 @@ matrix as a Gauss-Newton product).
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from metarl.agents import Parameters, Policy, Samples
+from metarl.agents import Parameters, Policy, Samples, mean_kl
 from metarl.inner import AdaptedPolicy, InnerLoss, Parts, Path, StepSize, for_parts, join, scale, task_vectors
 from metarl.parallel import map_tasks
+from metarl.terms import Outputs, Slopes, Term
 from metarl.vectors import flatten, named
+
+Added = Callable[[int, Outputs], Slopes]
 
 
 class Chain:
@@ -95,8 +99,9 @@ class Chain:
 
         The samples are the same, where in earnest the changed parameters would have collected others.
         """
-        vectors = [vector]
-        for samples, size in zip(self.supports, self._scales, strict=True):
+        shared, scales = self._read(vector)
+        vectors = [shared]
+        for samples, size in zip(self.supports, scales, strict=True):
             own = samples.task(part)
             before = vectors[-1].expand(*own.weights.shape[:-1], -1)
             vectors.append(before - size * self.path.inner_gradient(before, own))
@@ -104,14 +109,26 @@ class Chain:
 
     def at(self, vector: Tensor) -> Chain:
         """Return the same inner updates from other shared parameters, on the same samples."""
-        other = type(self)(self.policy, self.path, self.shared(vector))
-        for samples, size in zip(self.supports, self._scales, strict=True):
+        other = self._from(vector)
+        for samples, size in zip(self.supports, self._read(vector)[1], strict=True):
             other.adapt(samples, size)
         return other
 
     def shared(self, vector: Tensor) -> Parameters:
         """Return the shared parameters that ``vector`` stands for."""
-        return self.named(vector)
+        return self.named(self._read(vector)[0])
+
+    def outputs(self, step: int, number: int) -> Outputs:
+        """Return what the policies before inner step ``step`` say of the samples, of a part of the tasks."""
+        return self._losses[step][number].outputs
+
+    def _read(self, vector: Tensor) -> tuple[Tensor, Sequence[float | Tensor]]:
+        """Return the shared parameters, flat, and each inner step's size that ``vector`` stands for."""
+        return vector, self._scales
+
+    def _from(self, vector: Tensor) -> Chain:
+        """Return a chain of this kind before its first inner update."""
+        return type(self)(self.policy, self.path, self.shared(vector))
 
     def named(self, vector: Tensor) -> Parameters:
         """Return flat vectors as parameters by name."""
@@ -127,31 +144,25 @@ class Jacobian:
     def forward(self, vector: Tensor) -> Tensor:
         """Return J v: what a change of the shared parameters does to the adapted ones."""
         for loss, size in self._steps:
-            vector = vector - size * loss.hessian(vector)
+            vector = vector - size * loss.push(vector)
         return vector
 
-    def backward(self, vector: Tensor, before: Sequence[Tensor] = ()) -> Tensor:
+    def backward(self, vector: Tensor, added: Added | None = None) -> Tensor:
         """Return J^T w: what a gradient at the adapted parameters is at the shared ones.
 
         Args:
-            vector: ``[parameter]``.
-            before: gradients at the parameters before each inner step, which are carried back with it.
+            vector: ``[..., parameter]``.
+            added: inner step, what the policy before it says -> slopes of a function of that, whose gradient is carried
+                back with the other.
         """
         for step, (loss, size) in reversed(list(enumerate(self._steps))):
-            vector = vector - loss.hessian(size * vector)
-            if before:
-                vector = vector + before[step]
+            vector = vector - self._pull(step, loss, size * vector, added)
         return vector
 
-
-class Term(Protocol):
-    """What a learner adds to the meta-objective: a function of each task's parameters before its inner steps."""
-
-    def value(self, task: int, step: int, vector: Tensor, samples: Samples) -> Tensor:
-        """Return the term of a task's parameters before inner step ``step``, on its samples, to be maximised."""
-
-    def gradient(self, task: int, step: int, vector: Tensor, samples: Samples) -> Tensor:
-        """Return its gradient by those parameters."""
+    def _pull(self, step: int, loss: InnerLoss, vector: Tensor, added: Added | None) -> Tensor:
+        if added is None:
+            return loss.pull(vector)
+        return loss.pull(vector, [[-part for part in parts] for parts in added(step, loss.outputs)])
 
 
 def objective_gradients(chain: Chain, gradients: Sequence[Tensor], term: Term | None = None) -> Tensor:
@@ -160,21 +171,41 @@ def objective_gradients(chain: Chain, gradients: Sequence[Tensor], term: Term | 
     Args:
         chain: the inner updates.
         gradients: for each part of the tasks, the gradient of the objective after adaptation at its adapted parameters.
-        term: what is added to it; where each part is a task.
+        term: what is added to it.
     """
     jacobians = chain.jacobians()
-    n_tasks, device = chain.supports[0].weights.shape[0], chain.supports[0].weights.device
 
     def work(number: int) -> Tensor:
-        before, part = [], chain.parts[number]
-        if term is not None:
-            assert isinstance(part, int)
-            for step, samples in enumerate(chain.supports):
-                vector = task_vectors(chain.policy, chain.parameters[step], n_tasks)[part].clone()
-                before.append(term.gradient(part, step, vector, samples.task(part)))
-        return jacobians[number].backward(gradients[number], before)
+        added = None if term is None else functools.partial(term.slopes, number)
+        return jacobians[number].backward(gradients[number], added)
 
-    return join(chain.parts, map_tasks(work, len(jacobians), device))
+    return over_parts(chain, work)
+
+
+def over_parts(chain: Chain, work: Callable[[int], Tensor]) -> Tensor:
+    """Return the results of work on each part of the tasks, by its number, with a leading task axis."""
+    return join(chain.parts, map_tasks(work, len(chain.parts), chain.supports[0].weights.device))
+
+
+def adapted_kl(chain: Chain, vector: Tensor, query: Samples) -> Tensor:
+    """Return the mean KL, old to new, of the adapted policies on what they met, adapted from other shared parameters.
+
+    Args:
+        chain: the inner updates.
+        vector: ``chain.vector`` changed.
+        query: the samples collected with the adapted parameters.
+    """
+    vectors = task_vectors(chain.policy, chain.parameters[-1], query.weights.shape[0])
+
+    def work(number: int) -> Tensor:
+        part = chain.parts[number]
+        own = query.task(part)
+        old = chain.path.outputs(vectors[part].clone(), own)
+        new = chain.path.outputs(chain.retrace(vector, part)[-1], own)
+        pairs = zip(old, new, strict=True)
+        return torch.stack([mean_kl(before, after, rows) for (before, rows), (after, _) in pairs]).sum(dim=0)
+
+    return over_parts(chain, work).mean()
 
 
 class Curvature:
@@ -194,18 +225,15 @@ class Curvature:
     def __init__(self, chain: Chain, query: Samples, fisher_fraction: float = 1.0, term: Term | None = None) -> None:
         self._chain = chain
         self._term = term
-        self._device = query.weights.device
         self.parameters = chain.vector
         self._thin = chain
         self._adapted = self._fisher = chain.adapted(chain.parts, query)
         self._jacobians = chain.jacobians()
         self.gain = join(chain.parts, [part.gain for part in self._adapted]).mean()
         if term is not None:
-            self.gain = self.gain + _mean(
-                self._map(chain, lambda task: self._added(chain.retrace(chain.vector, task), task))
-            )
+            self.gain = self.gain + mean_over_tasks(over_parts(chain, lambda part: self._added(part, chain.outputs)))
         self.gradients = objective_gradients(chain, [part.gradient for part in self._adapted], term)
-        self.gradient = _mean(self.gradients)
+        self.gradient = mean_over_tasks(self.gradients)
         if fisher_fraction < 1.0:
             self._thin = chain.thin(fisher_fraction)
             self._fisher = chain.adapted(self._thin.parts, query.thin(fisher_fraction))
@@ -218,39 +246,39 @@ class Curvature:
             jacobian = self._jacobians[part]
             return jacobian.backward(self._fisher[part].fisher(jacobian.forward(vector)))
 
-        return _mean(self._map(self._thin, work))
+        return mean_over_tasks(over_parts(self._thin, work))
 
     def evaluate(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gain and the mean KL (old to new) of other shared parameters, adapted on the same rollouts."""
+        chain = self._chain
 
-        def work(part: int) -> Tensor:
-            vectors = self._chain.retrace(parameters, self._chain.parts[part])
-            found = self._adapted[part].compare(vectors[-1])
-            if self._term is None:
-                return found
-            return torch.stack([found[0] + self._added(vectors, part), found[1]])
+        def work(number: int) -> Tensor:
+            part = chain.parts[number]
+            vectors = chain.retrace(parameters, part)
 
-        gain, kl = _mean(self._map(self._chain, work)).unbind()
+            def outputs(step: int, number: int) -> Outputs:
+                own = chain.supports[step].task(part)
+                return chain.path.outputs(vectors[step].expand(*own.weights.shape[:-1], -1), own)
+
+            gain, kl = self._adapted[number].compare(vectors[-1]).unbind(dim=-1)
+            if self._term is not None:
+                gain = gain + self._added(number, outputs)
+            return torch.stack([gain, kl], dim=-1)
+
+        gain, kl = mean_over_tasks(over_parts(chain, work)).unbind()
         return gain, kl
 
-    def _added(self, vectors: list[Tensor], task: int) -> Tensor:
+    def _added(self, number: int, outputs: Callable[[int, int], Outputs]) -> Tensor:
         assert self._term is not None
-        terms = [
-            self._term.value(task, step, vectors[step], samples.task(task))
-            for step, samples in enumerate(self._chain.supports)
-        ]
-        return torch.stack(terms).sum()
+        steps = range(len(self._chain.supports))
+        return torch.stack([self._term.value(number, step, outputs(step, number)) for step in steps]).sum(dim=0)
 
     def named(self, vector: Tensor) -> Parameters:
         """Return a flat vector as parameters by name."""
         return self._chain.named(vector)
 
-    def _map(self, chain: Chain, work: Callable[[int], Tensor]) -> Tensor:
-        """Return the results of work on each part of the tasks, by its number, with a leading task axis."""
-        return join(chain.parts, map_tasks(work, len(chain.parts), self._device))
 
-
-def _mean(parts: Tensor) -> Tensor:
+def mean_over_tasks(parts: Tensor) -> Tensor:
     """Return the mean over the first axis; on the CPU added up in order, whatever torch's threads."""
     if parts.device.type != "cpu":
         return parts.mean(dim=0)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from metarl.agents import POLICY_GRADIENT, Policy, Rollouts, Samples
-from metarl.curvature import Chain, Term
-from metarl.inner import choose_path
+from metarl.agents import Rollouts
+from metarl.curvature import Chain
 from metarl.maml import MAML
 from metarl.settings import FORBID, Clipped, PlainGradient, TrustRegion
-from metarl.vectors import named
+from metarl.terms import Outputs, Slopes, Term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,32 +63,29 @@ class EMAML(MAML):
         returns = rollouts[-1].returns().to(self.device)
         spread = returns.std(correction=0)
         adjusted = torch.where(spread > 0, (returns - returns.mean()) / spread.clamp(min=1e-8), 0.0)
-        return SamplingCredit(self._policy, self.settings.outer.credit * adjusted)
+        credit = self.settings.outer.credit * adjusted
+        return SamplingCredit([credit[part] for part in chain.parts])
 
 
 class SamplingCredit:
     """``credit_i * mean_t log pi(a_t|s_t)`` of what was sampled before each inner step.
 
     Args:
-        policy: whose log-probabilities are credited.
-        credits: ``[task]``.
+        credits: for each part of the tasks a number, or ``[task]``.
     """
 
-    def __init__(self, policy: Policy, credits: Tensor) -> None:
-        self._policy = policy
+    def __init__(self, credits: Sequence[Tensor]) -> None:
         self._credits = credits
-        self._path = choose_path(policy, credits.device, objective=POLICY_GRADIENT, keep=False, together=False)
 
-    def _credited(self, task: int, samples: Samples) -> Samples:
-        credit = self._credits[task].to(samples.advantages.dtype)
-        return replace(samples, advantages=credit.expand_as(samples.advantages))
+    def value(self, part: int, step: int, outputs: Outputs) -> Tensor:
+        """Return the term of a part of the tasks and an inner step."""
+        means = [(policy.log_prob(rows.actions) * rows.weights).sum(dim=-1) for policy, rows in outputs]
+        return self._credits[part].to(means[0].dtype) * torch.stack(means).sum(dim=0)
 
-    @torch.no_grad()
-    def value(self, task: int, step: int, vector: Tensor, samples: Samples) -> Tensor:
-        """Return the term of one task and inner step."""
-        distribution = self._policy.distribution(named(self._policy.shapes, vector), samples.observations)
-        return -POLICY_GRADIENT.loss(distribution, self._credited(task, samples))
-
-    def gradient(self, task: int, step: int, vector: Tensor, samples: Samples) -> Tensor:
-        """Return its gradient."""
-        return -self._path.inner_gradient(vector, self._credited(task, samples))
+    def slopes(self, part: int, step: int, outputs: Outputs) -> Slopes:
+        """Return its derivative by what the policy says."""
+        found = []
+        for policy, rows in outputs:
+            shares = (self._credits[part].unsqueeze(-1).to(rows.weights.dtype) * rows.weights).unsqueeze(-1)
+            found.append([shares * score for score in policy.score(rows.actions)])
+        return found

@@ -27,6 +27,7 @@ from metarl.agents import (
     mean_kl,
 )
 from metarl.perceptron import Head, Take, Trace, Weights, add_fisher, add_hessian, forward, over_rows, pull
+from metarl.terms import Outputs, Slopes
 
 BLOCK_NUMBERS = 2**19  # at most this many numbers of a layer in a block; less keeps threads waiting for each other
 
@@ -55,7 +56,7 @@ class _Slots(threading.local):
     """Weights of this thread by tag and type, written into again and again: views take long to make."""
 
     def __init__(self) -> None:
-        self.held: dict[tuple[str, torch.Size, torch.dtype], Weights] = {}
+        self.held: dict[tuple[str, frozenset[str] | None, torch.Size, torch.dtype], Weights] = {}
 
 
 _BUFFERS = _Buffers()
@@ -109,6 +110,7 @@ class FastPath:
     Args:
         policy: with ``layers``.
         objective: of the inner update.
+        adapts: names of the parameters that inner updates change; None for all.
         keep: keep activations between products; else they are computed again for each, in little memory.
         device: where the vectors and samples are.
         at_once: how many tasks are taken at once: one, as many as fill a block of rows, or all.
@@ -121,6 +123,7 @@ class FastPath:
         policy: Policy,
         objective: InnerObjective = POLICY_GRADIENT,
         *,
+        adapts: frozenset[str] | None = None,
         keep: bool = True,
         device: torch.device = _CPU,
         at_once: Literal["one", "block", "all"] = "one",
@@ -128,6 +131,7 @@ class FastPath:
         assert policy.layers is not None
         self.policy = policy
         self.objective = objective
+        self.adapts = adapts
         self.keep = keep
         self._at_once = at_once
         self.head = Head(policy, device)
@@ -135,6 +139,7 @@ class FastPath:
         self._slots = _Slots()
         self._activations = [layer.activation for layer in policy.layers[:-1]]
         self._width = max(shape[0] for shape in policy.shapes.values())
+        self._marks = None if adapts is None else _marks(policy, adapts, device)
 
     def parts(self, samples: Samples) -> list[int] | list[slice]:
         """Return which tasks are taken at once: one each, or slices of them."""
@@ -153,36 +158,63 @@ class FastPath:
         return InnerLoss(self, vector, samples)
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
-        """Return the gradient of the inner loss alone; nothing is kept."""
-        weights, out = self.slot("weights", vector), self.slot("gradient", vector)
+        """Return the gradient of the inner loss alone, 0 for what does not adapt; nothing is kept."""
+        return self._gradient(vector, samples, self.objective, self.adapts)
+
+    def gradient(self, vector: Tensor, samples: Samples, objective: InnerObjective) -> Tensor:
+        """Return the gradient of another objective's loss by all parameters; nothing is kept."""
+        return self._gradient(vector, samples, objective, None)
+
+    def _gradient(
+        self, vector: Tensor, samples: Samples, objective: InnerObjective, names: frozenset[str] | None
+    ) -> Tensor:
+        weights, out = self.slot("weights", vector), self.slot("gradient", vector, names)
         weights.flat.copy_(vector)
         out.flat.zero_()
         take = self.scratch(vector)
         for rows in self.rows(samples):
             block = self.block(weights, rows, take)
-            first, _ = self.objective.derivatives(block.distribution, rows)
-            self.pull_scores(weights, block, first, out, take)
+            first, _ = objective.derivatives(block.distribution, rows)
+            self.pull_scores(weights, block, first, out, take, lowest=out.lowest)
         return out.flat.clone()
+
+    def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
+        """Return what the policy says of samples."""
+        weights, take = Weights(self.policy, vector), self.scratch(vector)
+        return [(self.block(weights, rows, take).distribution, rows) for rows in self.rows(samples)]
 
     def adapted(self, vector: Tensor, query: Samples) -> AdaptedPolicy:
         """Return the adapted policy of one task on what was collected with it."""
         return AdaptedPolicy(self, vector, query)
 
-    def slot(self, tag: str, like: Tensor) -> Weights:
+    def slot(self, tag: str, like: Tensor, names: frozenset[str] | None = None) -> Weights:
         """Return weights to write into, of a vector's shape and type; this thread gets the same ones each time."""
         if self._at_once == "all":
-            return Weights(self.policy, torch.empty_like(like))
-        key = tag, like.shape, like.dtype
+            return Weights(self.policy, torch.empty_like(like), names)
+        key = tag, names, like.shape, like.dtype
         if key not in self._slots.held:
-            self._slots.held[key] = Weights(self.policy, torch.empty_like(like))
+            self._slots.held[key] = Weights(self.policy, torch.empty_like(like), names)
         return self._slots.held[key]
 
-    def direction_and_product(self, vector: Tensor, like: Tensor) -> tuple[Weights, Weights]:
-        """Return a vector, spread over the tasks where they go together, and zeros to add its product to."""
-        direction, product = self.slot("direction", like), self.slot("product", like)
+    def spread(self, vector: Tensor, like: Tensor) -> Weights:
+        """Return a direction, spread over the tasks where they go together."""
+        direction = self.slot("direction", like)
         direction.flat.copy_(vector)
+        return direction
+
+    def spread_adapting(self, vector: Tensor, like: Tensor) -> Weights:
+        """Return what of a direction adapts, spread over the tasks where they go together."""
+        direction = self.slot("direction", like, self.adapts)
+        direction.flat.copy_(vector)
+        if self._marks is not None:
+            direction.flat.mul_(self._marks)
+        return direction
+
+    def zeros(self, like: Tensor, names: frozenset[str] | None = None) -> Weights:
+        """Return zeros, to which a product is to be added."""
+        product = self.slot("product", like, names)
         product.flat.zero_()
-        return direction, product
+        return product
 
     def scratch(self, vector: Tensor) -> Take:
         """Return what gives tensors, of a vector's type, that are needed until the next block."""
@@ -217,18 +249,34 @@ class FastPath:
         return Block(samples, trace, self.head.distribution(weights, trace.output))
 
     def pull_scores(
-        self, weights: Weights, block: Block, first: Tensor, out: Weights | None, take: Take, keep: Take | None = None
+        self,
+        weights: Weights,
+        block: Block,
+        first: Tensor,
+        out: Weights | None,
+        take: Take,
+        keep: Take | None = None,
+        lowest: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
         """Add the gradient of a function of log-probabilities with derivative ``first`` to ``out``; return scores."""
         score, log_std_score = self.head.score(weights, block.distribution, block.samples.actions)
         first = first.unsqueeze(-2)
         cotangents = score * first, None if log_std_score is None else over_rows(log_std_score, first)
-        pull(weights, block.trace, cotangents, out, take, keep)
+        pull(weights, block.trace, cotangents, out, take, keep, lowest)
         return score, log_std_score
 
 
+def _marks(policy: Policy, names: frozenset[str], device: torch.device) -> Tensor:
+    """Return 1 for the parameters of these names and 0 for others, flat."""
+    marks = [torch.full((shape.numel(),), float(name in names)) for name, shape in policy.shapes.items()]
+    return torch.cat(marks).to(device)
+
+
 class InnerLoss:
-    """One task's inner loss at some parameters: ``gradient``, and products with its Hessian."""
+    """One task's inner loss at some parameters: its ``gradient`` by what adapts, and products with its derivative.
+
+    ``outputs`` is what the policy says there.
+    """
 
     def __init__(self, path: FastPath, vector: Tensor, samples: Samples) -> None:
         self._path = path
@@ -237,33 +285,50 @@ class InnerLoss:
         self._vector = vector
         self._weights = Weights(path.policy, vector)
         self.gradient = torch.zeros_like(vector)
-        keep = path.storage(vector, self._owned) if path.keep else None
+        self.outputs: Outputs = []
+        out = Weights(path.policy, self.gradient, path.adapts)
+        self._lowest = out.lowest
         self._kept: list[Trace] = []
-        for trace in self._traces(Weights(path.policy, self.gradient), keep):
+        for block in self._blocks(out, path.storage(vector, self._owned) if path.keep else None):
+            self.outputs.append((block.distribution, block.samples))
             if path.keep:
-                self._kept.append(trace)
+                self._kept.append(block.trace)
 
     def __del__(self) -> None:
         self._path.give_back(self._owned)
 
-    def _traces(self, out: Weights | None, keep: Take | None) -> Iterator[Trace]:
+    def _blocks(self, out: Weights | None, keep: Take | None) -> Iterator[Block]:
         path, weights = self._path, self._weights
         take = path.scratch(self._vector)
         for rows in path.rows(self._samples):
             block = path.block(weights, rows, keep or take)
             derivatives = path.objective.derivatives(block.distribution, rows)
-            score = path.pull_scores(weights, block, derivatives[0], out, take, keep or take)
-            block.trace.bend = path.head.loss_bend(
-                weights, block.distribution, score, derivatives, block.trace.deltas[-1].mT
-            )
-            yield block.trace
+            score = path.pull_scores(weights, block, derivatives[0], out, take, keep or take, self._lowest)
+            delta = block.trace.deltas[len(weights.weights) - 1].mT
+            block.trace.bend = path.head.loss_bend(weights, block.distribution, score, derivatives, delta)
+            yield block
 
-    def hessian(self, vector: Tensor) -> Tensor:
-        """Return the Hessian of the loss times a vector."""
-        direction, out = self._path.direction_and_product(vector, self.gradient)
+    def push(self, vector: Tensor) -> Tensor:
+        """Return how the gradient by what adapts changes along a vector: those rows of the Hessian times it."""
+        direction = self._path.spread(vector, self.gradient)
+        return self._add(direction, self._path.zeros(self.gradient, self._path.adapts))
+
+    def pull(self, vector: Tensor, slopes: Slopes | None = None) -> Tensor:
+        """Return the transposed of ``push``: the Hessian times what of a vector adapts.
+
+        Args:
+            vector: ``[..., parameter]``.
+            slopes: of another function of ``outputs``, whose gradient by all parameters is added.
+        """
+        direction = self._path.spread_adapting(vector, self.gradient)
+        return self._add(direction, self._path.zeros(self.gradient), slopes)
+
+    def _add(self, direction: Weights, out: Weights, slopes: Slopes | None = None) -> Tensor:
         take = self._path.scratch(self.gradient)
-        for trace in self._kept if self._path.keep else self._traces(None, None):
-            add_hessian(self._weights, trace, direction, out, take)
+        traces = self._kept if self._path.keep else (block.trace for block in self._blocks(None, None))
+        for i, trace in enumerate(traces):
+            added = None if slopes is None else self._path.head.cotangents(self._weights, slopes[i])
+            add_hessian(self._weights, trace, direction, out, take, added)
         return out.flat.clone()
 
 
@@ -300,7 +365,7 @@ class AdaptedPolicy:
 
     def fisher(self, vector: Tensor) -> Tensor:
         """Return the Fisher matrix, averaged over the samples, times a vector."""
-        direction, out = self._path.direction_and_product(vector, self.gradient)
+        direction, out = self._path.spread(vector, self.gradient), self._path.zeros(self.gradient)
         take = self._path.scratch(self.gradient)
         for trace in self._kept if self._path.keep else (block.trace for block in self._blocks(take)):
             add_fisher(self._weights, trace, direction, out, take)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 from torch import Tensor
 
 from metarl.agents import Samples
-from metarl.curvature import Chain, Jacobian
+from metarl.curvature import Added, Chain, Jacobian
 from metarl.inner import StepSize, for_parts, join, scale, task_vectors
 from metarl.maml import MAML
 
@@ -56,6 +55,15 @@ class FirstOrderJacobian(Jacobian):
     def __init__(self) -> None:
         super().__init__((), ())
 
-    def backward(self, vector: Tensor, before: Sequence[Tensor] = ()) -> Tensor:
-        """Return the sum of the gradients after and before adaptation."""
-        return sum(before, start=vector)
+    def backward(self, vector: Tensor, added: Added | None = None) -> Tensor:
+        """Return the gradient after adaptation as it is.
+
+        Raises:
+            ValueError: there is something to be added, for which nothing was kept.
+        """
+        if added is not None:
+            raise ValueError(
+                "first-order inner updates keep nothing that a term of the meta-objective could be differentiated "
+                "through; use metarl.curvature.Chain with it"
+            )
+        return vector

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from metarl.agents import (
     POLICY_GRADIENT,
+    Distribution,
     InnerObjective,
     Parameters,
     Policy,
@@ -16,6 +18,7 @@ from metarl.agents import (
     likelihood_ratio_gain,
     mean_kl,
 )
+from metarl.terms import Outputs, Slopes
 from metarl.vectors import flatten, named
 
 Parts = tuple[Tensor, ...]
@@ -27,14 +30,23 @@ class GeneralPath:
     Args:
         policy: whose distribution is differentiated.
         objective: of the inner update.
+        adapts: names of the parameters that inner updates change; None for all.
         keep: keep graphs between products; else they are built again for each, in little memory.
     """
 
     name = "general"
 
-    def __init__(self, policy: Policy, objective: InnerObjective = POLICY_GRADIENT, *, keep: bool = True) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        objective: InnerObjective = POLICY_GRADIENT,
+        *,
+        adapts: frozenset[str] | None = None,
+        keep: bool = True,
+    ) -> None:
         self.policy = policy
         self.objective = objective
+        self.adapts = frozenset(policy.shapes) if adapts is None else adapts
         self.keep = keep
 
     def parts(self, samples: Samples) -> list[int] | list[slice]:
@@ -45,43 +57,108 @@ class GeneralPath:
         """Return a flat vector as parameters that require gradients."""
         return {name: part.detach().requires_grad_() for name, part in named(self.policy.shapes, vector).items()}
 
+    def adapting(self, parts: Parameters) -> list[Tensor]:
+        """Return those of the parameters that adapt."""
+        return [part for name, part in parts.items() if name in self.adapts]
+
+    def with_zeros(self, parts: Parts, like: Parameters) -> Tensor:
+        """Return what belongs to the parameters that adapt as a flat vector, with 0 for others."""
+        given = iter(parts)
+        return flatten(next(given) if name in self.adapts else torch.zeros_like(part) for name, part in like.items())
+
     def inner_loss(self, vector: Tensor, samples: Samples) -> InnerLoss:
         """Return the inner loss of one task at its parameters."""
         return InnerLoss(self, vector, samples)
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
-        """Return the gradient of the inner loss alone; nothing is kept."""
+        """Return the gradient of the inner loss alone, 0 for what does not adapt; nothing is kept."""
+        own = named(self.policy.shapes, vector.detach())
+        # Nothing is recorded below the lowest layer that adapts.
+        own = {name: part.requires_grad_() if name in self.adapts else part for name, part in own.items()}
+        loss = self.objective.loss(self.policy.distribution(own, samples.observations), samples)
+        return self.with_zeros(_gradient(loss, self.adapting(own)), own)
+
+    def gradient(self, vector: Tensor, samples: Samples, objective: InnerObjective) -> Tensor:
+        """Return the gradient of another objective's loss by all parameters; nothing is kept."""
         own = self.leaves(vector)
-        return flatten(_gradient(self._loss(own, samples), own))
+        loss = objective.loss(self.policy.distribution(own, samples.observations), samples)
+        return flatten(_gradient(loss, list(own.values())))
+
+    @torch.no_grad()
+    def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
+        """Return what the policy says of samples."""
+        return [(self.policy.distribution(named(self.policy.shapes, vector), samples.observations), samples)]
 
     def adapted(self, vector: Tensor, query: Samples) -> AdaptedPolicy:
         """Return the adapted policy of one task on what was collected with it."""
         return AdaptedPolicy(self, vector, query)
 
-    def _loss(self, own: Parameters, samples: Samples) -> Tensor:
-        return self.objective.loss(self.policy.distribution(own, samples.observations), samples)
-
-    def graph(self, vector: Tensor, samples: Samples) -> tuple[Parameters, Parts]:
-        """Return leaves, and the gradient of the inner loss by them as a graph."""
+    def graph(self, vector: Tensor, samples: Samples) -> Graph:
+        """Return the graph of the inner loss's gradient by what adapts."""
         own = self.leaves(vector)
-        return own, _gradient(self._loss(own, samples), own, create_graph=True)
+        distribution = self.policy.distribution(own, samples.observations)
+        loss = self.objective.loss(distribution, samples)
+        gradient = _gradient(loss, self.adapting(own), create_graph=True)
+        if len(gradient) == len(own):
+            return Graph(own, distribution, gradient, None)
+        return Graph(own, distribution, gradient, _transposed(gradient, list(own.values())))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An inner loss's gradient as a graph.
+
+    Attributes:
+        own: the parameters.
+        distribution: what the policy says.
+        gradient: by what adapts.
+        transposed: directions of ``gradient``, and its derivative times these, for all parameters; None where all
+            adapt, since the Hessian is symmetric.
+    """
+
+    own: Parameters
+    distribution: Distribution
+    gradient: Parts
+    transposed: tuple[list[Tensor], Parts] | None
 
 
 class InnerLoss:
-    """One task's inner loss at some parameters: ``gradient``, and products with its Hessian."""
+    """One task's inner loss at some parameters: its ``gradient`` by what adapts, and products with its derivative.
+
+    ``outputs`` is what the policy says there.
+    """
 
     def __init__(self, path: GeneralPath, vector: Tensor, samples: Samples) -> None:
         self._path = path
         self._at = (vector, samples)
         graph = path.graph(vector, samples)
-        self.gradient = flatten(graph[1]).detach()
+        self.gradient = path.with_zeros(graph.gradient, graph.own).detach()
+        self.outputs: Outputs = [(graph.distribution.detach(), samples)]
         self._kept = graph if path.keep else None
 
-    def hessian(self, vector: Tensor) -> Tensor:
-        """Return the Hessian of the loss times a vector."""
-        own, gradient = self._kept or self._path.graph(*self._at)
-        parts = named(self._path.policy.shapes, vector)
-        return flatten(_pull(gradient, list(own.values()), list(parts.values())))
+    def push(self, vector: Tensor) -> Tensor:
+        """Return how the gradient by what adapts changes along a vector: those rows of the Hessian times it."""
+        graph = self._kept or self._path.graph(*self._at)
+        parts = list(named(self._path.policy.shapes, vector).values())
+        if graph.transposed is None:
+            return flatten(_pull(graph.gradient, list(graph.own.values()), parts))
+        directions, transposed = graph.transposed
+        return self._path.with_zeros(_pull(transposed, directions, parts), graph.own)
+
+    def pull(self, vector: Tensor, slopes: Slopes | None = None) -> Tensor:
+        """Return the transposed of ``push``: the Hessian times what of a vector adapts.
+
+        Args:
+            vector: ``[parameter]``.
+            slopes: of another function of ``outputs``, whose gradient by all parameters is added.
+        """
+        graph = self._kept or self._path.graph(*self._at)
+        outputs = list(graph.gradient)
+        cotangents = self._path.adapting(named(self._path.policy.shapes, vector))
+        if slopes is not None:
+            outputs += graph.distribution.parameters
+            cotangents += slopes[0]
+        return flatten(_pull(outputs, list(graph.own.values()), cotangents))
 
 
 class AdaptedPolicy:
@@ -94,17 +171,14 @@ class AdaptedPolicy:
         own = path.leaves(vector)
         distribution = path.policy.distribution(own, query.observations)
         gain = likelihood_ratio_gain(distribution, query)
-        self.gradient = flatten(_gradient(gain, own, retain_graph=True))
+        self.gradient = flatten(_gradient(gain, list(own.values()), retain_graph=True))
         self.gain = gain.detach()
         self._old = distribution.detach()
         self._kept = self._graph(own, distribution.parameters) if path.keep else None
 
     def _graph(self, own: Parameters, outputs: Parts) -> tuple[list[Tensor], Parts, list[Tensor], Parts]:
-        # Reverse over reverse: the backward pass is linear in its direction, so differentiating it by that
-        # direction gives the forward derivative.
-        directions = [torch.zeros_like(output, requires_grad=True) for output in outputs]
         leaves = list(own.values())
-        return leaves, outputs, directions, _pull(outputs, leaves, directions, create_graph=True)
+        return leaves, outputs, *_transposed(outputs, leaves)
 
     def fisher(self, vector: Tensor) -> Tensor:
         """Return the Fisher matrix, averaged over the samples, times a vector."""
@@ -127,10 +201,21 @@ class AdaptedPolicy:
         return torch.stack([likelihood_ratio_gain(new, self._query), mean_kl(self._old, new, self._query)])
 
 
-def _gradient(loss: Tensor, own: Parameters, *, create_graph: bool = False, retain_graph: bool = False) -> Parts:
+def _transposed(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> tuple[list[Tensor], Parts]:
+    """Return directions of outputs, and the backward pass of these as a graph.
+
+    It is linear in the directions, so differentiating it by them gives the forward derivative of the outputs.
+    """
+    directions = [torch.zeros_like(output, requires_grad=True) for output in outputs]
+    return directions, _pull(outputs, leaves, directions, create_graph=True)
+
+
+def _gradient(
+    loss: Tensor, leaves: Sequence[Tensor], *, create_graph: bool = False, retain_graph: bool = False
+) -> Parts:
     return torch.autograd.grad(
         loss,
-        list(own.values()),
+        leaves,
         create_graph=create_graph,
         retain_graph=create_graph or retain_graph,
         allow_unused=True,

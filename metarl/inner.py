@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from metarl.agents import POLICY_GRADIENT, InnerObjective, Parameters, Policy, Samples
+from metarl.context import ContextPath, ContextPolicy
 from metarl.fast_path import FastPath
 from metarl.general_path import GeneralPath
 from metarl.parallel import Result, map_tasks
+from metarl.terms import Outputs, Slopes
 from metarl.vectors import flatten, flatten_tasks, named
 
 StepSize = float | Tensor | Parameters
@@ -22,12 +24,19 @@ Parts = list[int] | list[slice]  # which tasks are taken at once; one by its num
 
 
 class InnerLoss(Protocol):
-    """The inner loss at some parameters."""
+    """The inner loss at some parameters.
+
+    ``gradient`` is that by what adapts, with 0 for the rest; ``outputs`` is what the policy says there.
+    """
 
     gradient: Tensor
+    outputs: Outputs
 
-    def hessian(self, vector: Tensor) -> Tensor:
-        """Return the Hessian of the loss times a vector."""
+    def push(self, vector: Tensor) -> Tensor:
+        """Return how the gradient changes along a vector."""
+
+    def pull(self, vector: Tensor, slopes: Slopes | None = None) -> Tensor:
+        """Return the transposed of ``push``, and with it the gradient of a function of ``outputs`` by its slopes."""
 
 
 class AdaptedPolicy(Protocol):
@@ -59,7 +68,13 @@ class Path(Protocol):
         """Return the inner loss, ready for products."""
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
-        """Return the gradient of the inner loss alone."""
+        """Return the gradient of the inner loss alone, with 0 for what does not adapt."""
+
+    def gradient(self, vector: Tensor, samples: Samples, objective: InnerObjective) -> Tensor:
+        """Return the gradient of another objective's loss by all parameters."""
+
+    def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
+        """Return what the policy says of samples."""
 
     def adapted(self, vector: Tensor, query: Samples) -> AdaptedPolicy:
         """Return the adapted policy, ready for products."""
@@ -71,32 +86,35 @@ def choose_path(
     *,
     path: Literal["auto", "fast", "general"] = "auto",
     objective: InnerObjective = POLICY_GRADIENT,
+    adapts: frozenset[str] | None = None,
     keep: bool = True,
-    together: bool = True,
 ) -> Path:
     """Return the fast path for perceptrons; else the general one.
+
+    The fast path takes as many tasks at once as fill a block of rows, or, where the device is not the CPU, all.
 
     Args:
         policy: what is differentiated.
         device: where the update runs.
         path: ``fast`` or ``general`` to have that one.
         objective: of the inner update.
+        adapts: names of the parameters that inner updates change; None for all. Of a policy with a context it is that.
         keep: keep intermediate results between products; else compute them again, in little memory.
-        together: take tasks of a perceptron at once: as many as fill a block of rows, or, where the device is not the
-            CPU, all.
 
     Raises:
         ValueError: ``fast`` is asked for and there is none.
     """
+    at_once: Literal["block", "all"] = "block" if device.type == "cpu" else "all"
+    if path != "general" and isinstance(policy, ContextPolicy):
+        return ContextPath(policy, objective, keep=keep, device=device, at_once=at_once)
     if path == "fast" and policy.layers is None:
         raise ValueError(
             "outer.path is 'fast', but there is no fast path for this policy: it is for perceptrons (MlpPolicy with "
             "tanh or relu on a flat Box); use 'auto' or 'general'"
         )
     if policy.layers is not None and path != "general":
-        several: Literal["block", "all"] = "block" if device.type == "cpu" else "all"
-        return FastPath(policy, objective, keep=keep, device=device, at_once=several if together else "one")
-    return GeneralPath(policy, objective, keep=keep)
+        return FastPath(policy, objective, adapts=adapts, keep=keep, device=device, at_once=at_once)
+    return GeneralPath(policy, objective, adapts=adapts, keep=keep)
 
 
 def scale(step_size: StepSize) -> float | Tensor:
@@ -104,7 +122,13 @@ def scale(step_size: StepSize) -> float | Tensor:
     return flatten(step_size.values()) if isinstance(step_size, dict) else step_size
 
 
-def inner_update(policy: Policy, parameters: Parameters, samples: Samples, step_size: StepSize) -> Parameters:
+def inner_update(
+    policy: Policy,
+    parameters: Parameters,
+    samples: Samples,
+    step_size: StepSize,
+    adapts: frozenset[str] | None = None,
+) -> Parameters:
     """Return stacked parameters after an inner step of every task.
 
     Args:
@@ -112,11 +136,12 @@ def inner_update(policy: Policy, parameters: Parameters, samples: Samples, step_
         parameters: shared (no task axis), or stacked in the order of the tasks.
         samples: ``[task, sample, ...]``.
         step_size: the step size alpha, or one for each parameter: by name, or as a flat vector.
+        adapts: names of the parameters that change; None for all.
     """
     n_tasks = samples.weights.shape[0]
     device = samples.weights.device
     vectors = task_vectors(policy, parameters, n_tasks)
-    path = choose_path(policy, device, keep=False)
+    path = choose_path(policy, device, adapts=adapts, keep=False)
     parts = path.parts(samples)
     slopes = for_parts(parts, vectors, samples, path.inner_gradient)
     return named(policy.shapes, vectors - scale(step_size) * join(parts, slopes))

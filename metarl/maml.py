@@ -6,22 +6,40 @@ meta-optimiser.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from metarl.agents import LIKELIHOOD_RATIO, POLICY_GRADIENT, Parameters, Policy, Rollouts, Samples, mean_kl
-from metarl.curvature import Chain, Term
+from metarl.agents import LIKELIHOOD_RATIO, POLICY_GRADIENT, Parameters, Policy, Rollouts, Samples
+from metarl.curvature import Chain, adapted_kl
 from metarl.inner import StepSize, choose_path
 from metarl.learner import BaseLearner, Outcome
-from metarl.meta_update import gradient_steps, trust_region_step
+from metarl.meta_update import MetaGradients, gradient_steps, refuse_not_finite, trust_region_step
 from metarl.optimizers import first_moments
 from metarl.parallel import mean_over_steps
 from metarl.settings import Clipped, PlainGradient, TrustRegion
-from metarl.vectors import task_parameters
+from metarl.terms import Term
 
 _OBJECTIVES = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO}
+
+
+@dataclass(frozen=True)
+class Update:
+    """Where a meta-update led.
+
+    Attributes:
+        vector: what ``chain.vector`` became.
+        extra: what the learner keeps beside the shared parameters.
+        gradients: the meta-gradients it went along.
+        figures: metrics by name, not read from the device yet.
+    """
+
+    vector: Tensor
+    extra: dict[str, Tensor]
+    gradients: MetaGradients
+    figures: dict[str, Tensor]
 
 
 class MAML(BaseLearner):
@@ -42,10 +60,9 @@ class MAML(BaseLearner):
     def _take_policy(self, policy: Policy) -> None:
         outer, chosen = self.settings.outer, self.settings.inner.objective
         objective = _OBJECTIVES[self.inner_objective if chosen == "auto" else chosen]
-        # Terms, and PPO's epochs, follow the tasks one by one, on a GPU too.
-        together = type(self)._term is MAML._term and outer.update == "trpo"
+        keep = outer.memory == "keep"
         self.path = choose_path(
-            policy, self.device, path=outer.path, objective=objective, keep=outer.memory == "keep", together=together
+            policy, self.device, path=outer.path, objective=objective, adapts=self.adapts, keep=keep
         )
         super()._take_policy(policy)
 
@@ -78,43 +95,48 @@ class MAML(BaseLearner):
             samples = self._samples(rollouts[-1])
             if step < self.settings.inner.steps:
                 chain.adapt(samples, self.training_step_size(step))
-        vector, extra = self._meta_update(iteration, tasks, chain, samples, self._term(chain, rollouts))
-        # Read in one go, and only now: on a GPU the host waits for nothing else but the line search.
-        figures = self._policy_figures(chain.supports[0])
-        for name, value in zip(figures, torch.stack(list(figures.values())).tolist(), strict=True):
-            self.logger.record(name, value)
-        return Outcome(chain.shared(vector), rollouts, extra)
+        update = self._meta_update(chain, samples, self._term(chain, rollouts))
+        self._read(update, self._policy_figures(chain.supports[0]), iteration, tasks)
+        return Outcome(chain.shared(update.vector), rollouts, update.extra)
 
-    def _meta_update(
-        self, iteration: int, tasks: Any, chain: Chain, query: Samples, term: Term | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what ``chain.vector`` becomes, and ``extra``."""
+    def _meta_update(self, chain: Chain, query: Samples, term: Term | None) -> Update:
+        """Return what ``chain.vector`` becomes."""
         outer = self.settings.outer
-        where = iteration, tasks
         if outer.update != "trpo":
-            found = gradient_steps(chain, query, outer, self.extra, term, where)
-            kl = float(mean_of_tasks_kl(self._policy, chain.parameters[-1], found.adapted, query))
-            self._record_update(found.norm, kl, float(self._kl_before(chain, found.vector, chain.supports[0])))
-            return found.vector, found.state
+            vector, state, gradients = gradient_steps(chain, query, outer, self.extra, term)
+            kls = {
+                "train/kl": adapted_kl(chain, vector, query),
+                "train/kl_before": self._kl_before(chain, vector, chain.supports[0]),
+            }
+            return Update(vector, state, gradients, kls)
         met = chain.supports[0].thin(outer.fisher_fraction)
-        step, norm = trust_region_step(
-            chain, query, outer, lambda vector: self._kl_before(chain, vector, met), term, where
+        step, gradients = trust_region_step(
+            chain, query, outer, lambda vector: self._kl_before(chain, vector, met), term
         )
         if step.accepted is None:
             self.line_search_failures += 1
-            self._record_update(norm)
         else:
-            self._record_update(norm, *step.kls)
+            for name, kl in zip(("train/kl", "train/kl_before"), step.kls, strict=True):
+                self.logger.record(name, kl)
             self.logger.record("train/surrogate_improvement", step.improvement)
             self.logger.record("train/line_search_step", outer.line_search_ratio**step.accepted)
         self.logger.record("train/line_search_failures", self.line_search_failures)
-        return step.parameters, {}
+        return Update(step.parameters, {}, gradients, {})
 
-    def _record_update(self, norm: float, kl: float | None = None, kl_before: float | None = None) -> None:
-        self.logger.record("train/gradient_norm", norm)
-        if kl is not None:
-            self.logger.record("train/kl", kl)
-            self.logger.record("train/kl_before", kl_before)
+    def _read(self, update: Update, figures: dict[str, Tensor], iteration: int, tasks: Any) -> None:
+        """Read what is logged in one go: on a GPU the host waits for nothing else but the line search.
+
+        Raises:
+            FloatingPointError: a meta-gradient is not finite.
+        """
+        norms, faulty = update.gradients.norms, update.gradients.faulty
+        figures = {"train/gradient_norm": norms[0], **update.figures, **figures}
+        logged = torch.stack([value.double() for value in figures.values()])
+        values = torch.cat([logged, norms.double(), faulty.double()]).tolist()
+        read = values[: len(figures)]
+        refuse_not_finite(values[len(figures) : -len(faulty)], values[-len(faulty) :], iteration, tasks)
+        for name, value in zip(figures, read, strict=True):
+            self.logger.record(name, value)
 
     def _kl_before(self, chain: Chain, vector: Tensor, samples: Samples) -> Tensor:
         """Return the mean KL, old to new, of the policy before adaptation on what it met, or a share of it."""
@@ -142,14 +164,3 @@ def shared_kl(policy: Policy, old: Parameters, new: Parameters, samples: Samples
 
     with torch.no_grad():
         return mean_over_steps(kl, samples)
-
-
-@torch.no_grad()
-def mean_of_tasks_kl(policy: Policy, old: Parameters, new: Parameters, query: Samples) -> Tensor:
-    """Return the mean KL, old to new, of stacked parameters on each task's own samples."""
-    kls = []
-    for task in range(query.weights.shape[0]):
-        samples = query.task(task)
-        before, after = (policy.distribution(task_parameters(part, task), samples.observations) for part in (old, new))
-        kls.append(mean_kl(before, after, samples))
-    return torch.stack(kls).mean()

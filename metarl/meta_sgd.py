@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,10 +10,11 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from metarl.agents import Parameters, Policy, Samples
-from metarl.curvature import Chain, Jacobian, Term
+from metarl.curvature import Added, Chain, Jacobian
 from metarl.inner import Path, StepSize
-from metarl.maml import MAML
+from metarl.maml import MAML, Update
 from metarl.settings import FORBID, Clipped, PlainGradient, Switch, TrustRegion
+from metarl.terms import Term
 
 _SIZES = "step_sizes"
 
@@ -86,14 +86,12 @@ class MetaSGD(MAML):
         assert isinstance(learned, Tensor)
         return learned if step < len(self.extra[_SIZES]) else learned * self.settings.inner.later_step_scale
 
-    def _meta_update(
-        self, iteration: int, tasks: Any, chain: Chain, query: Samples, term: Term | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _meta_update(self, chain: Chain, query: Samples, term: Term | None) -> Update:
         sizes = self.extra[_SIZES]
-        self.logger.record("policy/step_size", float(sizes.mean()))
-        vector, extra = super()._meta_update(iteration, tasks, chain, query, term)
-        moments = {name: value for name, value in extra.items() if name != _SIZES}
-        return vector, {**moments, _SIZES: vector[-sizes.numel() :].reshape(sizes.shape)}
+        update = super()._meta_update(chain, query, term)
+        learned = {_SIZES: update.vector[-sizes.numel() :].reshape(sizes.shape)}
+        figures = {**update.figures, "policy/step_size": sizes.mean()}
+        return replace(update, extra={**update.extra, **learned}, figures=figures)
 
 
 class SizedChain(Chain):
@@ -119,27 +117,12 @@ class SizedChain(Chain):
     def _of_step(self, sizes: Tensor, step: int) -> Tensor:
         return sizes[min(step, len(sizes) - 1)][self._owner]
 
-    def shared(self, vector: Tensor) -> Parameters:
-        """Return the shared parameters in ``[theta, alpha]``."""
-        return self.named(self._split(vector)[0])
-
-    def at(self, vector: Tensor) -> Chain:
-        """Return the same inner updates from other shared parameters with other step sizes, on the same samples."""
-        sizes = self._split(vector)[1]
-        other = SizedChain(self.policy, self.path, self.shared(vector), sizes, self._owner)
-        for step, samples in enumerate(self.supports):
-            other.adapt(samples, self._of_step(sizes, step))
-        return other
-
-    def retrace(self, vector: Tensor, part: int | slice) -> list[Tensor]:
-        """Return parameters after 0, 1, ... inner steps from ``[theta, alpha]``, on the same samples."""
+    def _read(self, vector: Tensor) -> tuple[Tensor, list[Tensor]]:
         own, sizes = self._split(vector)
-        vectors = [own]
-        for step, samples in enumerate(self.supports):
-            samples = samples.task(part)
-            before = vectors[-1].expand(*samples.weights.shape[:-1], -1)
-            vectors.append(before - self._of_step(sizes, step) * self.path.inner_gradient(before, samples))
-        return vectors
+        return own, [self._of_step(sizes, step) for step in range(len(self.supports))]
+
+    def _from(self, vector: Tensor) -> Chain:
+        return SizedChain(self.policy, self.path, self.shared(vector), self._split(vector)[1], self._owner)
 
     def jacobians(self) -> list[Jacobian]:
         """Return each part's Jacobian by ``[theta, alpha]``."""
@@ -160,16 +143,14 @@ class SizedJacobian(Jacobian):
         vector = vector[: len(self._owner)]
         for step, (loss, size) in enumerate(self._steps):
             change = sizes[min(step, len(sizes) - 1)][self._owner]
-            vector = vector - size * loss.hessian(vector) - change * loss.gradient
+            vector = vector - size * loss.push(vector) - change * loss.gradient
         return vector
 
-    def backward(self, vector: Tensor, before: Sequence[Tensor] = ()) -> Tensor:
+    def backward(self, vector: Tensor, added: Added | None = None) -> Tensor:
         """Return J^T w, ``[theta, alpha]``."""
         slopes = vector.new_zeros(*vector.shape[:-1], *self._shape)
         for step, (loss, size) in reversed(list(enumerate(self._steps))):
             own = slopes[..., min(step, self._shape[0] - 1), :]
             own.index_add_(-1, self._owner, -loss.gradient * vector)
-            vector = vector - loss.hessian(size * vector)
-            if before:
-                vector = vector + before[step]
+            vector = vector - self._pull(step, loss, size * vector, added)
         return torch.cat([vector, slopes.flatten(-2)], dim=-1)

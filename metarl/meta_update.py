@@ -1,25 +1,42 @@
-"""The meta-updates: what the shared parameters become, by a trust region or by steps along the meta-gradient."""
+"""The meta-updates: what the shared parameters become, by a trust region or by steps along the meta-gradient.
+
+On a GPU they read nothing back, but what the line search decides on; so it is the caller who finds out, when it reads
+the metrics, whether a meta-gradient was not finite.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from metarl.agents import LIKELIHOOD_RATIO, Parameters, Samples, clipped_objective
-from metarl.curvature import Chain, Curvature, Term, objective_gradients
+from metarl.agents import LIKELIHOOD_RATIO, InnerObjective, Samples, clipped_objective
+from metarl.curvature import Chain, Curvature, mean_over_tasks, objective_gradients
 from metarl.envs import tasks as task_tools
-from metarl.inner import Path, choose_path, for_parts, task_vectors
+from metarl.inner import for_parts, task_vectors
 from metarl.optimizers import ascend
 from metarl.settings import Clipped, PlainGradient, TrustRegion
+from metarl.terms import Term
 from metarl.trust_region import Step, conjugate_gradient, full_step, line_search
 
-Where = tuple[int, Any]  # iteration and tasks, for messages
 MAY_HELP = "a smaller inner.step_size or a higher policy.log_std_min may help"
+
+
+@dataclass(frozen=True)
+class MetaGradients:
+    """The meta-gradients that an update went along, as far as metrics and messages tell of them.
+
+    Attributes:
+        norms: ``[gradient]``.
+        faulty: ``[gradient]``, the number of the first task whose part of a gradient is not finite, where one is not.
+    """
+
+    norms: Tensor
+    faulty: Tensor
 
 
 def trust_region_step(
@@ -28,9 +45,8 @@ def trust_region_step(
     outer: TrustRegion,
     kl_before: Callable[[Tensor], Tensor],
     term: Term | None,
-    where: Where,
-) -> tuple[Step, float]:
-    """Return the step within the trust region of the adapted policies, and the norm of the meta-gradient.
+) -> tuple[Step, MetaGradients]:
+    """Return the step within the trust region of the adapted policies; nothing is accepted along what is not finite.
 
     Args:
         chain: the inner updates.
@@ -38,10 +54,6 @@ def trust_region_step(
         outer: settings.
         kl_before: ``chain.vector`` changed -> the mean KL of the policy before adaptation.
         term: what is added to the surrogate.
-        where: iteration and tasks.
-
-    Raises:
-        FloatingPointError: the meta-gradient is not finite.
 
     Source: Schulman et al. 2015, appendix C; Finn et al. 2017, section 4.2.
     """
@@ -58,25 +70,7 @@ def trust_region_step(
         steps=outer.line_search_steps,
         ratio=outer.line_search_ratio,
     )
-    # Read only now, so that a GPU is not waited for; nothing is accepted where the gradient is not finite.
-    return step, _norm(curvature.gradient, curvature.gradients, where)
-
-
-@dataclass(frozen=True)
-class Ascent:
-    """Where steps along the meta-gradient led.
-
-    Attributes:
-        vector: what ``chain.vector`` became.
-        state: the optimiser's, after them.
-        norm: of the first meta-gradient.
-        adapted: the adapted parameters from there, on the same samples.
-    """
-
-    vector: Tensor
-    state: dict[str, Tensor]
-    norm: float
-    adapted: Parameters
+    return step, MetaGradients(curvature.gradient.norm()[None], first_not_finite(curvature.gradients)[None])
 
 
 def gradient_steps(
@@ -85,11 +79,11 @@ def gradient_steps(
     outer: Clipped | PlainGradient,
     state: dict[str, Tensor],
     term: Term | None,
-    where: Where,
-) -> Ascent:
+) -> tuple[Tensor, dict[str, Tensor], MetaGradients]:
     """Take steps along the meta-gradient: PPO's epochs on the clipped surrogate, or one step.
 
     From the second epoch on the inner updates are taken again, from the new shared parameters on the same samples.
+    Return what ``chain.vector`` became, the optimiser's state, and the meta-gradients.
 
     Args:
         chain: the inner updates.
@@ -97,45 +91,59 @@ def gradient_steps(
         outer: settings.
         state: of the optimiser.
         term: what is added to the surrogate.
-        where: iteration and tasks.
-
-    Raises:
-        FloatingPointError: a meta-gradient is not finite.
 
     Source: Schulman et al. 2017 (PPO), algorithm 1, through the inner updates as in Rothfuss et al. 2019, algorithm 1.
     """
     objective = clipped_objective(outer.clip) if isinstance(outer, Clipped) else LIKELIHOOD_RATIO
-    device = query.weights.device
-    path = choose_path(chain.policy, device, path=outer.path, objective=objective, keep=False, together=False)
-    vector, norms = chain.vector, []
+    vector, norms, faulty = chain.vector, [], []
     for epoch in range(outer.epochs if isinstance(outer, Clipped) else 1):
         here = chain if epoch == 0 else chain.at(vector)
-        gradients = objective_gradients(here, _outer_gradients(here, query, path), term)
-        gradient = gradients.mean(dim=0)
-        norms.append(_norm(gradient, gradients, where))
+        gradients = meta_gradients(here, query, objective, term)
+        gradient = mean_over_tasks(gradients)
+        norms.append(gradient.norm())
+        faulty.append(first_not_finite(gradients))
         vector, state = ascend(vector, gradient, state, outer.learning_rate)
-    return Ascent(vector, state, norms[0], chain.at(vector).parameters[-1])
+    return vector, state, MetaGradients(torch.stack(norms), torch.stack(faulty))
 
 
-def _outer_gradients(chain: Chain, query: Samples, path: Path) -> list[Tensor]:
-    """Return, for each part, the gradient of what ``path`` has as its loss, upwards, at the adapted parameters."""
+def meta_gradients(chain: Chain, query: Samples, objective: InnerObjective, term: Term | None = None) -> Tensor:
+    """Return the gradient by ``chain.vector`` of minus an objective's loss after adaptation, ``[task, parameter]``.
+
+    Args:
+        chain: the inner updates.
+        query: the samples that the objective is of.
+        objective: after adaptation.
+        term: what is added.
+    """
     vectors = task_vectors(chain.policy, chain.parameters[-1], query.weights.shape[0])
-    return for_parts(chain.parts, vectors, query, lambda vector, samples: -path.inner_gradient(vector, samples))
+
+    def upwards(vector: Tensor, samples: Samples) -> Tensor:
+        return -chain.path.gradient(vector, samples, objective)
+
+    gradients = for_parts(chain.parts, vectors, query, upwards)
+    return objective_gradients(chain, gradients, term)
 
 
-def _norm(gradient: Tensor, gradients: Tensor, where: Where) -> float:
-    """Return the norm of a meta-gradient, the mean of those of the tasks."""
-    norm = float(gradient.norm())
-    if not math.isfinite(norm):
-        iteration, tasks = where
-        named = first_not_finite(gradients, tasks)
-        raise FloatingPointError(
-            f"iteration {iteration}: the meta-gradient is not finite, first that of task {named}; {MAY_HELP}"
-        )
-    return norm
+def first_not_finite(vectors: Tensor) -> Tensor:
+    """Return the number of the first task whose vector ``[task, parameter]`` is not finite; 0 where all are."""
+    return (~torch.isfinite(vectors)).any(dim=1).int().argmax()
 
 
-def first_not_finite(vectors: Tensor, tasks: Any) -> Any:
-    """Return, in plain Python, the first task whose vector ``[task, parameter]`` is not finite."""
-    faulty = int((~torch.isfinite(vectors)).any(dim=1).int().argmax())
-    return task_tools.plain(task_tools.take_tasks(tasks, faulty))
+def refuse_not_finite(norms: Sequence[float], faulty: Sequence[float], iteration: int, tasks: Any) -> None:
+    """Refuse meta-gradients of which one is not finite.
+
+    Args:
+        norms: of each.
+        faulty: the number of the first task whose part of it is not finite.
+        iteration: for the message.
+        tasks: the batch of them.
+
+    Raises:
+        FloatingPointError: a norm is not finite.
+    """
+    for norm, number in zip(norms, faulty, strict=True):
+        if not math.isfinite(norm):
+            task = task_tools.plain(task_tools.take_tasks(tasks, int(number)))
+            raise FloatingPointError(
+                f"iteration {iteration}: the meta-gradient is not finite, first that of task {task}; {MAY_HELP}"
+            )

@@ -23,12 +23,15 @@ derivative of log pi_i by a_D), and R x for the derivative of x along a directio
 Fisher matrix of the distribution, weighted.
 
 A Gaussian's log_std is one more output, the same for every row, and has no derivative below its floor.
+
+Where only some parameters adapt, the rows of the Hessian that are theirs need no delta below the lowest layer among
+them, and a direction in them has ``R h_l = 0`` before it; what is 0 or not asked for is not computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -45,10 +48,16 @@ class Weights:
     """A perceptron's parameters, or a direction or gradient of them: views into ``flat``, ``[..., parameter]``.
 
     Weights are ``[..., width, width before]``; biases are rows ``[..., 1, width]``; the last bias and log_std are
-    columns ``[..., output, 1]``.
+    columns ``[..., output, 1]``. ``counts`` tells of each layer's weight and bias, and ``log_std_counts`` of log_std,
+    whether they are among ``names``: a direction is 0 elsewhere, and of a gradient nothing else is wanted.
+
+    Args:
+        policy: a perceptron.
+        vector: ``[..., parameter]``.
+        names: of the parameters that count; None for all.
     """
 
-    def __init__(self, policy: Policy, vector: Tensor) -> None:
+    def __init__(self, policy: Policy, vector: Tensor, names: frozenset[str] | None = None) -> None:
         assert policy.layers is not None
         self.flat = vector
         parts = named(policy.shapes, vector)
@@ -57,6 +66,10 @@ class Weights:
         self.biases = [parts[layer.bias].unsqueeze(-2) for layer in policy.layers]
         self.last_bias = self.biases[-1].mT
         self.log_std = parts["log_std"].unsqueeze(-1) if "log_std" in parts else None
+        among = parts.keys() if names is None else names
+        self.counts = [(layer.weight in among, layer.bias in among) for layer in policy.layers]
+        self.log_std_counts = "log_std" in among
+        self.lowest = next((i for i, either in enumerate(self.counts) if any(either)), len(self.counts))
 
 
 @dataclass
@@ -155,6 +168,17 @@ class Head:
             return score[0].mT.contiguous(), None
         return score[0].mT.contiguous(), score[1].mT * self._above_floor(weights)
 
+    def cotangents(self, weights: Weights, slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return a derivative by the distribution's parameters as one by the last layer, and by log_std over all rows.
+
+        Args:
+            weights: of the policy.
+            slopes: ``[..., row, output]`` for each of the distribution's parameters.
+        """
+        if weights.log_std is None:
+            return slopes[0].mT, None
+        return slopes[0].mT, slopes[1].mT.sum(dim=-1, keepdim=True) * self._above_floor(weights)
+
     def loss_bend(
         self,
         weights: Weights,
@@ -221,16 +245,16 @@ class Trace:
         activations: phi_1 to phi_{D-1}.
         hidden: h_0 to h_{D-1}.
         output: a_D.
-        deltas: delta_1 to delta_D, as ``[..., row, width]``; of the first only the place.
-        bends: t_1 to t_{D-1}; None where phi'' is 0.
+        deltas: delta_l, as ``[..., row, width]``, by layer from 0, of the lowest that adapts on; of 0 only the place.
+        bends: t_l by layer from 0, of the lowest that adapts on; without those where phi'' is 0.
         bend: B.
     """
 
     activations: Sequence[type[nn.Module] | None]
     hidden: list[Tensor]
     output: Tensor
-    deltas: Sequence[Tensor] = ()
-    bends: Sequence[Tensor | None] = ()
+    deltas: dict[int, Tensor] = field(default_factory=dict)
+    bends: dict[int, Tensor] = field(default_factory=dict)
     bend: Bend | None = None
 
 
@@ -257,76 +281,104 @@ def pull(
     out: Weights | None,
     take: Take,
     keep: Take | None = None,
+    lowest: int = 0,
 ) -> None:
     """Add to ``out`` the gradient that follows from delta_D, ``[..., output, row]``, and its like for log_std.
 
-    With ``keep``, delta_l and t_l go into the trace, in tensors from there.
+    With ``keep``, delta_l and t_l go into the trace, in tensors from there. Layers below ``lowest`` are left out.
     """
     delta = cotangents[0].mT
-    if out is not None and out.log_std is not None:
+    if out is not None and out.log_std is not None and out.log_std_counts:
         assert cotangents[1] is not None
         out.log_std.add_(cotangents[1])
-    deltas, bends = [delta], list[Tensor | None]()
-    for i in reversed(range(len(weights.weights))):
+    for i in reversed(range(lowest, len(weights.weights))):
         h = trace.hidden[i]
+        if keep is not None:
+            trace.deltas[i] = delta
         if out is not None:
-            _add_outer(out, i, delta, h)
-            out.biases[i].add_(delta.sum(dim=-2, keepdim=True))
-        if i == 0:
+            _add_layer(out, i, delta, h)
+        if i == lowest:
             break
         into = keep if keep is not None and i > 1 else take
         e = torch.matmul(delta, weights.weights[i], out=into(f"delta{i}", h.shape))
-        if keep is not None:
-            curved = trace.activations[i - 1] is nn.Tanh
-            bends.append(torch.mul(h, e, out=keep(f"t{i}", h.shape)) if curved else None)
+        if keep is not None and trace.activations[i - 1] is nn.Tanh:
+            trace.bends[i - 1] = torch.mul(h, e, out=keep(f"t{i}", h.shape))
         delta = _times_slope(e, h, trace.activations[i - 1], out=e)
-        deltas.append(delta)
-    if keep is not None:
-        trace.deltas, trace.bends = deltas[::-1], bends[::-1]
 
 
-def push(weights: Weights, trace: Trace, direction: Weights, take: Take) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """Return R a_1 to R a_{D-1} where t_l is kept (else, instead of it, R h_l), R h_1 to R h_{D-1}, and R a_D."""
-    inputs, tangents = list[Tensor](), list[Tensor]()
+def push(
+    weights: Weights, trace: Trace, direction: Weights, take: Take
+) -> tuple[list[Tensor | None], list[Tensor | None], Tensor]:
+    """Return R a_1 to R a_{D-1} where t_l is kept (else, instead of it, R h_l), R h_1 to R h_{D-1}, and R a_D.
+
+    None stands for 0.
+    """
+    inputs, tangents = list[Tensor | None](), list[Tensor | None]()
+    before: Tensor | None = None
     for i, activation in enumerate(trace.activations):
+        if before is None and not any(direction.counts[i]):
+            inputs.append(None)
+            tangents.append(None)
+            continue
         h = trace.hidden[i + 1]
         moved = take(f"Ra{i + 1}", h.shape)
-        _affine(direction.biases[i], trace.hidden[i], direction.transposed[i], out=moved)
-        if i > 0:
-            _add_product(moved, tangents[-1], weights.transposed[i])
+        if direction.counts[i][0]:
+            _affine(direction.biases[i], trace.hidden[i], direction.transposed[i], out=moved)
+        else:
+            moved.copy_(direction.biases[i])
+        if before is not None:
+            _add_product(moved, before, weights.transposed[i])
         inputs.append(moved)
-        apart = bool(trace.bends) and trace.bends[i] is not None
-        tangents.append(_times_slope(moved, h, activation, out=take(f"Rh{i + 1}", h.shape) if apart else moved))
+        apart = i in trace.bends
+        before = _times_slope(moved, h, activation, out=take(f"Rh{i + 1}", h.shape) if apart else moved)
+        tangents.append(before)
     output = _affine(direction.last_bias, direction.weights[-1], trace.hidden[-1].mT)
-    if tangents:
-        _add_product(output, weights.weights[-1], tangents[-1].mT)
+    if before is not None:
+        _add_product(output, weights.weights[-1], before.mT)
     return inputs, tangents, output
 
 
-def add_hessian(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
-    """Add the Hessian-vector product of the loss whose B the trace has to ``out``."""
+def add_hessian(
+    weights: Weights,
+    trace: Trace,
+    direction: Weights,
+    out: Weights,
+    take: Take,
+    added: tuple[Tensor, Tensor | None] | None = None,
+) -> None:
+    """Add the Hessian-vector product of the loss whose B the trace has to ``out``.
+
+    ``added`` are cotangents, as for ``pull``, of another function, whose gradient is added with it.
+    """
     inputs, tangents, output = push(weights, trace, direction, take)
     assert trace.bend is not None
     turned, turned_log_std = trace.bend.apply(output, direction.log_std)
-    if out.log_std is not None:
+    if added is not None:
+        turned += added[0]
+        if added[1] is not None:
+            assert turned_log_std is not None
+            turned_log_std = turned_log_std + added[1]
+    if out.log_std is not None and out.log_std_counts:
         assert turned_log_std is not None
         out.log_std.add_(turned_log_std)
     moved = turned.mT
-    for i in reversed(range(len(weights.weights))):
-        _add_outer(out, i, moved, trace.hidden[i])
-        out.biases[i].add_(moved.sum(dim=-2, keepdim=True))
-        if i == 0:
+    for i in reversed(range(out.lowest, len(weights.weights))):
+        _add_layer(out, i, moved, trace.hidden[i])
+        before, tangent = (inputs[i - 1], tangents[i - 1]) if i > 0 else (None, None)
+        if tangent is not None and out.counts[i][0]:
+            _add_outer(out, i, trace.deltas[i], tangent)
+        if i == out.lowest:
             break
-        _add_outer(out, i, trace.deltas[i], tangents[i - 1])
-        bend = trace.bends[i - 1]
-        if bend is None:
+        bend = trace.bends.get(i - 1)
+        if bend is None or before is None:
             moved = torch.matmul(moved, weights.weights[i], out=take(f"Rdelta{i}", trace.hidden[i].shape))
         else:
             # In place of what is needed no more, and in the cache still.
-            curved = inputs[i - 1].mul_(bend)
+            curved = before.mul_(bend)
             _add_product(curved, moved, weights.weights[i], times=-2.0)
             moved = curved
-        _add_product(moved, trace.deltas[i], direction.weights[i])
+        if direction.counts[i][0]:
+            _add_product(moved, trace.deltas[i], direction.weights[i])
         _times_slope(moved, trace.hidden[i], trace.activations[i - 1], out=moved)
 
 
@@ -354,6 +406,15 @@ def _times_slope(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None, 
         torch.ops.aten.threshold_backward.grad_input(tensor, h, 0.0, grad_input=out)
         return out
     return tensor
+
+
+def _add_layer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
+    """Add what is wanted of a layer's gradient, from its delta."""
+    weight, bias = out.counts[layer]
+    if weight:
+        _add_outer(out, layer, delta, h)
+    if bias:
+        out.biases[layer].add_(delta.sum(dim=-2, keepdim=True))
 
 
 def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from metarl.agents import Parameters, Policy, Rollouts, Samples, mean_kl
-from metarl.curvature import Chain, Term
-from metarl.inner import task_vectors
-from metarl.maml import MAML
+from metarl.agents import Rollouts, Samples, mean_kl
+from metarl.curvature import Chain
+from metarl.maml import MAML, Update
 from metarl.settings import Clipped, Positive, Switch
-from metarl.vectors import flatten, named
+from metarl.terms import Outputs, Slopes, Term
 
 _COEFFICIENT = "kl_coefficient"
 
@@ -51,55 +50,43 @@ class ProMP(MAML):
         return {**super()._first_extra(), _COEFFICIENT: coefficient}
 
     def _term(self, chain: Chain, rollouts: list[Rollouts]) -> Term | None:
-        return KLPenalty(self._policy, chain, float(self.extra[_COEFFICIENT]))
+        return KLPenalty(chain, self.extra[_COEFFICIENT])
 
-    def _meta_update(
-        self, iteration: int, tasks: Any, chain: Chain, query: Samples, term: Term | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _meta_update(self, chain: Chain, query: Samples, term: Term | None) -> Update:
         coefficient = self.extra[_COEFFICIENT]
-        vector, extra = super()._meta_update(iteration, tasks, chain, query, term)
-        self.logger.record("train/kl_coefficient", float(coefficient))
+        update = super()._meta_update(chain, query, term)
+        figures = {**update.figures, "train/kl_coefficient": coefficient}
         outer = self.settings.outer
         if outer.adaptive:
-            kl = float(self._kl_before(chain, vector, chain.supports[0]))
-            if kl > 1.5 * outer.target_kl:
-                coefficient = 2.0 * coefficient
-            elif kl < outer.target_kl / 1.5:
-                coefficient = coefficient / 2.0
-        return vector, {**extra, _COEFFICIENT: coefficient}
+            kl = update.figures["train/kl_before"]
+            coefficient = torch.where(kl > 1.5 * outer.target_kl, 2.0 * coefficient, coefficient)
+            coefficient = torch.where(kl < outer.target_kl / 1.5, coefficient / 2.0, coefficient)
+        return replace(update, extra={**update.extra, _COEFFICIENT: coefficient}, figures=figures)
 
 
 class KLPenalty:
     """Minus ``coefficient / K * KL(old, new)`` of the policies before each of the K inner steps.
 
     Args:
-        policy: whose distributions are compared.
         chain: the inner updates that were played.
         coefficient: of the penalty.
     """
 
-    def __init__(self, policy: Policy, chain: Chain, coefficient: float) -> None:
-        n_tasks = chain.supports[0].weights.shape[0]
-        self._policy = policy
-        self._old = [task_vectors(policy, parameters, n_tasks) for parameters in chain.parameters[:-1]]
-        self._coefficient = coefficient / len(chain.supports)
+    def __init__(self, chain: Chain, coefficient: float | Tensor) -> None:
+        steps, parts = range(len(chain.supports)), range(len(chain.parts))
+        self._old = [[chain.outputs(step, part) for part in parts] for step in steps]
+        self._coefficient = coefficient / len(steps)
 
-    def _penalty(self, own: Parameters, task: int, step: int, samples: Samples) -> Tensor:
-        given = named(self._policy.shapes, self._old[step][task])
-        with torch.no_grad():
-            old = self._policy.distribution(given, samples.observations)
-        new = self._policy.distribution(own, samples.observations)
-        return -self._coefficient * mean_kl(old, new, samples)
+    def value(self, part: int, step: int, outputs: Outputs) -> Tensor:
+        """Return the term of a part of the tasks and an inner step."""
+        pairs = zip(self._old[step][part], outputs, strict=True)
+        kls = [mean_kl(old, new, rows) for (old, _), (new, rows) in pairs]
+        return -self._coefficient * torch.stack(kls).sum(dim=0)
 
-    @torch.no_grad()
-    def value(self, task: int, step: int, vector: Tensor, samples: Samples) -> Tensor:
-        """Return the term of one task and inner step."""
-        return self._penalty(named(self._policy.shapes, vector), task, step, samples)
-
-    def gradient(self, task: int, step: int, vector: Tensor, samples: Samples) -> Tensor:
-        """Return its gradient; 0 where the policy is still the old one."""
-        if torch.equal(vector, self._old[step][task]):
-            return torch.zeros_like(vector)
-        own = {name: part.detach().requires_grad_() for name, part in named(self._policy.shapes, vector).items()}
-        penalty = self._penalty(own, task, step, samples)
-        return flatten(torch.autograd.grad(penalty, list(own.values()), allow_unused=True, materialize_grads=True))
+    def slopes(self, part: int, step: int, outputs: Outputs) -> Slopes:
+        """Return its derivative by what the policy says."""
+        found = []
+        for (old, _), (new, rows) in zip(self._old[step][part], outputs, strict=True):
+            shares = (-self._coefficient * rows.weights).unsqueeze(-1)
+            found.append([shares * slope for slope in old.kl_slope(new)])
+        return found

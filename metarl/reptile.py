@@ -9,6 +9,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
+from metarl.envs import tasks as task_tools
 from metarl.inner import inner_update
 from metarl.learner import BaseLearner, Outcome
 from metarl.meta_update import MAY_HELP, first_not_finite
@@ -51,7 +52,7 @@ class Reptile(BaseLearner):
         shared = flatten(self.parameters.values())
         differences = flatten_tasks(parameters) - shared
         if not bool(torch.isfinite(differences).all()):
-            task = first_not_finite(differences, tasks)
+            task = task_tools.plain(task_tools.take_tasks(tasks, int(first_not_finite(differences))))
             raise FloatingPointError(
                 f"iteration {iteration}: the parameters adapted to task {task} are not finite; {MAY_HELP}"
             )

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -27,15 +28,38 @@ from metarl.agents import (
     mean_kl,
     to_samples,
 )
-from metarl.curvature import Chain, Curvature
+from metarl.context import CONTEXT, ContextPath, ContextPolicy
+from metarl.curvature import Chain, Curvature, adapted_kl
+from metarl.e_maml import SamplingCredit
 from metarl.fast_path import FastPath
 from metarl.inner import Path, StepSize, choose_path
+from metarl.meta_update import gradient_steps
+from metarl.optimizers import first_moments
+from metarl.promp import KLPenalty
+from metarl.settings import Clipped
 from metarl.trust_region import conjugate_gradient, full_step
 from metarl.vectors import flatten
 
 CPU = torch.device("cpu")
 STEP_SIZE = 0.3
 HEADS = ["gaussian", "categorical", "multi-categorical"]
+
+
+def context_policy(head: str, activation: str, sizes: tuple[int, ...]) -> ContextPolicy:
+    return ContextPolicy(make_policy(head, activation, sizes), 3, seed=1)
+
+
+def part(policy: Policy, which: str) -> frozenset[str] | None:
+    """Names of what adapts: all, the last layers with the noise, a context, or some of here and there."""
+    if which == "all":
+        return None
+    if which == "context":
+        return frozenset({CONTEXT})
+    names = [name for name in policy.shapes if name != "log_std"]
+    if which == "some":
+        return frozenset({names[0], names[-1], *names[2:4]})
+    last = names[-2 * int(which) :]
+    return frozenset({*last, "log_std"} & set(policy.shapes))
 
 
 def problem(
@@ -49,16 +73,20 @@ def problem(
     keep: bool = True,
     rows: int = 7,
     parameters: Parameters | None = None,
+    adapts: str = "all",
 ) -> tuple[Policy, Chain, Samples]:
-    policy = make_policy(head, activation, sizes)
+    policy = (context_policy if adapts == "context" else make_policy)(head, activation, sizes)
     chosen: Path
-    if path == "all at once":  # as on a GPU
-        chosen = FastPath(policy, objective, keep=keep, at_once="all")
-    elif path == "one by one":
-        chosen = FastPath(policy, objective, keep=keep)
+    names = part(policy, adapts)
+    if path in ("all at once", "one by one"):  # the first as on a GPU
+        at_once: Any = "all" if path == "all at once" else "one"
+        if isinstance(policy, ContextPolicy):
+            chosen = ContextPath(policy, objective, keep=keep, device=CPU, at_once=at_once)
+        else:
+            chosen = FastPath(policy, objective, adapts=names, keep=keep, at_once=at_once)
     else:
         path = "fast" if path == "several at once" else path
-        chosen = choose_path(policy, CPU, path=path, objective=objective, keep=keep)
+        chosen = choose_path(policy, CPU, path=path, objective=objective, adapts=names, keep=keep)
     chain = Chain(policy, chosen, double(policy.parameters()) if parameters is None else parameters)
     for step in range(steps):
         chain.adapt(make_samples(policy, rows=rows, seed=step), step_sizes[step] if step_sizes else STEP_SIZE)
@@ -66,7 +94,13 @@ def problem(
 
 
 def adapted(
-    policy: Policy, chain: Chain, shared: Parameters, task: int, objective: InnerObjective, sizes: list[StepSize]
+    policy: Policy,
+    chain: Chain,
+    shared: Parameters,
+    task: int,
+    objective: InnerObjective,
+    sizes: list[StepSize],
+    adapts: str = "all",
 ) -> Parameters:
     """Inner steps in one graph, from the shared parameters: the plain way, for comparison."""
     own = shared
@@ -75,6 +109,8 @@ def adapted(
         loss = objective.loss(policy.distribution(own, samples.observations), samples)
         slopes = torch.autograd.grad(loss, list(own.values()), create_graph=True, materialize_grads=True)
         scales = size if isinstance(size, dict) else dict.fromkeys(own, size)
+        names = part(policy, adapts)
+        scales = {name: value if names is None or name in names else 0.0 for name, value in scales.items()}
         own = {name: own[name] - scales[name] * slope for name, slope in zip(own, slopes, strict=True)}
     return own
 
@@ -86,12 +122,13 @@ def outer(
     shared: Parameters,
     objective: InnerObjective = POLICY_GRADIENT,
     sizes: list[StepSize] | None = None,
+    adapts: str = "all",
 ) -> tuple[Tensor, Tensor]:
     """Mean gain and mean KL (from the adapted policies of the chain) of shared parameters, in one graph."""
     gains, kls = [], []
     for task in range(query.weights.shape[0]):
         samples = query.task(task)
-        own = adapted(policy, chain, shared, task, objective, sizes or [STEP_SIZE] * len(chain.supports))
+        own = adapted(policy, chain, shared, task, objective, sizes or [STEP_SIZE] * len(chain.supports), adapts)
         new = policy.distribution(own, samples.observations)
         old = policy.distribution(
             {name: value[task] for name, value in chain.parameters[-1].items()}, samples.observations
@@ -101,14 +138,17 @@ def outer(
     return torch.stack(gains).mean(), torch.stack(kls).mean()
 
 
+PLAIN, RATIO = "policy-gradient", "likelihood-ratio"
 CASES = [
-    *itertools.product(HEADS, ["tanh", "relu"], [(), (5,), (5, 4), (4, 6, 3)], [1], ["policy-gradient"], [False]),
-    *itertools.product(HEADS, ["tanh"], [(5, 4)], [2, 3], ["policy-gradient", "likelihood-ratio"], [False, True]),
-    *itertools.product(HEADS, ["relu"], [(5, 4)], [1, 2], ["likelihood-ratio"], [True]),
+    *itertools.product(HEADS, ["tanh", "relu"], [(), (5,), (5, 4), (4, 6, 3)], [1], [PLAIN], [False], ["all"]),
+    *itertools.product(HEADS, ["tanh"], [(5, 4)], [2, 3], [PLAIN, RATIO], [False, True], ["all"]),
+    *itertools.product(HEADS, ["relu"], [(5, 4)], [1, 2], [RATIO], [True], ["all"]),
+    *itertools.product(HEADS, ["tanh"], [(4, 6, 3)], [2], [RATIO], [False], ["1", "2", "3", "some", "context"]),
+    *itertools.product(["gaussian"], ["relu"], [(), (5, 4)], [1, 2], [PLAIN], [True], ["1", "some", "context"]),
 ]
 
 
-@pytest.mark.parametrize(("head", "activation", "sizes", "steps", "objective", "per_parameter"), CASES)
+@pytest.mark.parametrize(("head", "activation", "sizes", "steps", "objective", "per_parameter", "adapts"), CASES)
 def test_fast_path_general_path_and_double_backward_are_equal(
     head: str,
     activation: str,
@@ -116,13 +156,15 @@ def test_fast_path_general_path_and_double_backward_are_equal(
     steps: int,
     objective: str,
     per_parameter: bool,
+    adapts: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inner = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO}[objective]
-    parameters = double(make_policy(head, activation, sizes).parameters())
+    make = context_policy if adapts == "context" else make_policy
+    parameters = double(make(head, activation, sizes).parameters())
     generator = torch.Generator().manual_seed(5)
     for name, value in parameters.items():
-        if name.endswith("bias"):
+        if name.endswith("bias") or name == CONTEXT:
             value += 0.3 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
     if head == "gaussian":
         parameters["log_std"][0] = -2.5  # below its floor
@@ -142,7 +184,7 @@ def test_fast_path_general_path_and_double_backward_are_equal(
         # One by one with several blocks of rows, padded ones in some.
         monkeypatch.setattr(metarl.fast_path, "BLOCK_NUMBERS", 60 if path == "one by one" else 2**17)
         policy, chain, query = problem(
-            head, steps, activation, sizes, path, inner, step_sizes, keep, parameters=parameters
+            head, steps, activation, sizes, path, inner, step_sizes, keep, parameters=parameters, adapts=adapts
         )
         curvature = Curvature(chain, query)
         assert chain.path.name == ("general" if path == "general" else "fast")
@@ -155,15 +197,15 @@ def test_fast_path_general_path_and_double_backward_are_equal(
         )
 
     shared = {name: value.clone().requires_grad_() for name, value in parameters.items()}
-    gain, kl = outer(policy, chain, query, shared, inner, step_sizes)
+    gain, kl = outer(policy, chain, query, shared, inner, step_sizes, adapts)
     values = list(shared.values())
     gradient = flatten(torch.autograd.grad(gain, values, retain_graph=True, materialize_grads=True))
     slope = flatten(torch.autograd.grad(kl, values, create_graph=True, materialize_grads=True))
     assert slope.abs().max() < 1e-10
     product = flatten(torch.autograd.grad(slope @ vector, values, materialize_grads=True))
     elsewhere = {name: value.requires_grad_() for name, value in chain.named(moved).items()}
-    moved_gain, moved_kl = outer(policy, chain, query, elsewhere, inner, step_sizes)
-    adapted_by_autograd = [adapted(policy, chain, shared, task, inner, step_sizes) for task in range(3)]
+    moved_gain, moved_kl = outer(policy, chain, query, elsewhere, inner, step_sizes, adapts)
+    adapted_by_autograd = [adapted(policy, chain, shared, task, inner, step_sizes, adapts) for task in range(3)]
     expected = [
         *(value.detach() for value in (gain, gradient, product, moved_gain, moved_kl)),
         *(torch.stack([own[name].detach() for own in adapted_by_autograd]) for name in shared),
@@ -298,30 +340,31 @@ def test_the_quadratic(curve: float) -> None:
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("path", ["fast", "general"])
-def test_threads_and_grouping_of_tasks_change_no_bit(path: str, head: str) -> None:
-    policy, _, _ = problem(head)
+@pytest.mark.parametrize(("path", "adapts"), [("fast", "all"), ("fast", "1"), ("fast", "context"), ("general", "all")])
+def test_threads_and_grouping_of_tasks_change_no_bit(path: str, adapts: str, head: str) -> None:
+    policy, _, _ = problem(head, adapts=adapts)
     whole = make_samples(policy, tasks=5, rows=61), make_samples(policy, tasks=5, rows=61, seed=1)
     before = torch.get_num_threads()
     results = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(update(policy, path, *whole))
+            results.append(update(policy, path, adapts, *whole))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(first, second) for first, second in zip(results[0], other, strict=True))
     for group in (slice(0, 1), slice(1, 2), slice(2, 5)):
-        part = [
+        fewer = [
             Samples(**{field.name: getattr(samples, field.name)[group] for field in fields(samples)})
             for samples in whole
         ]
-        assert torch.equal(update(policy, path, *part)[0], results[0][0][group])
+        assert torch.equal(update(policy, path, adapts, *fewer)[0], results[0][0][group])
 
 
-def update(policy: Policy, path: str, support: Samples, query: Samples) -> tuple[Tensor, Tensor]:
-    chain = Chain(policy, choose_path(policy, CPU, path=path), double(policy.parameters()))
+def update(policy: Policy, path: str, adapts: str, support: Samples, query: Samples) -> tuple[Tensor, Tensor]:
+    chosen = choose_path(policy, CPU, path=path, adapts=part(policy, adapts))
+    chain = Chain(policy, chosen, double(policy.parameters()))
     chain.adapt(support, STEP_SIZE)
     curvature = Curvature(chain, query)
     return curvature.gradients, curvature.product(curvature.gradient)
@@ -390,3 +433,28 @@ def test_the_whole_update_runs_on_the_meta_device(head: str, keep: bool, path: s
         assert tensor.device == device
         assert tensor.dtype == torch.float64
     assert curvature.gradients.shape == (3, len(step))
+
+
+@pytest.mark.parametrize("path", ["auto", "general"])
+@pytest.mark.parametrize("adapts", ["all", "1", "context"])
+def test_steps_along_the_meta_gradient_run_on_the_meta_device(adapts: str, path: str) -> None:
+    """With terms and several epochs; see above."""
+    device = torch.device("meta")
+    policy = context_policy("gaussian", "tanh", (5, 4)) if adapts == "context" else make_policy()
+    rollouts = make_rollouts(policy).to(device)
+    samples = to_samples(rollouts, policy.features(rollouts.observations), gamma=0.9, gae_lambda=0.8)
+    parameters = {name: value.to(device) for name, value in double(policy.parameters()).items()}
+    chain = Chain(policy, choose_path(policy, device, path=path, adapts=part(policy, adapts)), parameters)
+    chain.adapt(samples, STEP_SIZE)
+    credits = torch.ones(3, device=device)
+    for term in (
+        None,
+        KLPenalty(chain, torch.ones((), device=device)),
+        SamplingCredit([credits[part] for part in chain.parts]),
+    ):
+        state = first_moments("adam", chain.vector)
+        vector, state, gradients = gradient_steps(chain, samples, Clipped(epochs=2), state, term)
+        for tensor in (vector, *state.values(), gradients.norms, gradients.faulty, adapted_kl(chain, vector, samples)):
+            assert tensor.device == device
+        assert vector.shape == chain.vector.shape
+        assert gradients.norms.shape == gradients.faulty.shape == (2,)

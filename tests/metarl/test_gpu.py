@@ -11,10 +11,13 @@ from samples import double, make_policy, make_samples
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metarl import MAML
-from metarl.agents import Samples
+from metarl.agents import InnerObjective, Policy, Samples
+from metarl.context import ContextPath, ContextPolicy
 from metarl.curvature import Chain, Curvature
 from metarl.fast_path import FastPath
-from metarl.inner import choose_path
+from metarl.inner import Path, choose_path
+from metarl.learners import find_learner
+from metarl.vectors import flatten
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
 READS = ("item", "tolist", "cpu", "__float__", "__int__", "__bool__", "__index__")
@@ -48,21 +51,35 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_the_host_reads_what_the_line_search_decides_on_and_the_metrics_once(
-    normalize: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "metarl.maml.choose_path", lambda policy, device, *, keep, **_: FastPath(policy, keep=keep, at_once="all")
-    )
+def all_at_once(
+    policy: Policy,
+    device: torch.device,
+    *,
+    path: str,
+    objective: InnerObjective,
+    adapts: frozenset[str] | None,
+    keep: bool,
+) -> Path:
+    """Return the path that ``choose_path`` returns on a GPU, on the CPU."""
+    if isinstance(policy, ContextPolicy):
+        return ContextPath(policy, objective, keep=keep, device=device, at_once="all")
+    return FastPath(policy, objective, adapts=adapts, keep=keep, device=device, at_once="all")
+
+
+def small(name: str, **changed: Any) -> Any:
+    given: dict[str, Any] = {
+        "learning": {"tasks": 3, "episodes": 3},
+        "evaluation": {"tasks": 2, "episodes": 2, "steps": 1},
+        "policy_kwargs": {"hidden_sizes": (5, 5)},
+        "inner": {"steps": 2},
+        **changed,
+    }
+    return find_learner(name)("MlpPolicy", "metarl/Navigation2D-v0", **given)
+
+
+def reads_of_an_iteration(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what the host reads in the second iteration of a learner that has made one, but for playing."""
     monkeypatch.setattr("metarl.curvature.map_tasks", lambda work, n_tasks, device: [work(i) for i in range(n_tasks)])
-    model = MAML(
-        learning={"tasks": 3, "episodes": 3, "normalize_observations": normalize, "normalize_rewards": normalize},
-        evaluation={"tasks": 2, "episodes": 2, "steps": 1},
-        outer={"fisher_fraction": 0.5, "line_search_ratio": 0.5},
-        policy_kwargs={"hidden_sizes": (5, 5)},
-        inner={"steps": 2},
-    ).learn(1)
     reads = Reads(monkeypatch)
     collect = MAML._collect
 
@@ -74,15 +91,59 @@ def test_the_host_reads_what_the_line_search_decides_on_and_the_metrics_once(
             reads.on = True
 
     monkeypatch.setattr(MAML, "_collect", collect_unwatched)
+    with reads:
+        model._meta_iteration(2)
+    return reads.found
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_host_reads_what_the_line_search_decides_on_and_the_metrics_once(
+    normalize: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metarl.maml.choose_path", all_at_once)
+    model = small(
+        "maml",
+        learning={"tasks": 3, "episodes": 3, "normalize_observations": normalize, "normalize_rewards": normalize},
+        outer={"fisher_fraction": 0.5, "line_search_ratio": 0.5},
+    ).learn(1)
     tried: list[int] = []
     evaluate = Curvature.evaluate
     monkeypatch.setattr(Curvature, "evaluate", lambda self, vector: (tried.append(1), evaluate(self, vector))[1])
-    with reads:
-        model._meta_iteration(2)
+    found = reads_of_an_iteration(model, monkeypatch)
     assert len(tried) >= 1
     # One for each candidate; then, when all is decided, the gradient's norm and the metrics.
-    assert reads.found[: len(tried)] == ["tolist"] * len(tried)
-    assert len(reads.found) == len(tried) + 2
+    assert found == ["tolist"] * (len(tried) + 1)
+
+
+UPDATES = [
+    ("maml", {"update": "ppo"}),
+    ("maml", {"update": "vpg"}),
+    ("fomaml", {"update": "ppo"}),
+    ("e-maml", {"update": "ppo"}),
+    ("promp", {"adaptive": True}),
+    ("meta-sgd", {"update": "ppo", "per_step": True}),
+    ("anil", {"update": "ppo"}),
+    ("cavia", {"update": "ppo"}),
+]
+
+
+@pytest.mark.parametrize(("name", "outer"), UPDATES)
+def test_steps_along_the_meta_gradient_are_read_once_when_all_is_decided(
+    name: str, outer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metarl.maml.choose_path", all_at_once)
+    assert reads_of_an_iteration(small(name, outer=outer).learn(1), monkeypatch) == ["tolist"]
+
+
+@pytest.mark.parametrize(("name", "outer"), [*UPDATES, ("e-maml", {}), ("meta-sgd", {}), ("anil", {}), ("cavia", {})])
+def test_all_tasks_at_once_learn_what_they_learn_in_parts(
+    name: str, outer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untrained, in_parts = small(name, outer=outer), small(name, outer=outer).learn(1)
+    monkeypatch.setattr("metarl.maml.choose_path", all_at_once)
+    at_once = small(name, outer=outer).learn(1)
+    before, one, other = (flatten(model.parameters.values()) for model in (untrained, in_parts, at_once))
+    assert float((other - one).norm()) < 0.01 * float((one - before).norm())
 
 
 @pytest.mark.gpu

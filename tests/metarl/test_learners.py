@@ -20,8 +20,9 @@ from torch import Tensor
 import metarl
 from metarl import ANIL, CAVIA, MAML, MetaSGD, Pretrained, ProMP, Random, Reptile, Scratch
 from metarl.agents import LIKELIHOOD_RATIO, POLICY_GRADIENT, InnerObjective, clipped_objective
-from metarl.cavia import ContextChain, ContextPolicy
-from metarl.curvature import Chain, Curvature, Term, objective_gradients
+from metarl.cavia import ContextChain
+from metarl.context import CONTEXT, ContextPolicy
+from metarl.curvature import Chain, Curvature
 from metarl.e_maml import SamplingCredit
 from metarl.experiments.command import main
 from metarl.experiments.configuration import parse_override, read_configuration
@@ -30,9 +31,11 @@ from metarl.inner import choose_path, inner_update
 from metarl.learner import BaseLearner, Outcome
 from metarl.learners import LEARNERS, find_learner, load_learner
 from metarl.meta_sgd import SizedChain
+from metarl.meta_update import meta_gradients
 from metarl.optimizers import ascend, first_moments
 from metarl.promp import KLPenalty
 from metarl.settings import as_dict, structure
+from metarl.terms import Term
 from metarl.vectors import flatten, named
 
 CPU = torch.device("cpu")
@@ -46,36 +49,33 @@ def fill(chain: Chain, steps: int, size: Callable[[int], Any] = lambda step: STE
     return chain
 
 
-def plain(
-    kind: type[Chain] = Chain, steps: int = 2, objective: InnerObjective = POLICY_GRADIENT, together: bool = True
-) -> Chain:
+def plain(kind: type[Chain] = Chain, steps: int = 2, objective: InnerObjective = POLICY_GRADIENT) -> Chain:
     policy = make_policy()
-    path = choose_path(policy, CPU, objective=objective, together=together)
+    path = choose_path(policy, CPU, objective=objective)
     return fill(kind(policy, path, double(policy.parameters())), steps)
 
 
-def sized(steps: int = 2, sets: int = 1, layers: bool = False, together: bool = True) -> SizedChain:
+def sized(steps: int = 2, sets: int = 1, layers: bool = False) -> SizedChain:
     policy = make_policy()
     counts = torch.tensor([shape.numel() for shape in policy.shapes.values()])
     owner = torch.repeat_interleave(counts) if layers else torch.arange(int(counts.sum()))
     sizes = torch.full((sets, int(owner.max()) + 1), STEP_SIZE, dtype=torch.float64)
     sizes += 0.1 * torch.rand(sizes.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    chain = SizedChain(policy, choose_path(policy, CPU, together=together), double(policy.parameters()), sizes, owner)
+    chain = SizedChain(policy, choose_path(policy, CPU), double(policy.parameters()), sizes, owner)
     fill(chain, steps, lambda step: sizes[min(step, sets - 1)][owner])
     return chain
 
 
 def context(steps: int = 2) -> ContextChain:
     policy = ContextPolicy(make_policy(), 3, seed=1)
-    mask = torch.zeros(sum(shape.numel() for shape in policy.shapes.values()), dtype=torch.float64)
-    mask[-3:] = 1.0
-    chain = ContextChain(policy, choose_path(policy, CPU), double(policy.parameters()))
-    fill(chain, steps, lambda step: STEP_SIZE * mask)
+    chain = ContextChain(policy, choose_path(policy, CPU, adapts=frozenset({CONTEXT})), double(policy.parameters()))
+    fill(chain, steps)
     return chain
 
 
 def credit(chain: Chain) -> Term:
-    return SamplingCredit(chain.policy, torch.tensor([0.7, -1.2, 0.5], dtype=torch.float64))
+    credits = torch.tensor([0.7, -1.2, 0.5], dtype=torch.float64)
+    return SamplingCredit([credits[part] for part in chain.parts])
 
 
 def slope(value: Callable[[Tensor], Tensor], vector: Tensor, direction: Tensor, h: float = 1e-5) -> float:
@@ -93,10 +93,10 @@ def directions(length: int, count: int = 3) -> list[Tensor]:
     [
         (plain, False),
         (lambda: plain(objective=LIKELIHOOD_RATIO), False),
-        (lambda: plain(together=False), True),
+        (plain, True),
         (sized, False),
         (lambda: sized(sets=2), False),
-        (lambda: sized(layers=True, together=False), True),
+        (lambda: sized(layers=True), True),
         (context, False),
         (context, True),
     ],
@@ -134,11 +134,10 @@ def test_the_fisher_product_equals_finite_differences_of_the_kl(make: Callable[[
 @pytest.mark.parametrize("steps", [1, 2])
 def test_proximal_steps_follow_the_gradient_of_clipped_gain_and_penalty(steps: int) -> None:
     """ProMP's equation 14, away from the parameters that acted, where ratios are not 1 and the KL is not 0."""
-    start = plain(steps=steps, objective=LIKELIHOOD_RATIO, together=False)
+    start = plain(steps=steps, objective=LIKELIHOOD_RATIO)
     query = make_samples(make_policy(), seed=9)
     clipped = clipped_objective(0.3)
-    path = choose_path(start.policy, CPU, objective=clipped)
-    term = KLPenalty(start.policy, start, 0.5)
+    term = KLPenalty(start, 0.5)
 
     def value(vector: Tensor) -> Tensor:
         total = []
@@ -147,24 +146,21 @@ def test_proximal_steps_follow_the_gradient_of_clipped_gain_and_penalty(steps: i
             samples = query.task(task)
             new = start.policy.distribution(named(start.policy.shapes, vectors[-1]), samples.observations)
             total.append(-clipped.loss(new, samples))
+        for number, part in enumerate(start.parts):
+            vectors = start.retrace(vector, part)
             for step, support in enumerate(start.supports):
-                total[-1] = total[-1] + term.value(task, step, vectors[step], support.task(task))
-        return torch.stack(total).mean()
+                own = support.task(part)
+                outputs = start.path.outputs(vectors[step].expand(*own.weights.shape[:-1], -1), own)
+                total.append(term.value(number, step, outputs).sum())
+        return torch.stack(total).sum() / 3
 
     moved = start.vector + 0.1 * directions(len(start.vector), 4)[3]
     here = start.at(moved)
-    vectors = flatten_all(here)
-    gradients = objective_gradients(
-        here, [-path.inner_gradient(vectors[task], query.task(task)) for task in range(3)], term
-    )
-    assert float(term.value(0, 0, moved, start.supports[0].task(0))) < 0
+    gradients = meta_gradients(here, query, clipped, term)
+    assert float(term.value(0, 0, here.outputs(0, 0)).sum()) < 0
     for direction in directions(len(moved)):
         found = slope(value, moved, direction, 1e-6)
         assert float(gradients.mean(dim=0) @ direction) == pytest.approx(found, rel=1e-4, abs=1e-7)
-
-
-def flatten_all(chain: Chain) -> list[Tensor]:
-    return [flatten([value[task] for value in chain.parameters[-1].values()]) for task in range(3)]
 
 
 def test_first_order_is_the_gradient_after_adaptation_as_it_is() -> None:
@@ -175,6 +171,12 @@ def test_first_order_is_the_gradient_after_adaptation_as_it_is() -> None:
     identity = torch.stack([part for one in whole.adapted(whole.parts, query) for part in one.gradient])
     torch.testing.assert_close(Curvature(first, query).gradients, identity)
     assert (Curvature(whole, query).gradients - identity).norm() > 0.01 * identity.norm()
+
+
+def test_first_order_updates_refuse_a_term_of_the_policies_before_them() -> None:
+    chain = plain(FirstOrderChain)
+    with pytest.raises(ValueError, match="first-order inner updates keep nothing"):
+        meta_gradients(chain, make_samples(make_policy(), seed=9), POLICY_GRADIENT, credit(chain))
 
 
 def test_a_constant_step_size_makes_meta_sgd_maml() -> None:
@@ -218,6 +220,7 @@ def test_only_the_part_that_adapts_moves_in_adaptation(kind: type[BaseLearner], 
     tasks = metarl.sample_tasks(NAVIGATION, 3, seed=1)
     rollouts = model._collect(model.parameters, tasks, 1, 0)
     adapted = model.adapted(model.parameters, rollouts, 0)
+    assert model.path.name == "fast"
     assert {name for name, value in model.parameters.items() if not torch.equal(adapted[name][0], value)} == moving
     before = {name: value.clone() for name, value in model.parameters.items()}
     model.learn(2)

@@ -10,9 +10,8 @@ import torch
 
 from metarl import MAML
 from metarl.agents import LIKELIHOOD_RATIO
-from metarl.curvature import objective_gradients
-from metarl.inner import choose_path, task_vectors
 from metarl.learners import find_learner
+from metarl.meta_update import meta_gradients
 
 
 def learner(probe: str, step_size: float = 0.1, max_kl: float = 0.05) -> MAML:
@@ -78,8 +77,6 @@ def looking(much: float, name: str = "maml", **settings: Any) -> Any:
 
 def pull(model: Any, iterations: int) -> float:
     """How the meta-gradient changes the logit of looking, its mean in units of the mean's own standard error."""
-    path = choose_path(model._policy, model.device, objective=LIKELIHOOD_RATIO)
-    n_tasks = model.settings.learning.tasks
     slopes = []
     for iteration in range(1, iterations + 1):
         tasks = model._training_tasks(iteration)
@@ -87,12 +84,7 @@ def pull(model: Any, iterations: int) -> float:
         rollouts = [model._collect(model.parameters, tasks, iteration, 0)]
         chain.adapt(model._samples(rollouts[0]), model.training_step_size(0))
         rollouts.append(model._collect(chain.parameters[-1], tasks, iteration, 1))
-        query, vectors = model._samples(rollouts[1]), task_vectors(model._policy, chain.parameters[-1], n_tasks)
-        gradients = objective_gradients(
-            chain,
-            [-path.inner_gradient(vectors[part].clone(), query.task(part)) for part in chain.parts],
-            model._term(chain, rollouts),
-        )
+        gradients = meta_gradients(chain, model._samples(rollouts[1]), LIKELIHOOD_RATIO, model._term(chain, rollouts))
         slope = chain.shared(gradients.mean(dim=0))["action_net.bias"]
         slopes.append(float(slope[1] - slope[0]))
     return float(np.mean(slopes) / (np.std(slopes) / np.sqrt(len(slopes))))

@@ -202,7 +202,10 @@ def test_parameters_that_leave_the_finite_numbers_are_named() -> None:
         model.learn(iterations=1)
 
 
-def test_a_meta_gradient_that_is_not_finite_names_iteration_and_task(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("update", ["trpo", "ppo"])
+def test_a_meta_gradient_that_is_not_finite_names_iteration_and_task(
+    update: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def poisoned(rollouts: Rollouts, *rest: Any, **kwargs: Any) -> Samples:
         samples = to_samples(rollouts, *rest, **kwargs)
         samples.advantages[1] = float("inf") if calls else samples.advantages[1]
@@ -211,7 +214,7 @@ def test_a_meta_gradient_that_is_not_finite_names_iteration_and_task(monkeypatch
 
     calls: list[int] = []
     monkeypatch.setattr("metarl.agent.to_samples", poisoned)
-    model = MAML(family_kwargs=SHORT, learning={"tasks": 2, "episodes": 2})
+    model = MAML(family_kwargs=SHORT, learning={"tasks": 2, "episodes": 2}, outer={"update": update})
     before = {name: value.clone() for name, value in model.parameters.items()}
     tasks = task_tools.draw_tasks(make(NAVIGATION), 2, task_tools.task_rng(1, "train", 1), "train")
     with pytest.raises(FloatingPointError, match="iteration 1: the meta-gradient is not finite") as caught:
