@@ -3,8 +3,10 @@
 ``python -m metarl.experiments.benchmark_update [--quick] [--growth] [--device cuda] [--json FILE]``
 
 The floor of an update's part is what its H x H matrix products alone take on the same blocks of rows, with one thread;
-that of a rollout is its matrix products and the environments; that of starting is ``import torch``. Read ratios, not
-seconds, and only within one run. All but the lines about threads and starting are processor time of one thread.
+that of an epoch of ProMP or E-MAML is one of MAML with PPO's meta-update on the same data, which is one meta-gradient,
+the inner updates taken again, and no further term; that of a rollout is its matrix products and the environments; that
+of starting is ``import torch``. Read ratios, not seconds, and only within one run. All but the lines about threads and
+starting are processor time of one thread.
 """
 
 from __future__ import annotations
@@ -27,9 +29,12 @@ from torch import Tensor
 
 import metarl
 from metarl import seeding
-from metarl.agents import Normalizer
-from metarl.curvature import Curvature
+from metarl.agents import LIKELIHOOD_RATIO, Normalizer, clipped_objective
+from metarl.cavia import Context
+from metarl.context import CONTEXT
+from metarl.curvature import Chain, Curvature
 from metarl.devices import pick_device
+from metarl.e_maml import SamplingCredit
 from metarl.envs import tasks as task_tools
 from metarl.experiments.benchmark_gpu import measure_gpu
 from metarl.experiments.update_problems import (
@@ -51,7 +56,10 @@ from metarl.experiments.update_problems import (
     trunk_problem,
 )
 from metarl.inner import choose_path, inner_update
+from metarl.meta_update import meta_gradients
+from metarl.promp import KLPenalty, ProximalUpdate
 from metarl.sampler import Sampler
+from metarl.terms import Term
 
 FAMILY = "metarl/Navigation2D-v0"
 EPISODES = 20
@@ -77,7 +85,7 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
     def add(part: str, products: tuple[int, int] | None, works: dict[str, Callable[[], Any]]) -> None:
         if products is not None:
             works = {**works, "floor": lambda: floor.run(*products)}
-        seconds = medians(works, repeats, time.process_time if products is not None else time.perf_counter)
+        seconds = medians(works, repeats, time.process_time if "floor" in works else time.perf_counter)
         own, lowest = seconds.pop("ours"), seconds.pop("floor", None)
         ratio = None if lowest is None else own / lowest
         against = {name: other / own for name, other in seconds.items()}
@@ -109,8 +117,17 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
             "autograd loop": lambda: autograd_inner_update(problem),
         },
     )
+    for name, (own, adapts, update_products, products) in _partly_adapting(problem).items():
+        own_update = partial(inner_update, own.policy, own.parameters, own.support, STEP_SIZE, adapts)
+        whole = partial(inner_update, problem.policy, problem.parameters, problem.support, STEP_SIZE)
+        add(f"inner update, {name}", update_products, {"ours": own_update, "maml": whole})
+        partly = Curvature(own.chain(choose_path(own.policy, CPU, adapts=adapts)), own.query)
+        works: dict[str, Callable[[], Any]] = {"ours": partial(partly.product, partly.gradient), "maml": product}
+        add(f"Fisher-vector product, {name}", products, works)
     add("inner update, kept for products", (2, 1), {"ours": lambda: problem.chain(fast)})
     add("meta-gradient", (6, 3), {"ours": lambda: Curvature(chain, problem.query)})
+    for name, works in _epochs(problem, chain).items():
+        add(f"epoch of PPO, {name}", None, works)
     add(
         "line-search evaluation",
         (3, 1),
@@ -120,6 +137,38 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
         },
     )
     return rows
+
+
+def _partly_adapting(
+    problem: Problem,
+) -> dict[str, tuple[Problem, frozenset[str], tuple[int, int], tuple[int, int]]]:
+    """Return learner -> its problem, what adapts, and the H x H products of an inner update and of a product."""
+    assert problem.policy.layers is not None
+    last = problem.policy.layers[-1]
+    return {
+        "anil": (problem, frozenset({last.weight, last.bias, "log_std"}), (1, 0), (6, 2)),
+        "cavia": (problem.with_context(Context().context_size), frozenset({CONTEXT}), (2, 0), (9, 3)),
+    }
+
+
+def _epochs(problem: Problem, chain: Chain) -> dict[str, dict[str, Callable[[], Any]]]:
+    """Return learner -> an epoch of PPO's meta-update with its term, and MAML's without one as the floor."""
+    proximal = ProximalUpdate()
+    clipped = clipped_objective(proximal.clip)
+    ratio = problem.chain(choose_path(problem.policy, CPU, objective=LIKELIHOOD_RATIO))
+    moved = chain.vector + 1e-3 * torch.randn(chain.vector.shape, generator=torch.Generator().manual_seed(1))
+    terms: dict[str, tuple[Chain, Term]] = {
+        "promp": (ratio, KLPenalty(ratio, proximal.kl_coefficient)),
+        "e-maml": (chain, SamplingCredit(torch.linspace(-1.0, 1.0, problem.tasks).unbind())),
+    }
+
+    def epoch(start: Chain, term: Term | None) -> Tensor:
+        return meta_gradients(start.at(moved), problem.query, clipped, term)
+
+    return {
+        name: {"ours": partial(epoch, start, term), "floor": partial(epoch, chain, None)}
+        for name, (start, term) in terms.items()
+    }
 
 
 @threads(1)

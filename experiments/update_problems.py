@@ -28,6 +28,7 @@ from metarl.agents import (
     policy_gradient_loss,
 )
 from metarl.agents.observations import Observations, map_observations, parts
+from metarl.context import ContextPolicy
 from metarl.curvature import Chain
 from metarl.fast_path import FastPath
 from metarl.inner import Path, choose_path
@@ -82,6 +83,13 @@ class Problem:
         chain = Chain(self.policy, path, self.parameters)
         chain.adapt(self.support, STEP_SIZE)
         return chain
+
+    def with_context(self, size: int) -> Problem:
+        """Return the same problem for the policy with a context."""
+        assert self.policy.layers is not None
+        policy = ContextPolicy(self.policy, size, 1)
+        parameters = {name: value.to(self.support.weights.device) for name, value in policy.parameters().items()}
+        return Problem(policy, parameters, self.support, self.query)
 
 
 def perceptron_problem(setting: Setting, device: torch.device) -> Problem:
