@@ -3,10 +3,13 @@
 from metarl.agents.distributions import Categorical, Distribution, Gaussian, MultiCategorical
 from metarl.agents.normalization import Normalizer, new_normalizer
 from metarl.agents.objectives import (
+    DICE,
     LIKELIHOOD_RATIO,
     POLICY_GRADIENT,
     InnerObjective,
+    Second,
     clipped_objective,
+    dice_loss,
     likelihood_ratio_gain,
     likelihood_ratio_parts,
     mean_kl,
@@ -18,6 +21,7 @@ from metarl.agents.rollouts import Rollouts, join_episodes
 from metarl.agents.samples import Samples, to_samples
 
 __all__ = [
+    "DICE",
     "LIKELIHOOD_RATIO",
     "POLICY_GRADIENT",
     "Categorical",
@@ -31,8 +35,10 @@ __all__ = [
     "Policy",
     "Rollouts",
     "Samples",
+    "Second",
     "build_policy",
     "clipped_objective",
+    "dice_loss",
     "discounted_returns",
     "generalized_advantages",
     "join_episodes",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from metarl.agents.distributions import Distribution
 from metarl.agents.samples import Samples
@@ -41,35 +42,91 @@ def mean_kl(old: Distribution, new: Distribution, samples: Samples) -> Tensor:
     return (old.kl(new) * samples.weights).sum(dim=-1)
 
 
+def dice_loss(distribution: Distribution, samples: Samples) -> Tensor:
+    """Return the loss of DiCE, ``-mean(B_t rho_t)`` over the steps that ran: ``[...]``.
+
+    B_t, the "magic box", is ``prod_{s <= t} pi(a_s|s_s) / pi_acting(a_s|s_s)`` over the episode's steps so far. At the
+    policy that acted it is 1, and has the derivatives of ``exp(x - stopgrad(x))``; at others the loss is an estimate of
+    per-decision importance sampling. ``rho_t = A_t - A_{t+1}``, with A_t the advantages of the samples, 0 after the
+    episode.
+
+    Where A_t is ``gamma^t`` times the reward-to-go, rho_t is ``gamma^t r_t``, and this is DiCE's own loss: its
+    derivatives of all orders are, in expectation, those of minus the discounted return. With a baseline's advantages in
+    place of the reward-to-go it is, up to a constant, that of Loaded DiCE, ``-mean((B_t - B_{t-1}) A_t)``, where
+    dependencies on the past do not decay (its lambda is 1).
+
+    Source: Foerster et al. 2018, theorem 1; Farquhar et al. 2019; by importance sampling, Tang et al. 2021.
+    """
+    return -dice_parts(distribution, samples).sum(dim=(-2, -1))
+
+
+def dice_parts(distribution: Distribution, samples: Samples) -> Tensor:
+    """Return the terms ``B_t rho_t`` of ``dice_loss``, weighted: ``[..., episode, time]``."""
+    log_ratio = distribution.log_prob(samples.actions) - samples.log_probs
+    boxes = samples.by_episode(torch.where(samples.weights > 0, log_ratio, 0.0)).cumsum(dim=-1).exp()
+    credits = samples.by_episode(samples.advantages * samples.weights)
+    return boxes * (credits - _next(credits))
+
+
+def _next(steps: Tensor) -> Tensor:
+    """Return what stands at the next step of an episode ``[..., time]``, 0 at the last."""
+    return functional.pad(steps[..., 1:], (0, 1))
+
+
+def _to_the_end(steps: Tensor) -> Tensor:
+    """Return the sums from each step to an episode's end, ``[..., time]``."""
+    return steps.flip(-1).cumsum(dim=-1).flip(-1)
+
+
+# A change of each sample's log pi(a|s), [..., sample] -> what it changes a first derivative by.
+Second = Callable[[Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class InnerObjective:
-    """What the inner update descends: a sum over samples of functions of log pi(a|s).
+    """What the inner update descends: a function of the samples' log pi(a|s).
 
     Attributes:
         loss: distribution, samples -> ``[...]``.
-        derivatives: distribution, samples -> the loss's first and second derivative by each sample's log pi(a|s),
-            ``[..., sample]``; None for a second derivative of 0.
+        derivatives: distribution, samples -> the loss's first derivative by each sample's log pi(a|s),
+            ``[..., sample]``, and its second derivative, a function that applies it to a change of each log pi(a|s);
+            None for a second derivative of 0.
+        coupled: whether the second derivative couples the steps of an episode. Samples are then to be taken by whole
+            episodes.
     """
 
     loss: Callable[[Distribution, Samples], Tensor]
-    derivatives: Callable[[Distribution, Samples], tuple[Tensor, Tensor | None]]
+    derivatives: Callable[[Distribution, Samples], tuple[Tensor, Second | None]]
+    coupled: bool = False
 
 
 def _policy_gradient_derivatives(distribution: Distribution, samples: Samples) -> tuple[Tensor, None]:
     return -samples.advantages * samples.weights, None
 
 
-def _likelihood_ratio_derivatives(distribution: Distribution, samples: Samples) -> tuple[Tensor, Tensor]:
+def _likelihood_ratio_derivatives(distribution: Distribution, samples: Samples) -> tuple[Tensor, Second]:
     terms = -likelihood_ratio_parts(distribution, samples)
-    return terms, terms
+    return terms, terms.mul
+
+
+def _dice_derivatives(distribution: Distribution, samples: Samples) -> tuple[Tensor, Second]:
+    # The derivative by log pi_s is that of all boxes from s on; by log pi_s and log pi_s', of all from the later on.
+    first = -_to_the_end(dice_parts(distribution, samples))
+
+    def second(change: Tensor) -> Tensor:
+        steps = samples.by_episode(change)
+        return (first * steps.cumsum(dim=-1) + _next(_to_the_end(first * steps))).flatten(-2)
+
+    return first.flatten(-2), second
 
 
 POLICY_GRADIENT = InnerObjective(policy_gradient_loss, _policy_gradient_derivatives)
-# Where the acting policy is the one that is differentiated the ratio is 1, as in the "magic box" of DiCE (Foerster et
-# al. 2018) for a single step and in ProMP's inner loss (Rothfuss et al. 2019, equation 12).
+# Where the acting policy is the one that is differentiated the ratio is 1, as in ProMP's inner loss (Rothfuss et al.
+# 2019, equation 12).
 LIKELIHOOD_RATIO = InnerObjective(
     lambda distribution, samples: -likelihood_ratio_gain(distribution, samples), _likelihood_ratio_derivatives
 )
+DICE = InnerObjective(dice_loss, _dice_derivatives, coupled=True)
 
 
 def clipped_objective(clip: float) -> InnerObjective:
@@ -87,9 +144,9 @@ def clipped_objective(clip: float) -> InnerObjective:
     def loss(distribution: Distribution, samples: Samples) -> Tensor:
         return -torch.minimum(*parts(distribution, samples)).sum(dim=-1)
 
-    def derivatives(distribution: Distribution, samples: Samples) -> tuple[Tensor, Tensor]:
+    def derivatives(distribution: Distribution, samples: Samples) -> tuple[Tensor, Second]:
         terms, limited = parts(distribution, samples)
         active = -torch.where(terms <= limited, terms, 0.0)
-        return active, active
+        return active, active.mul
 
     return InnerObjective(loss, derivatives)

@@ -66,8 +66,10 @@ def generalized_advantages(
     return advantages
 
 
-def normalize(values: Tensor, mask: Tensor, origin: Tensor) -> Tensor:
+def normalize(values: Tensor, mask: Tensor, origin: Tensor, *, centre: bool = True) -> Tensor:
     """Shift and scale each task's values to mean 0 and standard deviation 1 over the steps that ran.
+
+    Without ``centre`` they are only scaled, to a root mean square of 1.
 
     Values whose deviation is of the size of the rounding errors they carry become 0: normalised, they would be noise as
     large as any signal.
@@ -76,13 +78,16 @@ def normalize(values: Tensor, mask: Tensor, origin: Tensor) -> Tensor:
         values: ``[task, episode, time]``.
         mask: ``[task, episode, time]``, 1 while the episode runs.
         origin: ``[task, episode, time]``, what the values are differences of, whose size bounds their precision.
+        centre: whether to shift them.
 
     Returns:
         ``[task, episode, time]``, 0 where ``mask`` is 0; all 0 for a task whose values differ by rounding errors only.
     """
     count = mask.sum(dim=(1, 2), keepdim=True).clamp(min=1.0)
-    mean = (values * mask).sum(dim=(1, 2), keepdim=True) / count
-    centred = (values - mean) * mask
-    deviation = (centred.square().sum(dim=(1, 2), keepdim=True) / count).sqrt()
+    shifted = values * mask
+    if centre:
+        mean = shifted.sum(dim=(1, 2), keepdim=True) / count
+        shifted = (values - mean) * mask
+    deviation = (shifted.square().sum(dim=(1, 2), keepdim=True) / count).sqrt()
     size = ((origin * mask).square().sum(dim=(1, 2), keepdim=True) / count).sqrt()
-    return torch.where(deviation > ROUNDING * size, centred / (deviation + 1e-8), 0.0)
+    return torch.where(deviation > ROUNDING * size, shifted / (deviation + 1e-8), 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,9 +24,11 @@ class Samples:
         observations: ``[task, sample, *obs]``, a dict of them for a Dict space.
         actions: ``[task, sample, *action]``, those of a box as vectors.
         log_probs: ``[task, sample]``, under the policy that acted.
-        advantages: ``[task, sample]``, normalised per task.
+        advantages: ``[task, sample]``, normalised per task; 0 for padding.
         weights: ``[task, sample]``, what turns a sum over samples into the mean over the steps that ran; 0 for
             padding.
+        episode_rows: how many samples, one after another, are one episode in the order of time, padding at its end
+            included.
     """
 
     observations: Observations
@@ -33,32 +36,39 @@ class Samples:
     log_probs: Tensor
     advantages: Tensor
     weights: Tensor
+    episode_rows: int
 
     def task(self, index: int | slice) -> Samples:
         """Return a copy of the samples of one task, without the task axis, or of several; all are no copy.
 
         A copy, since products of matrices can differ in the last bit with the address at which a view begins.
         """
-        return self if index == slice(None) else self._map(lambda part: part[index].clone())
+        return self if index == slice(None) else self.map(lambda part: part[index].clone())
 
     def joined(self) -> Samples:
         """Return the samples of all tasks as those of one, without the task axis."""
-        return self._map(lambda part: part.flatten(0, 1))
+        return self.map(lambda part: part.flatten(0, 1))
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Samples:
-        return Samples(**{field.name: map_observations(function, getattr(self, field.name)) for field in fields(self)})
+    def map(self, function: Callable[[Tensor], Tensor]) -> Samples:
+        """Return the samples with a function applied to every tensor."""
+        tensors = (field.name for field in fields(self) if field.name != "episode_rows")
+        return replace(self, **{name: map_observations(function, getattr(self, name)) for name in tensors})
+
+    def by_episode(self, values: Tensor) -> Tensor:
+        """Return values of the samples, ``[..., sample]``, as ``[..., episode, time]``."""
+        return values.reshape(*values.shape[:-1], -1, self.episode_rows)
 
     def thin(self, fraction: float) -> Samples:
-        """Return about ``fraction`` of each task's samples, weighted to a mean again.
+        """Return about ``fraction`` of each task's samples, weighted to a mean again, as episodes of one step each.
 
         One row of every stretch of ``1 / fraction`` rows, the same each time, but at no regular distance, which could
         keep the same time steps of every episode.
         """
         total = self.weights.shape[-1]
         rows = _spread(total, max(1, round(total * fraction)), self.weights.device)
-        kept = self._map(lambda part: part[:, rows])
+        kept = self.map(lambda part: part[:, rows])
         mask = (kept.weights > 0).to(self.weights.dtype)
-        return replace(kept, weights=mask / mask.sum(dim=-1, keepdim=True).clamp(min=1.0))
+        return replace(kept, weights=mask / mask.sum(dim=-1, keepdim=True).clamp(min=1.0), episode_rows=1)
 
 
 @functools.cache
@@ -68,7 +78,15 @@ def _spread(total: int, keep: int, device: torch.device) -> Tensor:
     return ((torch.arange(keep) + within) * (total / keep)).long().to(device)
 
 
-def to_samples(rollouts: Rollouts, features: Tensor, *, gamma: float, gae_lambda: float) -> Samples:
+def to_samples(
+    rollouts: Rollouts,
+    features: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float,
+    baseline: Literal["linear", "none"] = "linear",
+    discounted: bool = False,
+) -> Samples:
     """Estimate advantages and lay the steps out as rows.
 
     Args:
@@ -76,18 +94,26 @@ def to_samples(rollouts: Rollouts, features: Tensor, *, gamma: float, gae_lambda
         features: ``[task, episode, time + 1, feature]``, the observations as the baseline reads them.
         gamma: the discount factor.
         gae_lambda: the decay of the advantage estimator.
+        baseline: what the returns are compared with; with ``none`` the advantages are the discounted returns to the
+            episode's end, brought to unit root mean square but not centred, which would be a baseline too.
+        discounted: multiply the advantages of step t by ``gamma^t``, as the derivative of the discounted return does.
     """
     returns = discounted_returns(rollouts.rewards, rollouts.mask, gamma)
-    values = linear_baseline(features, returns, rollouts.mask)
-    advantages = generalized_advantages(
-        rollouts.rewards,
-        values,
-        rollouts.mask,
-        rollouts.terminated,
-        rollouts.truncated,
-        gamma=gamma,
-        gae_lambda=gae_lambda,
-    )
+    advantages = returns
+    if baseline == "linear":
+        advantages = generalized_advantages(
+            rollouts.rewards,
+            linear_baseline(features, returns, rollouts.mask),
+            rollouts.mask,
+            rollouts.terminated,
+            rollouts.truncated,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+        )
+    advantages = normalize(advantages, rollouts.mask, returns, centre=baseline != "none")
+    if discounted:
+        times = torch.arange(advantages.shape[-1], dtype=advantages.dtype, device=advantages.device)
+        advantages = advantages * gamma**times
     count = rollouts.mask.sum(dim=(1, 2), keepdim=True).clamp(min=1.0)
     actions = rollouts.actions.flatten(1, 2)
     if actions.is_floating_point():
@@ -97,6 +123,7 @@ def to_samples(rollouts: Rollouts, features: Tensor, *, gamma: float, gae_lambda
         observations=map_observations(lambda part: part[:, :, :-1].flatten(1, 2), rollouts.observations),
         actions=actions,
         log_probs=rollouts.log_probs.flatten(1, 2),
-        advantages=normalize(advantages, rollouts.mask, returns).flatten(1, 2),
+        advantages=advantages.flatten(1, 2),
         weights=(rollouts.mask / count).flatten(1, 2),
+        episode_rows=rollouts.mask.shape[2],
     )

@@ -171,10 +171,9 @@ def make_problem(policy: Policy, draw: Callable[[torch.Generator], Observations]
             log_probs=log_probs.reshape(tasks, rows),
             advantages=torch.randn(tasks, rows, generator=generator),
             weights=torch.full((tasks, rows), 1.0 / rows),
+            episode_rows=rows,
         )
-        return Samples(
-            **{name: map_observations(lambda part: part.to(device), value) for name, value in vars(drawn).items()}
-        )
+        return drawn.map(lambda part: part.to(device))
 
     parameters = {name: value.to(device) for name, value in policy.parameters().items()}
     return Problem(policy, parameters, samples(0), samples(1))

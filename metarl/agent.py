@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -43,6 +43,7 @@ class MetaAgent:
 
     name = ""
     adapts: frozenset[str] | None = None
+    inner_objective: ClassVar[Literal["policy-gradient", "likelihood-ratio", "dice"]] = "policy-gradient"  # of its own
 
     def __init__(self, settings: Settings, policy_kwargs: dict[str, Any]) -> None:
         self.settings = settings
@@ -70,6 +71,17 @@ class MetaAgent:
         return self._sampler.collect(self._policy, parameters, self.normalizer, tasks, episodes, streams)
 
     def _samples(self, rollouts: Rollouts) -> Samples:
+        """Return rollouts as objectives read them."""
+        return self._estimate(rollouts)
+
+    def _inner_samples(self, rollouts: Rollouts) -> Samples:
+        """Return rollouts as the inner update reads them: for DiCE discounted by time, with ``inner.baseline``."""
+        inner = self.settings.inner
+        if inner.objective_of(self) != "dice":
+            return self._samples(rollouts)
+        return self._estimate(rollouts, baseline=inner.baseline, discounted=True)
+
+    def _estimate(self, rollouts: Rollouts, **options: Any) -> Samples:
         rollouts = replace(
             rollouts,
             observations=self.normalizer.observe(rollouts.observations),
@@ -77,7 +89,7 @@ class MetaAgent:
         ).to(self.device)
         learning = self.settings.learning
         features = self._policy.features(rollouts.observations)
-        return to_samples(rollouts, features, gamma=learning.gamma, gae_lambda=learning.gae_lambda)
+        return to_samples(rollouts, features, gamma=learning.gamma, gae_lambda=learning.gae_lambda, **options)
 
     def adapt(
         self,
@@ -125,7 +137,8 @@ class MetaAgent:
 
     def adapted(self, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
         """Return stacked parameters after adaptation step ``step`` (from 0) on rollouts collected with them."""
-        return inner_update(self._policy, parameters, self._samples(rollouts), self.step_size(step), self.adapts)
+        samples = self._inner_samples(rollouts)
+        return inner_update(self._policy, parameters, samples, self.step_size(step), self.adapts)
 
     def actor(self, parameters: Parameters) -> Actor:
         """Return what acts with parameters, shared or stacked, on observations as the environments give them."""

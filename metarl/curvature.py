@@ -82,7 +82,13 @@ class Chain:
         return [Jacobian(steps, self._scales) for steps in zip(*self._losses, strict=True)]
 
     def thin(self, fraction: float) -> Chain:
-        """Return the same inner updates, with second derivatives from a share of the samples."""
+        """Return the same inner updates, with second derivatives from a share of the samples.
+
+        Those of an inner objective that couples the steps of an episode stay as they are: it has no terms for single
+        steps, and from a few whole episodes its Hessian is so noisy that learning suffers.
+        """
+        if self.path.objective.coupled:
+            return self
         other = copy.copy(self)
         other.supports = [samples.thin(fraction) for samples in self.supports]
         other.parts = self.path.parts(other.supports[0])

@@ -2,15 +2,17 @@
 
 On the CPU rows are taken in blocks that stay in the cache, with buffers that each thread uses again; where a task has
 fewer rows than fill a block, several tasks are taken at once. Blocks of rows depend on their number alone, so results
-depend neither on threads nor on the other tasks. On other devices it takes all tasks and rows at once.
+depend neither on threads nor on the other tasks; those of an inner objective that couples the steps of an episode end
+where episodes do. On other devices it takes all tasks and rows at once.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -172,7 +174,7 @@ class FastPath:
         weights.flat.copy_(vector)
         out.flat.zero_()
         take = self.scratch(vector)
-        for rows in self.rows(samples):
+        for rows in self.inner_rows(samples):
             block = self.block(weights, rows, take)
             first, _ = objective.derivatives(block.distribution, rows)
             self.pull_scores(weights, block, first, out, take, lowest=out.lowest)
@@ -228,18 +230,21 @@ class FastPath:
         """Take back tensors that were kept, to be used again."""
         self._store.give_back(owned)
 
-    def rows(self, samples: Samples) -> Iterator[Samples]:
-        """Yield the samples in blocks of nearly equal size; all at once where all tasks are."""
+    def rows(self, samples: Samples, unit: int = 1) -> Iterator[Samples]:
+        """Yield the samples in blocks of nearly equal size, a multiple of ``unit``; all at once where all tasks are."""
         total = samples.weights.shape[-1]
         blocks = 1 if self._at_once == "all" else math.ceil(total * self._width / BLOCK_NUMBERS)
         if blocks == 1:
             yield samples
             return
-        size = math.ceil(total / blocks)
+        size = unit * math.ceil(total / unit / blocks)
         tasks = (slice(None),) * (samples.weights.dim() - 1)
         for start in range(0, total, size):
-            rows = *tasks, slice(start, start + size)
-            yield Samples(**{field.name: getattr(samples, field.name)[rows] for field in fields(samples)})
+            yield samples.map(operator.itemgetter((*tasks, slice(start, start + size))))
+
+    def inner_rows(self, samples: Samples) -> Iterator[Samples]:
+        """Yield the samples in blocks as the inner objective can take them."""
+        return self.rows(samples, samples.episode_rows if self.objective.coupled else 1)
 
     def block(self, weights: Weights, samples: Samples, take: Take) -> Block:
         """Return the forward pass of a block of rows."""
@@ -300,7 +305,7 @@ class InnerLoss:
     def _blocks(self, out: Weights | None, keep: Take | None) -> Iterator[Block]:
         path, weights = self._path, self._weights
         take = path.scratch(self._vector)
-        for rows in path.rows(self._samples):
+        for rows in path.inner_rows(self._samples):
             block = path.block(weights, rows, keep or take)
             derivatives = path.objective.derivatives(block.distribution, rows)
             score = path.pull_scores(weights, block, derivatives[0], out, take, keep or take, self._lowest)

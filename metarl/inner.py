@@ -60,6 +60,7 @@ class Path(Protocol):
     """
 
     name: str
+    objective: InnerObjective
 
     def parts(self, samples: Samples) -> Parts:
         """Return which tasks are taken at once: one each, or slices of them."""
@@ -141,7 +142,8 @@ def inner_update(
     n_tasks = samples.weights.shape[0]
     device = samples.weights.device
     vectors = task_vectors(policy, parameters, n_tasks)
-    path = choose_path(policy, device, adapts=adapts, keep=False)
+    # At the policy that acted, every inner objective has the gradient of this one.
+    path = choose_path(policy, device, objective=POLICY_GRADIENT, adapts=adapts, keep=False)
     parts = path.parts(samples)
     slopes = for_parts(parts, vectors, samples, path.inner_gradient)
     return named(policy.shapes, vectors - scale(step_size) * join(parts, slopes))

@@ -7,12 +7,12 @@ meta-optimiser.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from metarl.agents import LIKELIHOOD_RATIO, POLICY_GRADIENT, Parameters, Policy, Rollouts, Samples
+from metarl.agents import DICE, LIKELIHOOD_RATIO, POLICY_GRADIENT, Parameters, Policy, Rollouts, Samples
 from metarl.curvature import Chain, adapted_kl
 from metarl.inner import StepSize, choose_path
 from metarl.learner import BaseLearner, Outcome
@@ -22,7 +22,7 @@ from metarl.parallel import mean_over_steps
 from metarl.settings import Clipped, PlainGradient, TrustRegion
 from metarl.terms import Term
 
-_OBJECTIVES = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO}
+_OBJECTIVES = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO, "dice": DICE}
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,10 @@ class MAML(BaseLearner):
     name = "maml"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (TrustRegion, Clipped, PlainGradient)
     source = "Finn et al. 2017"
-    inner_objective: ClassVar[Literal["policy-gradient", "likelihood-ratio"]] = "policy-gradient"
 
     def _take_policy(self, policy: Policy) -> None:
-        outer, chosen = self.settings.outer, self.settings.inner.objective
-        objective = _OBJECTIVES[self.inner_objective if chosen == "auto" else chosen]
+        outer = self.settings.outer
+        objective = _OBJECTIVES[self.settings.inner.objective_of(self)]
         keep = outer.memory == "keep"
         self.path = choose_path(
             policy, self.device, path=outer.path, objective=objective, adapts=self.adapts, keep=keep
@@ -92,10 +91,9 @@ class MAML(BaseLearner):
         rollouts = []
         for step in range(self.settings.inner.steps + 1):
             rollouts.append(self._collect(chain.parameters[-1], tasks, iteration, step))
-            samples = self._samples(rollouts[-1])
             if step < self.settings.inner.steps:
-                chain.adapt(samples, self.training_step_size(step))
-        update = self._meta_update(chain, samples, self._term(chain, rollouts))
+                chain.adapt(self._inner_samples(rollouts[-1]), self.training_step_size(step))
+        update = self._meta_update(chain, self._samples(rollouts[-1]), self._term(chain, rollouts))
         self._read(update, self._policy_figures(chain.supports[0]), iteration, tasks)
         return Outcome(chain.shared(update.vector), rollouts, update.extra)
 

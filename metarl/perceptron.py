@@ -7,7 +7,8 @@ with its own parameters: ``...`` below stands for it or for nothing. Write s_l =
 derivative of log pi_i by a_D), and R x for the derivative of x along a direction (V_l, c_l) of the parameters
 (Pearlmutter 1994).
 
-**Gradient** of a loss ``sum_i f_i(log pi_i)``, from its derivatives f' and f'' by each sample's log-probability::
+**Gradient** of a loss ``f(log pi_1, log pi_2, ...)``, from its derivatives f' and f'' (a vector and a matrix over the
+rows, mostly diagonal) by the samples' log-probabilities::
 
     delta_D = f' psi        e_l = delta_{l+1} W_{l+1}        delta_l = s_l e_l
     dW_l = delta_l^T h_{l-1}        db_l = sum_i delta_l
@@ -15,7 +16,7 @@ derivative of log pi_i by a_D), and R x for the derivative of x along a directio
 **Hessian-vector product** of that loss; ``tanh'' = -2 tanh tanh'`` and ``relu'' = 0``, hence t_l = h_l e_l or 0::
 
     R a_l = h_{l-1} V_l^T + c_l + R h_{l-1} W_l^T        R h_l = s_l R a_l        R h_0 = 0
-    R delta_D = B R a_D        B = f' (derivative of psi by a_D) + f'' psi psi^T
+    R delta_D = B R a_D        B = f' (derivative of psi by a_D) + psi f'' psi^T
     R delta_l = s_l (R delta_{l+1} W_{l+1} + delta_{l+1} V_{l+1} - 2 t_l R a_l)
     R dW_l = R delta_l^T h_{l-1} + delta_l^T R h_{l-1}        R db_l = sum_i R delta_l
 
@@ -38,7 +39,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from metarl.agents import Distribution, Gaussian, Policy
+from metarl.agents import Distribution, Gaussian, Policy, Second
 from metarl.vectors import named
 
 Take = Callable[[str, Sequence[int]], Tensor]  # tag, shape [..., row, width] -> a tensor to write into
@@ -74,15 +75,15 @@ class Weights:
 
 @dataclass
 class Bend:
-    """B of the equations above, row by row, in what is common to all distributions.
+    """B of the equations above, in what is common to all distributions.
 
     Attributes:
         score: psi, ``[..., output, row]``, and the score of log_std; where f'' is not 0.
-        second: f'', ``[..., 1, row]``, or None for 0.
+        second: f'', as a function of what it is multiplied by, ``[..., row]``; None for 0.
     """
 
     score: tuple[Tensor, Tensor | None] | None
-    second: Tensor | None
+    second: Second | None
 
     def apply(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return B times tangents of the last layer ``[..., output, row]`` and of log_std, summed over rows for it."""
@@ -94,7 +95,7 @@ class Bend:
             if log_std_score is not None:
                 assert log_std is not None
                 moved += log_std.mT @ log_std_score
-            moved *= self.second
+            moved = self.second(moved.squeeze(-2)).unsqueeze(-2)
             turned.addcmul_(score, moved)
             if log_std_score is not None:
                 assert turned_log_std is not None
@@ -184,12 +185,12 @@ class Head:
         weights: Weights,
         distribution: Distribution,
         score: tuple[Tensor, Tensor | None],
-        derivatives: tuple[Tensor, Tensor | None],
+        derivatives: tuple[Tensor, Second | None],
         delta: Tensor,
     ) -> Bend:
         """Return B of a loss with derivatives f' and f'' by the log-probabilities, ``[..., row]``, and this delta_D."""
-        first, second = (None if part is None else part.unsqueeze(-2) for part in derivatives)
-        assert first is not None
+        first, second = derivatives
+        first = first.unsqueeze(-2)
         kept = None if second is None else score
         if not isinstance(distribution, Gaussian):
             return self._choices(distribution, -first, kept, second)
@@ -223,7 +224,7 @@ class Head:
         distribution: Distribution,
         scale: Tensor,
         score: tuple[Tensor, Tensor | None] | None,
-        second: Tensor | None,
+        second: Second | None,
     ) -> ChoiceBend:
         (logits,) = distribution.parameters
         exponentials = torch.exp(logits - logits.amax(dim=-1, keepdim=True)).mT

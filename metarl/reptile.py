@@ -47,7 +47,7 @@ class Reptile(BaseLearner):
         parameters, rollouts = self.parameters, []
         for step in range(self.settings.inner.steps):
             rollouts.append(self._collect(parameters, tasks, iteration, step))
-            samples = self._samples(rollouts[-1])
+            samples = self._inner_samples(rollouts[-1])
             parameters = inner_update(self._policy, parameters, samples, self.settings.inner.step_size)
         shared = flatten(self.parameters.values())
         differences = flatten_tasks(parameters) - shared

@@ -49,16 +49,23 @@ class Learning:
 class Inner:
     """The inner update: a policy-gradient step, each on fresh rollouts.
 
-    ``objective`` is what it descends. At the policy that acted both have the same gradient; they differ in curvature,
-    which the meta-gradient sees: the likelihood ratio's credits what was sampled before adaptation (Rothfuss et al.
-    2019). ``auto`` is the learner's own.
+    ``objective`` is what it descends; ``auto`` is the learner's own. They differ in curvature, which the meta-gradient
+    sees. That of ``policy-gradient`` gives no credit for what was sampled before adaptation. That of
+    ``likelihood-ratio`` does, each step for itself (Rothfuss et al. 2019); the gradient of both is the same. That of
+    ``dice`` takes the steps of an episode together, and estimates the discounted return's without bias (Foerster et al.
+    2018). For it step t counts ``gamma^t``, in the gradient too.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     steps: Count = 1
     step_size: Positive = 0.1
     later_step_scale: Positive = 0.5  # what evaluation multiplies the step size by from step 2 on; training never
-    objective: Literal["auto", "policy-gradient", "likelihood-ratio"] = "auto"
+    objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = "auto"
+    baseline: Literal["linear", "none"] = "linear"  # what returns are compared with; none is for dice only
+
+    def objective_of(self, learner: Any) -> str:
+        """Return what a learner (or its class) descends."""
+        return str(learner.inner_objective) if self.objective == "auto" else self.objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +88,7 @@ class TrustRegion(Derivatives):
     damping: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 1e-5
     line_search_steps: Count = 15
     line_search_ratio: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.8
-    fisher_fraction: Share = 1.0  # share of the samples in the Fisher-vector products; the gradient takes all
+    fisher_fraction: Share = 1.0  # share of the samples in the Fisher-vector products; DiCE and the gradient take all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +193,12 @@ def structure(data: dict[str, Any], learner: Any = None) -> Settings:
         raise ValueError(
             f"policy.log_std_init is {settings.policy.log_std_init}, below its floor policy.log_std_min = "
             f"{settings.policy.log_std_min}, where it would not be learned; lower the floor as well"
+        )
+    objective = settings.inner.objective_of(learner)
+    if settings.inner.baseline == "none" and objective != "dice":
+        raise ValueError(
+            f"inner.baseline is 'none', which is for inner.objective = 'dice', and this is {objective!r}; set "
+            "inner.objective = 'dice' as well, or leave inner.baseline out"
         )
     kwargs = {key: _plain(f"family_kwargs.{key}", value) for key, value in settings.family_kwargs.items()}
     return dataclasses.replace(settings, family_kwargs=kwargs)

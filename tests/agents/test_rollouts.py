@@ -10,7 +10,7 @@ import torch
 from samples import make_policy, make_rollouts
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from metarl.agents import Rollouts, join_episodes, policy_gradient_loss, to_samples
+from metarl.agents import Rollouts, discounted_returns, join_episodes, policy_gradient_loss, to_samples
 
 
 def test_a_wrong_shape_is_named() -> None:
@@ -87,7 +87,7 @@ def padded(rollouts: Rollouts, by: int) -> Rollouts:
 
 
 def test_padding_changes_no_objective() -> None:
-    from metarl.agents import likelihood_ratio_gain, mean_kl
+    from metarl.agents import dice_loss, likelihood_ratio_gain, mean_kl
 
     policy = make_policy()
     parameters = {name: value.double() for name, value in policy.parameters().items()}
@@ -100,10 +100,25 @@ def test_padding_changes_no_objective() -> None:
             [
                 policy_gradient_loss(distribution, samples).item(),
                 likelihood_ratio_gain(distribution, samples).item(),
+                dice_loss(distribution, samples).item(),
                 mean_kl(distribution, shifted, samples).item(),
             ]
         )
     assert values[1] == pytest.approx(values[0], rel=1e-9)
+
+
+def test_without_a_baseline_advantages_are_scaled_returns_and_discounted_by_time() -> None:
+    rollouts = make_rollouts(make_policy(), steps=6)
+    gamma = 0.9
+    returns = discounted_returns(rollouts.rewards, rollouts.mask, gamma)
+    arguments: dict[str, Any] = {"gamma": gamma, "gae_lambda": 0.8}
+    for task in range(3):
+        found = to_samples(rollouts, rollouts.observations, **arguments, baseline="none", discounted=True).task(task)
+        size = (returns[task].square().sum() / rollouts.mask[task].sum()).sqrt()
+        times = gamma ** torch.arange(6, dtype=torch.float64)
+        torch.testing.assert_close(found.by_episode(found.advantages), returns[task] / size * times)
+    plain, discounted = (to_samples(rollouts, rollouts.observations, **arguments, discounted=d) for d in (False, True))
+    torch.testing.assert_close(discounted.by_episode(discounted.advantages), plain.by_episode(plain.advantages) * times)
 
 
 def test_thinning_keeps_a_mean() -> None:
@@ -115,3 +130,4 @@ def test_thinning_keeps_a_mean() -> None:
     torch.testing.assert_close(thin.weights.sum(dim=1), torch.ones(3, dtype=torch.float64))
     assert torch.equal(samples.thin(1.0).observations, samples.observations)
     torch.testing.assert_close(samples.thin(1.0).weights, samples.weights)
+    assert (samples.episode_rows, thin.episode_rows) == (50, 1)

@@ -6,7 +6,8 @@ import itertools
 import os
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from torch import Tensor
 import metarl.fast_path
 from metarl import MAML
 from metarl.agents import (
+    DICE,
     LIKELIHOOD_RATIO,
     POLICY_GRADIENT,
     Gaussian,
@@ -32,6 +34,7 @@ from metarl.context import CONTEXT, ContextPath, ContextPolicy
 from metarl.curvature import Chain, Curvature, adapted_kl
 from metarl.e_maml import SamplingCredit
 from metarl.fast_path import FastPath
+from metarl.general_path import GeneralPath
 from metarl.inner import Path, StepSize, choose_path
 from metarl.meta_update import gradient_steps
 from metarl.optimizers import first_moments
@@ -145,7 +148,11 @@ CASES = [
     *itertools.product(HEADS, ["relu"], [(5, 4)], [1, 2], [RATIO], [True], ["all"]),
     *itertools.product(HEADS, ["tanh"], [(4, 6, 3)], [2], [RATIO], [False], ["1", "2", "3", "some", "context"]),
     *itertools.product(["gaussian"], ["relu"], [(), (5, 4)], [1, 2], [PLAIN], [True], ["1", "some", "context"]),
+    *itertools.product(HEADS, ["tanh"], [(5, 4)], [1, 2], ["dice"], [True], ["all"]),
+    *itertools.product(HEADS, ["relu"], [()], [1], ["dice"], [False], ["all"]),
+    *itertools.product(["gaussian"], ["tanh"], [(5, 4)], [2], ["dice"], [False], ["1", "context"]),
 ]
+OBJECTIVES = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO, "dice": DICE}
 
 
 @pytest.mark.parametrize(("head", "activation", "sizes", "steps", "objective", "per_parameter", "adapts"), CASES)
@@ -159,7 +166,7 @@ def test_fast_path_general_path_and_double_backward_are_equal(
     adapts: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    inner = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO}[objective]
+    inner = OBJECTIVES[objective]
     make = context_policy if adapts == "context" else make_policy
     parameters = double(make(head, activation, sizes).parameters())
     generator = torch.Generator().manual_seed(5)
@@ -230,7 +237,7 @@ def test_the_fast_path_in_float32_is_close_to_float64() -> None:
 
 
 def to_single(samples: Samples) -> Samples:
-    return Samples(**{field.name: getattr(samples, field.name).float() for field in fields(samples)})
+    return samples.map(lambda part: part.float())
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -296,6 +303,30 @@ def test_thinned_products_stay_close_and_leave_the_gradient_alone(path: str) -> 
     assert 0 < float((exact - close).norm() / exact.norm()) < 0.3
 
 
+@pytest.mark.parametrize("path", ["several at once", "one by one", "all at once", "general"])
+def test_a_share_of_the_samples_leaves_a_coupled_hessian_whole(path: str) -> None:
+    policy, chain, query = problem(path=path, objective=DICE)
+    (support,) = chain.supports
+    share = Curvature(chain, query, 0.5)
+    vector = torch.randn(len(chain.vector), generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    expected = []
+    for task in range(3):
+        own = {name: value.requires_grad_() for name, value in chain.named(chain.vector.clone()).items()}
+        samples = support.task(task)
+        loss = DICE.loss(policy.distribution(own, samples.observations), samples)
+        slope = flatten(torch.autograd.grad(loss, list(own.values()), create_graph=True))
+
+        def hessian(v: Tensor, slope: Tensor = slope, own: Parameters = own) -> Tensor:
+            return flatten(torch.autograd.grad(slope @ v, list(own.values()), retain_graph=True))
+
+        pushed = vector - STEP_SIZE * hessian(vector)
+        adapted = flatten([value[task] for value in chain.parameters[1].values()])
+        turned = GeneralPath(policy).adapted(adapted, query.thin(0.5).task(task)).fisher(pushed)
+        expected.append(turned - STEP_SIZE * hessian(turned))
+    torch.testing.assert_close(share.product(vector), torch.stack(expected).mean(dim=0), rtol=1e-9, atol=1e-11)
+    assert (share.product(vector) - Curvature(chain, query).product(vector)).norm() > 0.01
+
+
 class Parabola:
     """Stands in for a policy: one parameter, log pi = -h/2 (theta - c)^2, so that the inner loss is a parabola."""
 
@@ -327,7 +358,7 @@ def test_the_quadratic(curve: float) -> None:
     policy: Policy = Parabola(curve, centre)  # type: ignore[assignment]
     one = torch.ones(1, 1, dtype=torch.float64)
     chain = Chain(policy, choose_path(policy, CPU), {"theta": theta * one[0]})
-    samples = Samples(observations=one, actions=one, log_probs=one, advantages=one, weights=one)
+    samples = Samples(observations=one, actions=one, log_probs=one, advantages=one, weights=one, episode_rows=1)
     chain.adapt(samples, alpha)
     found = float(chain.parameters[1]["theta"])
     assert found == pytest.approx(theta - alpha * curve * (theta - centre))
@@ -339,9 +370,15 @@ def test_the_quadratic(curve: float) -> None:
     assert second_order != pytest.approx(first_order)
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize(("path", "adapts"), [("fast", "all"), ("fast", "1"), ("fast", "context"), ("general", "all")])
-def test_threads_and_grouping_of_tasks_change_no_bit(path: str, adapts: str, head: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "head", "objective", "adapts"),
+    [
+        *itertools.product(["fast", "general"], HEADS, ["policy-gradient"], ["all"]),
+        *itertools.product(["fast"], HEADS, ["policy-gradient"], ["1", "context"]),
+        ("fast", "gaussian", "dice", "all"),
+    ],
+)
+def test_threads_and_grouping_of_tasks_change_no_bit(path: str, head: str, objective: str, adapts: str) -> None:
     policy, _, _ = problem(head, adapts=adapts)
     whole = make_samples(policy, tasks=5, rows=61), make_samples(policy, tasks=5, rows=61, seed=1)
     before = torch.get_num_threads()
@@ -349,21 +386,20 @@ def test_threads_and_grouping_of_tasks_change_no_bit(path: str, adapts: str, hea
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(update(policy, path, adapts, *whole))
+            results.append(update(policy, path, objective, adapts, *whole))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(first, second) for first, second in zip(results[0], other, strict=True))
     for group in (slice(0, 1), slice(1, 2), slice(2, 5)):
-        fewer = [
-            Samples(**{field.name: getattr(samples, field.name)[group] for field in fields(samples)})
-            for samples in whole
-        ]
-        assert torch.equal(update(policy, path, adapts, *fewer)[0], results[0][0][group])
+        fewer = [samples.map(itemgetter(group)) for samples in whole]
+        assert torch.equal(update(policy, path, objective, adapts, *fewer)[0], results[0][0][group])
 
 
-def update(policy: Policy, path: str, adapts: str, support: Samples, query: Samples) -> tuple[Tensor, Tensor]:
-    chosen = choose_path(policy, CPU, path=path, adapts=part(policy, adapts))
+def update(
+    policy: Policy, path: str, objective: str, adapts: str, support: Samples, query: Samples
+) -> tuple[Tensor, Tensor]:
+    chosen = choose_path(policy, CPU, path=path, objective=OBJECTIVES[objective], adapts=part(policy, adapts))
     chain = Chain(policy, chosen, double(policy.parameters()))
     chain.adapt(support, STEP_SIZE)
     curvature = Curvature(chain, query)
@@ -410,10 +446,14 @@ def test_how_many_tasks_are_taken_at_once() -> None:
     assert choose_path(policy, torch.device("meta"), path="general").parts(few) == list(range(5))
 
 
-@pytest.mark.parametrize("path", ["auto", "general"])
-@pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("head", HEADS)
-def test_the_whole_update_runs_on_the_meta_device(head: str, keep: bool, path: str) -> None:
+@pytest.mark.parametrize(
+    ("head", "keep", "path", "objective"),
+    [
+        *itertools.product(HEADS, [True, False], ["auto", "general"], ["likelihood-ratio"]),
+        *itertools.product(["gaussian"], [True], ["auto", "general"], ["dice"]),
+    ],
+)
+def test_the_whole_update_runs_on_the_meta_device(head: str, keep: bool, path: str, objective: str) -> None:
     """A tensor on the wrong device, or a value read back to the host, fails here."""
     device = torch.device("meta")
     policy = make_policy(head)
@@ -421,8 +461,9 @@ def test_the_whole_update_runs_on_the_meta_device(head: str, keep: bool, path: s
     batches = []
     for seed in range(2):
         rollouts = make_rollouts(policy, seed=seed).to(device)
-        batches.append(to_samples(rollouts, policy.features(rollouts.observations), gamma=0.9, gae_lambda=0.8))
-    chosen = choose_path(policy, device, path=path, objective=LIKELIHOOD_RATIO, keep=keep)
+        features = policy.features(rollouts.observations)
+        batches.append(to_samples(rollouts, features, gamma=0.9, gae_lambda=0.8, discounted=objective == "dice"))
+    chosen = choose_path(policy, device, path=path, objective=OBJECTIVES[objective], keep=keep)
     chain = Chain(policy, chosen, parameters)
     chain.adapt(batches[0], STEP_SIZE)
     curvature = Curvature(chain, batches[1], 0.5)

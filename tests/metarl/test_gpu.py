@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from samples import double, make_policy, make_samples
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metarl import MAML
-from metarl.agents import InnerObjective, Policy, Samples
+from metarl.agents import DICE, POLICY_GRADIENT, InnerObjective, Policy
 from metarl.context import ContextPath, ContextPolicy
 from metarl.curvature import Chain, Curvature
 from metarl.fast_path import FastPath
@@ -148,20 +149,19 @@ def test_all_tasks_at_once_learn_what_they_learn_in_parts(
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.parametrize("objective", [POLICY_GRADIENT, DICE], ids=["policy-gradient", "dice"])
 @pytest.mark.parametrize("head", ["gaussian", "categorical", "multi-categorical"])
-def test_a_gpu_gives_the_numbers_of_the_cpu(head: str) -> None:
+def test_a_gpu_gives_the_numbers_of_the_cpu(head: str, objective: InnerObjective) -> None:
     policy = make_policy(head)
     found = []
     for name in ("cpu", "cuda"):
         device = torch.device(name)
-        chain = Chain(policy, choose_path(policy, device), on(device, double(policy.parameters())))
-        chain.adapt(Samples(**on(device, vars(make_samples(policy)))), 0.3)
-        curvature = Curvature(chain, Samples(**on(device, vars(make_samples(policy, seed=1)))))
+        move = methodcaller("to", device)
+        path = choose_path(policy, device, objective=objective)
+        chain = Chain(policy, path, {name: move(value) for name, value in double(policy.parameters()).items()})
+        chain.adapt(make_samples(policy).map(move), 0.3)
+        curvature = Curvature(chain, make_samples(policy, seed=1).map(move))
         product = curvature.product(curvature.gradient)
         found.append([curvature.gradient, product, *curvature.evaluate(curvature.parameters + 0.01 * product)])
     for here, there in zip(*found, strict=True):
         torch.testing.assert_close(there.cpu(), here, rtol=1e-9, atol=1e-11)
-
-
-def on(device: torch.device, tensors: dict[str, Any]) -> dict[str, Any]:
-    return {name: part.to(device) for name, part in tensors.items()}

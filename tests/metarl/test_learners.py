@@ -19,7 +19,7 @@ from torch import Tensor
 
 import metarl
 from metarl import ANIL, CAVIA, MAML, MetaSGD, Pretrained, ProMP, Random, Reptile, Scratch
-from metarl.agents import LIKELIHOOD_RATIO, POLICY_GRADIENT, InnerObjective, clipped_objective
+from metarl.agents import DICE, LIKELIHOOD_RATIO, POLICY_GRADIENT, InnerObjective, clipped_objective
 from metarl.cavia import ContextChain
 from metarl.context import CONTEXT, ContextPolicy
 from metarl.curvature import Chain, Curvature
@@ -93,6 +93,7 @@ def directions(length: int, count: int = 3) -> list[Tensor]:
     [
         (plain, False),
         (lambda: plain(objective=LIKELIHOOD_RATIO), False),
+        (lambda: plain(objective=DICE), False),
         (plain, True),
         (sized, False),
         (lambda: sized(sets=2), False),
@@ -103,6 +104,7 @@ def directions(length: int, count: int = 3) -> list[Tensor]:
     ids=[
         "maml",
         "likelihood ratio",
+        "dice",
         "e-maml",
         "meta-sgd",
         "per step",
@@ -131,10 +133,10 @@ def test_the_fisher_product_equals_finite_differences_of_the_kl(make: Callable[[
         assert float(direction @ curvature.product(direction)) == pytest.approx(float(ahead + behind) / h**2, rel=1e-3)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_proximal_steps_follow_the_gradient_of_clipped_gain_and_penalty(steps: int) -> None:
+@pytest.mark.parametrize(("steps", "objective"), [(1, LIKELIHOOD_RATIO), (2, LIKELIHOOD_RATIO), (2, DICE)])
+def test_proximal_steps_follow_the_gradient_of_clipped_gain_and_penalty(steps: int, objective: InnerObjective) -> None:
     """ProMP's equation 14, away from the parameters that acted, where ratios are not 1 and the KL is not 0."""
-    start = plain(steps=steps, objective=LIKELIHOOD_RATIO)
+    start = plain(steps=steps, objective=objective)
     query = make_samples(make_policy(), seed=9)
     clipped = clipped_objective(0.3)
     term = KLPenalty(start, 0.5)
@@ -253,6 +255,21 @@ def test_reptile_with_one_step_moves_along_the_policy_gradient() -> None:
     torch.testing.assert_close(flatten(model.parameters.values()), start - 0.5 * 0.2 * slopes.mean(dim=0))
 
 
+@pytest.mark.parametrize("baseline", ["linear", "none"])
+def test_dice_adapts_in_training_as_in_evaluation_and_not_as_the_policy_gradient_does(baseline: str) -> None:
+    model = small(MAML, inner={"objective": "dice", "baseline": baseline}, learning={"tasks": 3, "episodes": 4})
+    rollouts = model._collect(model.parameters, model._training_tasks(1), 1, 0)
+    chain = model._chain()
+    chain.adapt(model._inner_samples(rollouts), model.training_step_size(0))
+    adapted = model.adapted(model.parameters, rollouts, 0)
+    for name, value in chain.parameters[-1].items():
+        torch.testing.assert_close(adapted[name], value)
+    moved = flatten(adapted.values()) - flatten(small(MAML).adapted(model.parameters, rollouts, 0).values())
+    assert moved.norm() > 1e-3
+    before = {name: value.clone() for name, value in model.parameters.items()}
+    assert not same(model.learn(1).parameters, before)
+
+
 def test_adam_takes_the_steps_of_torchs() -> None:
     generator = torch.Generator().manual_seed(3)
     ours = torch.randn(7, generator=generator, dtype=torch.float64)
@@ -346,7 +363,9 @@ def test_another_learner_or_update_in_an_override_replaces_the_outer_settings() 
         ({"outer": {"credit": 0.2}}, "outer.credit is a setting of learner 'e-maml', not of 'maml'"),
         ({"learner": "reptile", "outer": {"max_kl": 0.2}}, "outer.max_kl is a setting of learner 'maml'"),
         ({"learner": "promp", "outer": {"epoch": 3}}, "unknown setting 'outer.epoch'; the nearest is 'outer.epochs'"),
-        ({"inner": {"objective": "dice"}}, "inner.objective is 'dice'"),
+        ({"inner": {"objective": "dicey"}}, "inner.objective is 'dicey'; it should be 'auto'"),
+        ({"inner": {"baseline": "none"}}, "for inner.objective = 'dice', and this is 'policy-gradient'; set inner.ob"),
+        ({"learner": "promp", "inner": {"baseline": "none"}}, "'dice', and this is 'likelihood-ratio'"),
     ],
 )
 def test_settings_that_do_not_fit_the_learner_are_named(data: dict[str, Any], message: str) -> None:
@@ -492,26 +511,27 @@ def test_a_class_of_ones_own_is_a_learner_by_its_module(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "step_size", "steps", "outer", "iterations"),
+    ("name", "inner", "outer", "iterations"),
     [
-        ("fomaml", 0.3, 1, {}, 12),
-        ("promp", 0.3, 1, {"learning_rate": 0.03}, 12),
-        ("e-maml", 0.3, 1, {"update": "vpg", "learning_rate": 0.1}, 12),
-        ("reptile", 0.3, 3, {}, 40),
-        ("meta-sgd", 0.1, 1, {"update": "vpg", "learning_rate": 0.1}, 30),
-        ("anil", 0.3, 1, {"update": "vpg", "learning_rate": 0.1}, 12),
-        ("cavia", 1.0, 1, {"update": "vpg", "learning_rate": 0.1}, 12),
+        ("maml", {"step_size": 0.3, "objective": "dice"}, {"max_kl": 0.03, "max_kl_before": 0.03}, 12),
+        ("fomaml", {"step_size": 0.3}, {}, 12),
+        ("promp", {"step_size": 0.3}, {"learning_rate": 0.03}, 12),
+        ("e-maml", {"step_size": 0.3}, {"update": "vpg", "learning_rate": 0.1}, 12),
+        ("reptile", {"step_size": 0.3, "steps": 3}, {}, 40),
+        ("meta-sgd", {"step_size": 0.1}, {"update": "vpg", "learning_rate": 0.1}, 30),
+        ("anil", {"step_size": 0.3}, {"update": "vpg", "learning_rate": 0.1}, 12),
+        ("cavia", {"step_size": 1.0}, {"update": "vpg", "learning_rate": 0.1}, 12),
     ],
 )
-def test_each_learns_to_adapt(name: str, step_size: float, steps: int, outer: dict[str, Any], iterations: int) -> None:
-    """Probe (f): the reward's sign is the task, so 0 is the best before adaptation and 1 after it."""
+def test_each_learns_to_adapt(name: str, inner: dict[str, Any], outer: dict[str, Any], iterations: int) -> None:
+    """Probe (f): the reward's sign is the hidden task, so 0 is the best before adaptation and 1 after it."""
     model = find_learner(name)(
         "MlpPolicy",
         "probes:probe/HiddenSign-v0",
         learning={"tasks": 20, "episodes": 20, "gae_lambda": 1.0},
-        inner={"step_size": step_size, "steps": steps},
+        inner=inner,
         outer=outer,
-        evaluation={"every": 1000, "tasks": 20, "steps": steps},
+        evaluation={"every": 1000, "tasks": 20, "steps": inner.get("steps", 1)},
         policy_kwargs={"hidden_sizes": (16,)},
     )
     untrained = model.evaluate(n_tasks=40)
