@@ -56,14 +56,14 @@ def test_what_depends_on_the_task_is_learned_by_adaptation() -> None:
     assert trained.mean(1) > 0.95
 
 
-def looking(much: float, name: str = "maml", **settings: Any) -> Any:
+def looking(much: float, name: str = "maml", probe: str = "CostlyLook", **settings: Any) -> Any:
     """A learner whose policy looks with the logit ``much``."""
     given: dict[str, Any] = {"inner": {"step_size": 1.0}, **settings}
     learning = {"tasks": 20, "episodes": 20, "gae_lambda": 1.0, **given.pop("learning", {})}
     evaluation = {"every": 1000, "tasks": 20, "steps": 1}
     model = find_learner(name)(
         "MlpPolicy",
-        "probes:probe/CostlyLook-v0",
+        f"probes:probe/{probe}-v0",
         learning=learning,
         evaluation=evaluation,
         policy_kwargs={"hidden_sizes": (16,)},
@@ -82,7 +82,7 @@ def pull(model: Any, iterations: int) -> float:
         tasks = model._training_tasks(iteration)
         chain = model._chain()
         rollouts = [model._collect(model.parameters, tasks, iteration, 0)]
-        chain.adapt(model._samples(rollouts[0]), model.training_step_size(0))
+        chain.adapt(model._inner_samples(rollouts[0]), model.training_step_size(0))
         rollouts.append(model._collect(chain.parameters[-1], tasks, iteration, 1))
         gradients = meta_gradients(chain, model._samples(rollouts[1]), LIKELIHOOD_RATIO, model._term(chain, rollouts))
         slope = chain.shared(gradients.mean(dim=0))["action_net.bias"]
@@ -90,32 +90,54 @@ def pull(model: Any, iterations: int) -> float:
     return float(np.mean(slopes) / (np.std(slopes) / np.sqrt(len(slopes))))
 
 
-def test_who_looks_adapts_better() -> None:
-    """Probe (g): looking makes the update that follows a good one."""
-    never, always = looking(-6.0).evaluate(n_tasks=100), looking(6.0).evaluate(n_tasks=100)
+@pytest.mark.parametrize("probe", ["CostlyLook", "CostlyLookAhead"])
+def test_who_looks_adapts_better(probe: str) -> None:
+    """Probe (g), in one step or two: looking makes the update that follows a good one."""
+    never, always = (looking(much, probe=probe).evaluate(n_tasks=100) for much in (-6.0, 6.0))
     assert always.mean(1) - never.mean(1) > 0.2
 
 
-@pytest.mark.parametrize("name", ["maml", "fomaml", "anil"])
-def test_learners_that_give_no_credit_for_looking_before_adaptation(name: str) -> None:
+@pytest.mark.parametrize(("name", "iterations"), [("maml", 30), ("fomaml", 30), ("anil", 30), ("cavia", 20)])
+def test_learners_that_give_no_credit_for_looking_before_adaptation(name: str, iterations: int) -> None:
     """Probe (g): their meta-gradient knows what looking costs after adaptation, and nothing of what it brings there.
 
     Reptile's does not know either: it moves along the inner updates, which find looking to cost.
     """
-    assert pull(looking(0.0, name), 30) < -2.0
+    assert pull(looking(0.0, name), iterations) < -2.0
 
 
 @pytest.mark.parametrize(
-    ("name", "iterations", "settings"),
+    ("name", "iterations", "inner", "settings"),
     [
         # With the sum over the eight steps before adaptation, where the standard term has their mean.
-        ("e-maml", 50, {"learning": {"tasks": 100, "episodes": 8}, "outer": {"credit": 8.0}}),
-        ("promp", 60, {}),
+        ("e-maml", 50, {}, {"learning": {"tasks": 100, "episodes": 8}, "outer": {"credit": 8.0}}),
+        ("promp", 60, {}, {}),
+        ("maml", 60, {"objective": "dice", "baseline": "none"}, {}),
     ],
+    ids=["e-maml", "promp", "dice"],
 )
-def test_learners_that_credit_looking_before_adaptation(name: str, iterations: int, settings: dict[str, Any]) -> None:
-    """Probe (g): what was sampled before adaptation is credited with what the update led to."""
-    assert pull(looking(0.0, name, inner={"step_size": 3.0}, **settings), iterations) > 2.0
+def test_learners_that_credit_looking_before_adaptation(
+    name: str, iterations: int, inner: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    """Probe (g): what was sampled before adaptation is credited with what the update led to.
+
+    Episodes have one step, where DiCE's curvature is that of ProMP.
+    """
+    assert pull(looking(0.0, name, inner={"step_size": 3.0, **inner}, **settings), iterations) > 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "iterations", "inner", "credits"),
+    [("maml", 10, {}, False), ("promp", 10, {}, False), ("maml", 40, {"objective": "dice"}, True)],
+    ids=["maml", "promp", "dice"],
+)
+def test_only_dice_credits_looking_a_step_ahead(
+    name: str, iterations: int, inner: dict[str, Any], credits: bool
+) -> None:
+    """Probe (g) in two steps: ProMP's curvature credits a step for itself, DiCE's for those that follow too."""
+    inner = {"step_size": 6.0, **inner}
+    found = pull(looking(0.0, name, "CostlyLookAhead", inner=inner, learning={"tasks": 60}), iterations)
+    assert found > 2.0 if credits else found < -2.0
 
 
 def test_reptile_and_meta_sgd_look_less() -> None:

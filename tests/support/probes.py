@@ -113,6 +113,31 @@ class CostlyLook(Probe):
         return (2.0 * self.tasks[rows] - 1.0) * sides - self.cost * looks + self.noise * noise * (1 - looks)
 
 
+class CostlyLookAhead(CostlyLook):
+    """As (g), in two steps: looking costs in the first, and lets the second's reward be seen without much noise.
+
+    The observation is 1 in the first step and -1 in the second. Credit for looking has to reach from step to step.
+    """
+
+    steps = 2
+
+    def __init__(self, num_envs: int, max_episode_steps: int | None = None) -> None:
+        super().__init__(num_envs, max_episode_steps)
+        self._looked = np.zeros(self.num_envs)
+
+    def _reward(self, actions: NDArray[Any], rows: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
+        numbers = np.arange(self.num_envs)[rows]
+        self._signs[numbers] = -1.0
+        begun = numbers[~ended]
+        self._looked[begun] = actions[~ended, 0]
+        costs = self.cost * self._looked[numbers]
+        actions = np.stack([self._looked[numbers], actions[:, 1]], axis=1)
+        rewards = -costs
+        # What (g) gives, without its cost, which was paid.
+        rewards[ended] = super()._reward(actions[ended], numbers[ended], ended[ended]) + costs[ended]
+        return rewards
+
+
 class SingleProbe(gymnasium.Env[Any, Any]):
     """The single environment of a probe, of which only the spaces are used."""
 
@@ -124,7 +149,7 @@ class SingleProbe(gymnasium.Env[Any, Any]):
         self.task_space = batch.task_space
 
 
-for kind in (Constant, Observed, Delayed, Acted, Matched, HiddenSign, CostlyLook):
+for kind in (Constant, Observed, Delayed, Acted, Matched, HiddenSign, CostlyLook, CostlyLookAhead):
     single = f"{kind.__name__}Env"
     globals()[single] = type(single, (SingleProbe,), {"probe": kind})
     if f"probe/{kind.__name__}-v0" not in gymnasium.registry:
