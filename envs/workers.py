@@ -12,13 +12,9 @@ import itertools
 import multiprocessing
 import os
 import pickle
-import signal
-import sys
 import threading
 import time
-import types
-from collections.abc import Iterator
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import RawValue
 from typing import Any, ClassVar
 
@@ -31,6 +27,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
+from metarl.envs.processes import end_with_parent, interrupts_ignored, main_left_alone
 from metarl.envs.registry import find_family, make, make_vec
 from metarl.envs.sync import RolloutError, SyncFamilyVectorEnv
 
@@ -127,7 +124,7 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         env.close()
         self._timeout = step_timeout
         bounds = np.linspace(0, self.num_envs, min(workers, self.num_envs) + 1).astype(int)
-        with _main_left_alone():
+        with main_left_alone():
             self._workers = [
                 _Worker(range(low, high), (spec, family, kwargs)) for low, high in itertools.pairwise(bounds.tolist())
             ]
@@ -203,7 +200,7 @@ class _Worker:
         self._process = context.Process(
             target=serve, args=(theirs, self._at, len(rows), *family), daemon=True, name=f"metarl-rows-{rows.start}"
         )
-        with _interrupts_ignored():
+        with interrupts_ignored():
             self._process.start()
         theirs.close()
 
@@ -241,33 +238,9 @@ class _Worker:
         self._pipe.close()
 
 
-@contextlib.contextmanager
-def _main_left_alone() -> Iterator[None]:
-    """Let new processes start without importing this program's main module."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Let a new process be born deaf to Ctrl-C, which its parent answers to."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def serve(pipe: Connection, at: Any, num_envs: int, spec: EnvSpec, family: str, kwargs: dict[str, Any]) -> None:
     """Step sub-environments for the process at the other end of a pipe, until it says so or ends."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         gymnasium.registry.setdefault(spec.id, spec)
         env = make_vec(family if ":" in family else spec.id, num_envs, **kwargs)
@@ -296,11 +269,3 @@ def serve(pipe: Connection, at: Any, num_envs: int, spec: EnvSpec, family: str, 
         else:
             pipe.send(("done", answer))
     env.close()
-
-
-def _end_with_parent() -> None:
-    """End this process, whatever it is doing, when its parent has ended."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
