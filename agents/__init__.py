@@ -1,6 +1,6 @@
 """Policy-gradient agents: rollouts, policies with one set of parameters per task, objectives, baselines."""
 
-from metarl.agents.distributions import Categorical, Distribution, Gaussian, MultiCategorical
+from metarl.agents.distributions import Categorical, Distribution, Gaussian, Mixture, MultiCategorical
 from metarl.agents.normalization import Normalizer, new_normalizer
 from metarl.agents.objectives import (
     DICE,
@@ -28,6 +28,7 @@ __all__ = [
     "Distribution",
     "Gaussian",
     "InnerObjective",
+    "Mixture",
     "MultiCategorical",
     "Noise",
     "Normalizer",

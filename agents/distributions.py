@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 
@@ -187,3 +188,78 @@ class MultiCategorical:
     def detach(self) -> MultiCategorical:
         """Return the same distribution outside of any graph."""
         return MultiCategorical(self.logits.detach(), self.sizes)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture, ``p(a) = sum_c w_c p_c(a)`` with ``w = softmax(logits)``.
+
+    ``logits [..., component]``; the components are one distribution with the same leading axes, component included.
+    Entropy, KL and Fisher matrix of a mixture have no closed form, and nothing here approximates them.
+    """
+
+    logits: Tensor
+    components: Distribution
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The logits of the weights, and what determines the components."""
+        return (self.logits, *self.components.parameters)
+
+    def joint(self, actions: Tensor) -> Tensor:
+        """Return ``log w_c + log p_c(action)``, ``[..., component]``."""
+        return torch.log_softmax(self.logits, dim=-1) + self.components.log_prob(self._repeated(actions))
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return the log-probability of actions, ``logsumexp_c(log w_c + log p_c(action))``."""
+        return torch.logsumexp(self.joint(actions), dim=-1)
+
+    def weight_score(self, actions: Tensor) -> Tensor:
+        """Return the gradient of ``log_prob(actions)`` by the logits, ``r - w``, ``[..., component]``.
+
+        ``r_c = w_c p_c(a) / p(a)`` is the probability that component c drew the action, its responsibility (Jacobs et
+        al. 1991).
+        """
+        return torch.softmax(self.joint(actions), dim=-1) - torch.softmax(self.logits, dim=-1)
+
+    def score(self, actions: Tensor) -> tuple[Tensor, ...]:
+        """Return ``weight_score`` for the logits, and ``r_c`` times component c's own score for its parameters."""
+        shares = torch.softmax(self.joint(actions), dim=-1).unsqueeze(-1)
+        scores = self.components.score(self._repeated(actions))
+        return (self.weight_score(actions), *(shares * score for score in scores))
+
+    def _repeated(self, actions: Tensor) -> Tensor:
+        leading = self.logits.shape
+        return actions.unsqueeze(len(leading) - 1).expand(*leading, *actions.shape[len(leading) - 1 :])
+
+    def entropy(self) -> NoReturn:
+        """Raise an error."""
+        raise NotImplementedError("the entropy of a mixture has no closed form")
+
+    def kl(self, other: Any) -> NoReturn:
+        """Raise an error."""
+        raise NotImplementedError("the KL of mixtures has no closed form")
+
+    def metric(self, tangents: Sequence[Tensor]) -> NoReturn:
+        """Raise an error."""
+        raise NotImplementedError("the Fisher matrix of a mixture has no closed form")
+
+    def detach(self) -> Mixture:
+        """Return the same distribution outside of any graph."""
+        return Mixture(self.logits.detach(), self.components.detach())
+
+
+def action_distribution(space: spaces.Space[Any], output: Tensor, log_std: Tensor | None) -> Distribution:
+    """Return the distribution over an action space that a last layer's output ``[..., output]`` stands for.
+
+    Args:
+        space: ``Box``, ``Discrete`` or ``MultiDiscrete``.
+        output: a box's mean, or logits.
+        log_std: of a box, ``[..., action]``.
+    """
+    if isinstance(space, spaces.Box):
+        assert log_std is not None
+        return Gaussian(output, log_std)
+    if isinstance(space, spaces.MultiDiscrete):
+        return MultiCategorical(output, tuple(int(n) for n in space.nvec))
+    return Categorical(output)

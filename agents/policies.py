@@ -10,7 +10,7 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from stable_baselines3.common.preprocessing import is_image_space, preprocess_ob
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 
-from metarl.agents.distributions import Categorical, Distribution, Gaussian, MultiCategorical
+from metarl.agents.distributions import Distribution, action_distribution
 from metarl.agents.normalization import NormalizedExtractor, Normalizer
 from metarl.agents.observations import Observations, channels_first, map_observations, parts, subspaces
 
@@ -116,14 +116,26 @@ class Policy:
 
     def head(self, output: Tensor, log_std: Tensor | None) -> Distribution:
         """Return the distribution that the last layer's output ``[..., output]`` stands for; the floor is applied."""
-        if isinstance(self.action_space, spaces.Box):
-            assert log_std is not None
-            return Gaussian(output, self._log_std(log_std))
-        if isinstance(self.action_space, spaces.MultiDiscrete):
-            return MultiCategorical(output, tuple(int(n) for n in self.action_space.nvec))
-        return Categorical(output)
+        return action_distribution(self.action_space, output, None if log_std is None else self.floored(log_std))
 
-    def _log_std(self, log_std: Tensor) -> Tensor:
+    def need_perceptron(self, purpose: str, instead: str) -> None:
+        """Raise an error where the policy is no perceptron.
+
+        Args:
+            purpose: what needs one, the subject of the message.
+            instead: what to do where there is none, its end.
+
+        Raises:
+            ValueError: the policy has no ``layers``.
+        """
+        if self.layers is None:
+            raise ValueError(
+                f"{purpose} needs a perceptron (MlpPolicy with tanh or relu on a flat Box), and this policy is none, "
+                f"on {self.observation_space}; {instead}"
+            )
+
+    def floored(self, log_std: Tensor) -> Tensor:
+        """Return a logarithm of the standard deviation with the floor applied."""
         return log_std if self.log_std_min is None else log_std.clamp(min=self.log_std_min)
 
     def features(self, observations: Observations) -> Tensor:
@@ -185,7 +197,7 @@ class Policy:
         own = dict(module.named_parameters())
         with torch.no_grad():
             for name, value in parameters.items():
-                own[name].copy_(self._log_std(value) if name == "log_std" else value)
+                own[name].copy_(self.floored(value) if name == "log_std" else value)
         if normalizer.observations:
             _normalize_inside(module, normalizer)
         module.set_training_mode(False)
@@ -246,11 +258,20 @@ def _perceptron(module: ActorCriticPolicy) -> list[Layer] | None:
 
 
 class Noise:
-    """A task's action noise for all its episodes and steps: drawn in order, so grouping changes nothing."""
+    """A task's action noise for all its episodes and steps: drawn in order, so grouping changes nothing.
+
+    Args:
+        rngs: a generator for each task.
+        episodes: of each task.
+        action_space: of the family.
+        choices: how many numbers a step has beside those of the action, last.
+    """
 
     CHUNK = 50
 
-    def __init__(self, rngs: Sequence[np.random.Generator], episodes: int, action_space: spaces.Space[Any]) -> None:
+    def __init__(
+        self, rngs: Sequence[np.random.Generator], episodes: int, action_space: spaces.Space[Any], choices: int = 0
+    ) -> None:
         self._rngs = rngs
         self._episodes = episodes
         self._box = isinstance(action_space, spaces.Box)
@@ -258,6 +279,7 @@ class Noise:
             self._width = int(np.prod(action_space.shape))
         else:
             self._width = 1
+        self._width += choices
         self._chunk: NDArray[np.float32] = np.empty((0, 0, 0, 0), dtype=np.float32)
 
     def at(self, step: int) -> NDArray[np.float32]:
@@ -277,43 +299,71 @@ class Noise:
 class Actor:
     """Draws actions for ``[task, episode]`` sub-environments, each task with its own parameters."""
 
+    choices: ClassVar[int] = 0  # numbers of a step's noise beside those of the action
+
     def __init__(self, policy: Policy, log_std: NDArray[Any] | None, normalizer: Normalizer) -> None:
         self._space = policy.action_space
         self._normalizer = normalizer
-        if log_std is not None:  # [task or 1, 1, action], the floor applied
-            self._std = np.exp(log_std)
-            self._log_volume = (log_std + np.float32(0.5 * np.log(2 * np.pi))).sum(axis=-1)
+        self._spread = None if log_std is None else spread(log_std)  # [task or 1, 1, action], the floor applied
+
+    def noise(self, rngs: Sequence[np.random.Generator], episodes: int) -> Noise:
+        """Return the noise of ``act`` for episodes of tasks, each with a generator of its own."""
+        return Noise(rngs, episodes, self._space, self.choices)
 
     def act(self, observations: Any, noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return actions ``[task, episode, *action]`` and their log-probabilities ``[task, episode]``.
 
         Args:
             observations: ``[task, episode, *obs]``, arrays.
-            noise: ``[task, episode, action]``, from ``Noise``.
+            noise: ``[task, episode, action]``, from ``noise``.
         """
-        output = self._output(self._normalizer.observe(observations))
-        if isinstance(self._space, spaces.Box):
-            actions = self._std * noise
-            actions += output
-            log_probs = np.float32(-0.5) * np.einsum("...a,...a->...", noise, noise)
-            log_probs -= self._log_volume
-            return actions.reshape(*actions.shape[:2], *self._space.shape), log_probs
-        if isinstance(self._space, spaces.MultiDiscrete):
-            ends = np.cumsum(self._space.nvec)
-            chosen = [
-                _choose(output[..., end - n : end], noise[..., i])
-                for i, (n, end) in enumerate(zip(self._space.nvec, ends, strict=True))
-            ]
-            actions = np.stack([choice for choice, _ in chosen], axis=-1)
-            return actions, np.sum([log_prob for _, log_prob in chosen], axis=0)
-        return _choose(output, noise[..., 0])
+        return draw(self._space, self.output(self._normalizer.observe(observations)), self._spread, noise)
 
-    def _output(self, observations: Any) -> NDArray[Any]:
+    def output(self, observations: Any) -> NDArray[Any]:
         """Return what the last layer says, ``[task, episode, output]``."""
         raise NotImplementedError
 
 
-def _choose(logits: NDArray[Any], uniform: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+Spread = tuple[NDArray[Any], NDArray[Any]]
+
+
+def spread(log_std: NDArray[Any]) -> Spread:
+    """Return the standard deviation of a box's policy and the logarithm of the volume that normalises its density."""
+    return np.exp(log_std), (log_std + np.float32(0.5 * np.log(2 * np.pi))).sum(axis=-1)
+
+
+def draw(
+    space: spaces.Space[Any], output: NDArray[Any], spread: Spread | None, noise: NDArray[np.float32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return actions ``[task, episode, *action]`` and their log-probabilities, made of a last layer's output and noise.
+
+    Args:
+        space: of the actions.
+        output: ``[task, episode, output]``, a box's mean or logits.
+        spread: of a box's policy.
+        noise: ``[task, episode, action]``, from ``Noise``.
+    """
+    if isinstance(space, spaces.Box):
+        assert spread is not None
+        std, log_volume = spread
+        actions = std * noise
+        actions += output
+        log_probs = np.float32(-0.5) * np.einsum("...a,...a->...", noise, noise)
+        log_probs -= log_volume
+        return actions.reshape(*actions.shape[:2], *space.shape), log_probs
+    if isinstance(space, spaces.MultiDiscrete):
+        ends = np.cumsum(space.nvec)
+        chosen = [
+            choose(output[..., end - n : end], noise[..., i])
+            for i, (n, end) in enumerate(zip(space.nvec, ends, strict=True))
+        ]
+        actions = np.stack([choice for choice, _ in chosen], axis=-1)
+        return actions, np.sum([log_prob for _, log_prob in chosen], axis=0)
+    return choose(output, noise[..., 0])
+
+
+def choose(logits: NDArray[Any], uniform: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return choices ``[...]`` by logits ``[..., choice]`` and uniform numbers, and their log-probabilities."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_probs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     cumulative = np.exp(log_probs).cumsum(axis=-1)
@@ -346,7 +396,8 @@ class PerceptronActor(Actor):
             log_std = np.maximum(log_std, policy.log_std_min)
         super().__init__(policy, log_std, normalizer)
 
-    def _output(self, observations: Any) -> NDArray[Any]:
+    def output(self, observations: Any) -> NDArray[Any]:
+        """Return what the last layer says; see ``Actor``."""
         hidden = observations.reshape(*observations.shape[:2], -1).astype(self._layers[0][0].dtype, copy=False)
         if self._outputs[0].shape[:2] != hidden.shape[:2]:
             shapes = [(*hidden.shape[:2], weight.shape[-1]) for weight, _, _ in self._layers]
@@ -374,10 +425,11 @@ class ModuleActor(Actor):
         self._shared = parameters["action_net.bias"].dim() == 1
         log_std = self._parameters.get("log_std")
         if log_std is not None:
-            log_std = policy._log_std(log_std[None] if self._shared else log_std)[:, None, :]
+            log_std = policy.floored(log_std[None] if self._shared else log_std)[:, None, :]
         super().__init__(policy, None if log_std is None else log_std.cpu().numpy(), normalizer)
 
-    def _output(self, observations: Any) -> NDArray[Any]:
+    def output(self, observations: Any) -> NDArray[Any]:
+        """Return what the last layer says; see ``Actor``."""
         device = next(iter(self._parameters.values())).device
         given = map_observations(lambda part: torch.as_tensor(part, device=device), observations)
         leading = parts(given)[0].shape[:2]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from metarl import seeding
-from metarl.agents import Noise, Parameters, Rollouts, join_episodes
+from metarl.agents import Parameters, Rollouts, join_episodes
 from metarl.agents.observations import map_observations, transpose_images
 from metarl.envs import RolloutError
 from metarl.envs.actions import standard_actions
@@ -87,7 +87,7 @@ class Adapter:
         """
         self._observations = [self._batched(observation, 0)]
         self._steps: list[tuple[NDArray[Any], ...]] = []
-        self._noise = Noise([self._stream().noise()], 1, self._learner.action_space)
+        self._noise = self._actor.noise([self._stream().noise()], 1)
         self._begun = True
         return self._act()
 

@@ -93,7 +93,7 @@ class Sampler:
         with self._naming(env, tasks, episodes):
             first = _reset(env, seeds, options)
             actor = policy.actor(parameters, normalizer)
-            noise = Noise([stream.noise() for stream in streams], episodes, policy.action_space)
+            noise = actor.noise([stream.noise() for stream in streams], episodes)
             return _play(env, actor, noise, first, n_tasks, episodes)
 
     @contextlib.contextmanager
