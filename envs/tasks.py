@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
+from numpy.typing import NDArray
 
 Task = Any
 SPLITS = ("train", "validation", "test")
@@ -187,6 +188,20 @@ def take_tasks(batch: Any, rows: Any) -> Any:
 def repeat_tasks(batch: Any, times: int) -> Any:
     """Repeat each task ``times`` times in a row: the task-major order of the sub-environments."""
     return take_tasks(batch, np.repeat(np.arange(count_tasks(batch)), times))
+
+
+def to_vectors(space: spaces.Space[Any], batch: Any) -> NDArray[np.float64]:
+    """Return a batch of tasks as vectors ``[task, number]``, whose limits are those of ``flatten_space(space)``.
+
+    A choice is one-hot; the entries of a dict follow one another in the order of its keys.
+    """
+    single = unstack_tasks(space, batch)
+    return np.stack([np.asarray(spaces.flatten(space, task), dtype=np.float64) for task in single])
+
+
+def from_vectors(space: spaces.Space[Any], vectors: NDArray[np.float64]) -> Any:
+    """Return the batch of tasks that ``to_vectors`` was given."""
+    return stack_tasks(space, [spaces.unflatten(space, row) for row in vectors])
 
 
 def plain(task: Task) -> Any:

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from metarl.learner import BaseLearner
     from metarl.maml import MAML
     from metarl.meta_sgd import MetaSGD
+    from metarl.multi_task import MultiTask
     from metarl.pretraining import Pretrained
     from metarl.promp import ProMP
     from metarl.reptile import Reptile
     from metarl.short import MetaLearner
+    from metarl.task_aware import TaskAware
     from metarl.untrained import Random, Scratch
 
 __all__ = [
@@ -37,12 +39,14 @@ __all__ = [
     "Evaluation",
     "MetaLearner",
     "MetaSGD",
+    "MultiTask",
     "Pretrained",
     "ProMP",
     "Random",
     "RandomTask",
     "Reptile",
     "Scratch",
+    "TaskAware",
     "__version__",
     "as_task",
     "check_family",
@@ -61,11 +65,13 @@ _LAZY = {
     "Evaluation": "metarl.evaluation",
     "MetaLearner": "metarl.short",
     "MetaSGD": "metarl.meta_sgd",
+    "MultiTask": "metarl.multi_task",
     "Pretrained": "metarl.pretraining",
     "ProMP": "metarl.promp",
     "Random": "metarl.untrained",
     "Reptile": "metarl.reptile",
     "Scratch": "metarl.untrained",
+    "TaskAware": "metarl.task_aware",
 }
 
 

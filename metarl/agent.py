@@ -21,6 +21,7 @@ from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation
 from metarl.inner import StepSize, inner_update
+from metarl.parallel import all_threads, one_thread
 from metarl.sampler import Sampler
 from metarl.sb3 import Model, fit_value, to_model
 from metarl.settings import Settings
@@ -68,7 +69,17 @@ class MetaAgent:
         self.parameters = {name: value.to(self.device) for name, value in policy.parameters().items()}
 
     def _play(self, parameters: Parameters, tasks: Any, episodes: int, streams: list[seeding.Stream]) -> Rollouts:
-        return self._sampler.collect(self._policy, parameters, self.normalizer, tasks, episodes, streams)
+        return self._collected(self._policy, parameters, tasks, episodes, streams)
+
+    def _collected(
+        self, policy: Policy, parameters: Parameters, tasks: Any, episodes: int, streams: list[seeding.Stream]
+    ) -> Rollouts:
+        with all_threads():
+            return self._sampler.collect(policy, parameters, self.normalizer, tasks, episodes, streams)
+
+    def begin(self, parameters: Parameters, tasks: Any) -> Parameters:
+        """Return what adaptation to a batch of tasks begins with: shared or stacked parameters as they are."""
+        return parameters
 
     def _samples(self, rollouts: Rollouts) -> Samples:
         """Return rollouts as objectives read them."""
@@ -89,7 +100,9 @@ class MetaAgent:
         ).to(self.device)
         learning = self.settings.learning
         features = self._policy.features(rollouts.observations)
-        return to_samples(rollouts, features, gamma=learning.gamma, gae_lambda=learning.gae_lambda, **options)
+        options = {"gamma": learning.gamma, "gae_lambda": learning.gae_lambda, **options}
+        with one_thread():
+            return to_samples(rollouts, features, **options)
 
     def adapt(
         self,
@@ -170,7 +183,7 @@ class MetaAgent:
         return task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])
 
     def _adapt_to(self, task: Any, steps: int, episodes: int, seed: int) -> Parameters:
-        parameters = one_task(self.parameters)
+        parameters = self.begin(one_task(self.parameters), task)
         for step in range(steps):
             streams = seeding.streams(seed, seeding.ADAPTATION, step, tasks=range(1))
             parameters = self.adapted(parameters, self._play(parameters, task, episodes, streams), step)
@@ -291,7 +304,7 @@ class MetaAgent:
     ) -> list[Rollouts]:
         tasks = task_tools.stack_tasks(task_tools.task_space(self._env), [single[i] for i in group])
         domain = (seeding.EVALUATION, SPLITS.index(split))
-        parameters = self.parameters
+        parameters = self.begin(self.parameters, tasks)
         rollouts = []
         for step in range(steps + 1):
             streams = seeding.streams(seed, *domain, step, tasks=group)

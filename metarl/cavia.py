@@ -58,12 +58,9 @@ class CAVIA(MAML):
     adapts = frozenset({CONTEXT})
 
     def _take_policy(self, policy: Policy) -> None:
-        if policy.layers is None:
-            raise ValueError(
-                "learner cavia appends a context to the observation, which needs a perceptron (MlpPolicy with tanh or "
-                f"relu on a flat Box), and this policy is none, on {policy.observation_space}; learner anil adapts the "
-                "head of any policy"
-            )
+        policy.need_perceptron(
+            "learner cavia appends a context to the observation, which", "learner anil adapts the head of any policy"
+        )
         super()._take_policy(ContextPolicy(policy, self.settings.outer.context_size, self.settings.seed))
 
     def _chain(self) -> Chain:

@@ -149,6 +149,12 @@ def inner_update(
     return named(policy.shapes, vectors - scale(step_size) * join(parts, slopes))
 
 
+def loss_gradients(path: Path, vectors: Tensor, samples: Samples, objective: InnerObjective) -> Tensor:
+    """Return the gradient of an objective's loss by all parameters, for each task at its own: ``[task, parameter]``."""
+    parts = path.parts(samples)
+    return join(parts, for_parts(parts, vectors, samples, lambda vector, own: path.gradient(vector, own, objective)))
+
+
 def for_parts(
     parts: Parts, vectors: Tensor, samples: Samples, work: Callable[[Tensor, Samples], Result]
 ) -> list[Result]:

@@ -26,6 +26,7 @@ from metarl.envs import RandomTask, RolloutError, make, own_actions
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.figures import has_paths, paths_figure
+from metarl.parallel import one_thread
 from metarl.policy_arguments import decode, encode
 from metarl.settings import Settings, TrustRegion, as_dict, structure
 from metarl.version import __version__
@@ -301,7 +302,8 @@ class BaseLearner(MetaAgent):
         self._rollout_seconds = 0.0
         self.logger.record("rollout/iteration", iteration)
         try:
-            outcome = self._meta_iteration(iteration)
+            with one_thread():
+                outcome = self._meta_iteration(iteration)
         except RolloutError as error:
             raise RolloutError(f"iteration {iteration}: {error}", error.row) from error
         steps = outcome.steps + sum(part.steps() for part in outcome.rollouts)
@@ -344,12 +346,14 @@ class BaseLearner(MetaAgent):
         rng = task_tools.task_rng(self.settings.seed, "train", iteration)
         return task_tools.draw_tasks(self._env, self.settings.learning.tasks, rng, "train")
 
-    def _collect(self, parameters: Parameters, tasks: Any, iteration: int, step: int) -> Rollouts:
-        """Collect an iteration's rollouts after ``step`` inner steps."""
+    def _collect(
+        self, parameters: Parameters, tasks: Any, iteration: int, step: int, *, episodes: int | None = None
+    ) -> Rollouts:
+        """Collect an iteration's rollouts after ``step`` inner steps, ``learning.episodes`` where none are given."""
         began = time.perf_counter()
         number = task_tools.count_tasks(tasks)
         streams = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=range(number))
-        rollouts = self._play(parameters, tasks, self.settings.learning.episodes, streams)
+        rollouts = self._play(parameters, tasks, episodes or self.settings.learning.episodes, streams)
         self._rollout_seconds += time.perf_counter() - began
         return rollouts
 

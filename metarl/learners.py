@@ -20,6 +20,8 @@ LEARNERS = {
     "anil": "metarl.anil:ANIL",
     "cavia": "metarl.cavia:CAVIA",
     "pretrained": "metarl.pretraining:Pretrained",
+    "multi-task": "metarl.multi_task:MultiTask",
+    "task-aware": "metarl.task_aware:TaskAware",
     "scratch": "metarl.untrained:Scratch",
     "random": "metarl.untrained:Random",
 }

@@ -147,3 +147,17 @@ def refuse_not_finite(norms: Sequence[float], faulty: Sequence[float], iteration
             raise FloatingPointError(
                 f"iteration {iteration}: the meta-gradient is not finite, first that of task {task}; {MAY_HELP}"
             )
+
+
+def check_finite(gradients: Tensor, iteration: int, tasks: Any) -> None:
+    """Refuse policy gradients ``[task, parameter]`` that are not finite.
+
+    Raises:
+        FloatingPointError: the message names the iteration and the first task.
+    """
+    if not bool(torch.isfinite(gradients).all()):
+        task = task_tools.plain(task_tools.take_tasks(tasks, int(first_not_finite(gradients))))
+        raise FloatingPointError(
+            f"iteration {iteration}: the policy gradient of task {task} is not finite; a smaller outer.learning_rate or "
+            "a higher policy.log_std_min may help"
+        )

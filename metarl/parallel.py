@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,6 +17,35 @@ from metarl.agents import Samples
 
 Result = TypeVar("Result")
 
+_outside: contextvars.ContextVar[int | None] = contextvars.ContextVar("threads outside of one_thread", default=None)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread here, ``map_tasks`` with as many as before.
+
+    Torch adds up long vectors in as many parts as it has threads, so that the last bits would depend on their number.
+    """
+    threads = torch.get_num_threads()
+    token = _outside.set(_outside.get() or threads)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        _outside.reset(token)
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def all_threads() -> Iterator[None]:
+    """Let torch compute with as many threads as it has outside of ``one_thread``."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(_outside.get() or threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
 
 def map_tasks(work: Callable[[int], Result], n_tasks: int, device: torch.device) -> list[Result]:
     """Return ``[work(0), ..., work(n_tasks - 1)]``.
@@ -22,7 +53,7 @@ def map_tasks(work: Callable[[int], Result], n_tasks: int, device: torch.device)
     On the CPU the tasks are spread over as many Python threads as torch would use, with one torch thread each, so
     the result does not depend on their number; elsewhere they follow one another.
     """
-    threads = torch.get_num_threads()
+    threads = _outside.get() or torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         return [work(task) for task in range(n_tasks)]
     found: dict[int, Result] = {}

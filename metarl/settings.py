@@ -92,13 +92,20 @@ class TrustRegion(Derivatives):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clipped(Derivatives):
-    """A meta-update by several epochs of Adam on the clipped surrogate (PPO), all on the same rollouts."""
+class Epochs:
+    """Several epochs of Adam on the clipped surrogate (PPO), all on the same rollouts."""
 
-    update: Literal["ppo"] = "ppo"
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     epochs: Count = 5
     learning_rate: Positive = 1e-3
     clip: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clipped(Epochs, Derivatives):
+    """A meta-update by PPO's epochs."""
+
+    update: Literal["ppo"] = "ppo"
 
 
 @dataclass(frozen=True, kw_only=True)

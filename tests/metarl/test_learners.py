@@ -496,6 +496,32 @@ def test_what_only_some_learners_log_is_documented() -> None:
     assert {(name, tag) for name, tags in logged.items() for tag in tags - logged["maml"]} == documented
 
 
+def test_the_test_tasks_of_a_seed_are_the_same_for_all_learners() -> None:
+    tasks = {}
+    for name in LEARNERS:
+        model = small(find_learner(name))
+        tasks[name] = np.stack(model.evaluate_rollouts("test", n_tasks=3)[1])
+        model.close()
+    for name, drawn in tasks.items():
+        np.testing.assert_array_equal(drawn, metarl.sample_tasks(NAVIGATION, 3, seed=1, split="test"), err_msg=name)
+
+
+def test_the_number_of_torchs_threads_changes_no_bit() -> None:
+    """More than 10,000 parameters: torch adds up long vectors in as many parts as it has threads."""
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            model = small(MAML, policy_kwargs={"hidden_sizes": (128, 128)}).learn(1)
+            assert torch.get_num_threads() == threads
+            found.append((model.parameters, model.evaluate(n_tasks=2).returns))
+    finally:
+        torch.set_num_threads(before)
+    assert same(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
 class Still(BaseLearner):
     """Stays where it is."""
 
@@ -521,6 +547,7 @@ def test_a_class_of_ones_own_is_a_learner_by_its_module(tmp_path: Path) -> None:
         ("meta-sgd", {"step_size": 0.1}, {"update": "vpg", "learning_rate": 0.1}, 30),
         ("anil", {"step_size": 0.3}, {"update": "vpg", "learning_rate": 0.1}, 12),
         ("cavia", {"step_size": 1.0}, {"update": "vpg", "learning_rate": 0.1}, 12),
+        ("multi-task", {"step_size": 0.1}, {"learning_rate": 0.03}, 12),
     ],
 )
 def test_each_learns_to_adapt(name: str, inner: dict[str, Any], outer: dict[str, Any], iterations: int) -> None:
