@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -18,10 +17,6 @@ FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 TERMINATED = 143
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,8 +52,19 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="train several learners with several seeds; a table and a picture")
     compare.add_argument("config", help="a shipped configuration (navigation) or a TOML file")
     compare.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of all runs")
-    compare.add_argument("--learners", required=True, help="names, as maml,reptile,scratch")
+    compare.add_argument(
+        "--learners",
+        required=True,
+        help="names, each with settings of its own where needed, as 'maml,scratch,scratch evaluation.steps=30'",
+    )
     compare.add_argument("--seeds", type=int, default=3, help="seeds of each (default: 3)")
+    compare.add_argument(
+        "--parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at a time, one thread each (default: 1, on all cores)",
+    )
     compare.add_argument("--out", type=Path, default=Path("comparison"), help="the folder (default: comparison)")
     compare.set_defaults(work=_compare)
 
@@ -137,15 +143,15 @@ def _train(options: argparse.Namespace) -> int:
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
 
-    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        evaluation = training.finish_run(run, learner, profiled=options.profile)
+        with training.sigterm_raises():
+            evaluation = training.finish_run(run, learner, profiled=options.profile)
     except (RolloutError, FloatingPointError) as error:
         return _complain(
             f"{_one_line(error)}; the checkpoint after iteration {training.saved_iteration(run)} is in {run.last}",
             FAILED,
         )
-    except (KeyboardInterrupt, Terminated) as stop:
+    except (KeyboardInterrupt, training.Terminated) as stop:
         status = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         return _complain(
             f"stopped; the checkpoint after iteration {training.saved_iteration(run)} is in {run.last}; go on with: "
@@ -153,14 +159,9 @@ def _train(options: argparse.Namespace) -> int:
             status,
         )
     finally:
-        signal.signal(signal.SIGTERM, previous)
         learner.close()
     print(training.closing_words(run, evaluation))
     return 0
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise Terminated
 
 
 def _settings(options: argparse.Namespace) -> Any:
@@ -205,23 +206,31 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from metarl.experiments import compare
+    from metarl.experiments import compare, comparison, training
     from metarl.experiments.configuration import parse_override
 
     try:
-        if options.seeds < 1:
-            raise ValueError(f"--seeds is {options.seeds}; expected a whole number of at least 1")
+        for name in ("seeds", "parallel"):
+            if getattr(options, name) < 1:
+                raise ValueError(f"--{name} is {getattr(options, name)}; expected a whole number of at least 1")
         overrides = [parse_override(text) for text in options.overrides]
-        learners = list(dict.fromkeys(name.strip() for name in options.learners.split(",")))
-        entries, failed = compare.run_all(options.config, learners, options.seeds, options.out, overrides)
+        rows = compare.parse_rows(options.learners)
+        jobs = compare.plan(options.config, rows, options.seeds, options.out, overrides)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
+    try:
+        with training.sigterm_raises():
+            failed = compare.run_all(jobs, options.out, options.parallel)
+    except (KeyboardInterrupt, training.Terminated) as stop:
+        status = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+        return _complain("stopped; the same command goes on where it stopped", status)
     for sentence in failed:
         _complain(sentence)
+    entries = compare.read_entries(jobs, options.out)
     if entries:
-        print(compare.write_table(entries, options.out))
-        compare.draw(entries, options.out / "comparison.png")
-        print(f"Written to {options.out / 'comparison.md'}, comparison.csv and comparison.png")
+        print(comparison.write_tables(entries, options.out))
+        comparison.draw(entries, options.out / "comparison.png")
+        print(f"Written to {options.out / 'comparison.md'}, comparison.csv, differences.csv and comparison.png")
     return FAILED if failed else 0
 
 

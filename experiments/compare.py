@@ -1,130 +1,217 @@
-"""``metarl compare``: trains several learners with several seeds, and sets their results side by side."""
+"""``metarl compare``: which runs a comparison is made of, and how those that are not done yet are trained."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from metarl.envs import RolloutError
-from metarl.evaluation import LEVEL, RESAMPLES
 from metarl.experiments import training
-from metarl.experiments.configuration import read_configuration
+from metarl.experiments.comparison import Entry
+from metarl.experiments.configuration import parse_override, read_configuration
+from metarl.experiments.processes import Failure, in_processes
 from metarl.experiments.runs import Run
+from metarl.learners import find_learner
+from metarl.settings import Settings
+
+_SET_BY_OPTIONS = {"learner": "--learners", "seed": "--seeds"}
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A learner's test results.
+class Row:
+    """A learner of a comparison, with settings of its own.
 
     Attributes:
+        label: how it was written, which names it in tables.
         learner: its name.
-        returns: ``[seed, step, task]``.
+        overrides: its own settings, dotted keys and values.
     """
 
+    label: str
     learner: str
-    returns: NDArray[np.float64]
-
-    def interval(self, step: int) -> tuple[float, float]:
-        """Return the bootstrap interval of the mean return after a step, over seeds and tasks; it is seeded."""
-        rng = np.random.default_rng(0)
-        values = self.returns[:, step]
-        means = []
-        for _ in range(RESAMPLES):
-            chosen = values[rng.integers(len(values), size=len(values))]
-            means.append(np.mean([row[rng.integers(len(row), size=len(row))].mean() for row in chosen]))
-        low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return float(low), float(high)
+    overrides: tuple[tuple[str, Any], ...]
 
 
-def run_all(
-    config: str, learners: Sequence[str], seeds: int, out: Path, overrides: Sequence[tuple[str, Any]]
-) -> tuple[list[Entry], list[str]]:
-    """Train and test what is not done yet, one run after another, and return the results and what failed.
+@dataclass(frozen=True)
+class Job:
+    """One run of a comparison: a row with a seed; ``name`` is that of its folder."""
+
+    row: Row
+    seed: int
+    name: str
+    settings: Settings
+
+
+def parse_rows(text: str) -> list[Row]:
+    """Return the rows of ``"maml,scratch,scratch evaluation.steps=30"``; one that is named twice is there once.
+
+    Raises:
+        ValueError: a name is missing, or what follows one is no setting.
+    """
+    rows = []
+    # Commas within brackets belong to a list, as in policy.hidden_sizes=[64,64].
+    for part in re.split(r",(?![^\[\]]*\])", text):
+        words = part.split()
+        if not words:
+            raise ValueError(
+                f"--learners is {text!r}, where a name is missing; expected names, as maml,reptile,scratch"
+            )
+        learner, *settings = words
+        rows.append(Row(" ".join(words), learner, tuple(parse_override(setting) for setting in settings)))
+    return list({row.label: row for row in rows}.values())
+
+
+def plan(config: str, rows: Sequence[Row], seeds: int, out: Path, overrides: Sequence[tuple[str, Any]]) -> list[Job]:
+    """Return all runs of a comparison, those that are done included.
 
     Args:
         config: a shipped configuration or a TOML file.
-        learners: names.
+        rows: what is compared.
         seeds: seeds 1, 2, ... of each.
-        out: the runs' folders are made in it, ``<learner>-<seed>``; an interrupted run goes on.
-        overrides: settings of all runs.
+        out: the folder of the runs' folders, ``<learner>-<seed>``.
+        overrides: settings of all rows; a row's own win.
 
     Raises:
-        ValueError: a configuration that is none, before anything is trained.
+        ValueError: settings that are wrong or that would give the rows different test tasks, a learner that does not
+            fit the family, or a folder that holds another run.
     """
     jobs = []
-    for learner in learners:
+    for row in rows:
+        settings = [*overrides, *row.overrides]
+        for key, _ in settings:
+            if key in _SET_BY_OPTIONS:
+                raise ValueError(f"{key} is set by {_SET_BY_OPTIONS[key]}; leave it out of the settings")
+        folder = re.sub(r"[^A-Za-z0-9._-]+", "-", row.label).strip("-")
         for seed in range(1, seeds + 1):
-            settings = read_configuration(config, [("learner", learner), ("seed", seed), *overrides])[1]
-            jobs.append((learner, f"{learner.replace(':', '-')}-{seed}", settings))
-    found: dict[str, list[NDArray[np.float64]]] = {}
-    failed = []
-    for learner, name, settings in jobs:
-        try:
-            if not (out / name / "results.json").exists():
-                print(f"{name} ...", flush=True)
-                begun = (out / name).exists()
-                run, model = (
-                    training.resume_run(out / name, None) if begun else training.start_run(settings, out, name, name)
+            try:
+                found = read_configuration(config, [("learner", row.learner), ("seed", seed), *settings])[1]
+            except ValueError as error:
+                raise ValueError(f"{row.label}: {error}") from error
+            jobs.append(Job(row, seed, f"{folder}-{seed}", found))
+    _check_tasks(jobs)
+    for name in {job.name for job in jobs}:
+        sharing = [job.row.label for job in jobs if job.name == name]
+        if len(sharing) > 1:
+            raise ValueError(f"{' and '.join(sharing)} would both be the run {name!r}; compare them in another --out")
+    for job in jobs:
+        if (out / job.name).exists() and Run.open(out / job.name).settings() != job.settings:
+            raise ValueError(f"the run {str(out / job.name)!r} has other settings; choose another --out")
+    for row in rows:
+        todo = [job for job in jobs if job.row == row and not _done(job, out)]
+        if todo:
+            try:
+                find_learner(row.learner).from_settings(todo[0].settings).close()
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{row.label}: {error}") from error
+    return jobs
+
+
+def _check_tasks(jobs: Sequence[Job]) -> None:
+    """Refuse rows that would be tested on different tasks: differences between learners are taken task by task."""
+    first = _test_settings(jobs[0].settings)
+    for job in jobs:
+        for key, value in _test_settings(job.settings).items():
+            if value != first[key]:
+                raise ValueError(
+                    f"{key} is {value!r} for {job.row.label} and {first[key]!r} for {jobs[0].row.label}, but all rows "
+                    "are tested on the same tasks; set it for all"
                 )
-                try:
-                    training.finish_run(run, model)
-                finally:
-                    model.close()
-            elif Run.open(out / name).settings() != settings:
-                raise ValueError("the run there has other settings; choose another --out")
-        except (ValueError, RolloutError, FloatingPointError) as error:
-            failed.append(f"{name} failed: {' '.join(str(error).split())}")
+
+
+def _test_settings(settings: Settings) -> dict[str, Any]:
+    return {
+        "family": settings.family,
+        "family_kwargs": settings.family_kwargs,
+        "evaluation.test_tasks": settings.evaluation.test_tasks,
+    }
+
+
+def _done(job: Job, out: Path) -> bool:
+    return (out / job.name / "results.json").exists()
+
+
+def run_all(jobs: Sequence[Job], out: Path, parallel: int) -> list[str]:
+    """Train and test what is not done yet, an interrupted run from where it stopped; return a sentence a failure.
+
+    Args:
+        jobs: all runs.
+        out: the folder of their folders.
+        parallel: how many at a time; with more than one each has a process of its own and one thread, which changes no
+            bit of the results.
+    """
+    todo = [job for job in jobs if not _done(job, out)]
+    failed = []
+    began = time.perf_counter()
+    for count, (job, sentence) in enumerate(_trained(todo, out, parallel), start=1):
+        if sentence is None:
+            returns = ", ".join(f"{entry['mean']:.2f}" for entry in _results(job, out)["adaptation"])
+            print(f"{job.name}: {returns} ({count} of {len(todo)}, {time.perf_counter() - began:.0f} s)", flush=True)
+        else:
+            failed.append(f"{job.name} failed: {sentence}")
+            print(f"{job.name}: failed ({count} of {len(todo)})", flush=True)
+    return failed
+
+
+def _trained(todo: Sequence[Job], out: Path, parallel: int) -> Iterator[tuple[Job, Failure]]:
+    """Train runs; yield each when it has ended, and what it failed with."""
+    by_name = {job.name: job for job in todo}
+    if parallel > 1:
+        calls = {job.name: (job.settings, out, job.name) for job in todo}
+        for name, failure in in_processes(train_quietly, calls, parallel):
+            yield by_name[name], failure
+        return
+    for job in todo:
+        print(f"{job.name} ...", flush=True)
+        yield job, _train(job.settings, out, job.name, progress_bar=True)
+
+
+def train_quietly(settings: Settings, out: Path, name: str) -> Failure:
+    """Train and test a run without a progress bar; return what it failed with."""
+    return _train(settings, out, name, progress_bar=False)
+
+
+def _train(settings: Settings, out: Path, name: str, *, progress_bar: bool) -> Failure:
+    try:
+        training.train(settings, out, name, progress_bar=progress_bar)
+    except (ValueError, RolloutError, FloatingPointError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _results(job: Job, out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / job.name / "results.json").read_text(encoding="utf-8"))
+    return found
+
+
+def read_entries(jobs: Sequence[Job], out: Path) -> list[Entry]:
+    """Return the results of the runs that are done, one entry for each row that has any."""
+    entries = []
+    for row in {job.row.label: job.row for job in jobs}.values():
+        done = [job for job in jobs if job.row == row and _done(job, out)]
+        if not done:
             continue
-        results = json.loads((out / name / "results.json").read_text(encoding="utf-8"))
-        found.setdefault(learner, []).append(np.array([entry["per_task"] for entry in results["adaptation"]]))
-    return [Entry(learner, np.stack(returns)) for learner, returns in found.items()], failed
-
-
-def write_table(entries: Sequence[Entry], out: Path) -> str:
-    """Write ``comparison.csv`` and ``comparison.md``, and return the latter."""
-    steps = max(entry.returns.shape[1] for entry in entries)
-    lines = [
-        "| learner | seeds | " + " | ".join(f"after {step}" for step in range(steps)) + " |",
-        "| --- " * (steps + 2) + "|",
-    ]
-    with (out / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["learner", "seeds", "tasks", "step", "mean", "low", "high"])
-        for entry in entries:
-            seeds, count, tasks = entry.returns.shape
-            cells = []
-            for step in range(count):
-                mean, (low, high) = float(entry.returns[:, step].mean()), entry.interval(step)
-                writer.writerow([entry.learner, seeds, tasks, step, mean, low, high])
-                cells.append(f"{mean:.2f} [{low:.2f}, {high:.2f}]")
-            lines.append(f"| {entry.learner} | {seeds} | " + " | ".join(cells) + " |")
-    text = "\n".join(lines) + "\n"
-    (out / "comparison.md").write_text(text, encoding="utf-8")
-    return text
-
-
-def draw(entries: Sequence[Entry], path: Path) -> None:
-    """Draw the return against the adaptation steps, with intervals over seeds and tasks."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for entry in entries:
-        steps = np.arange(entry.returns.shape[1])
-        low, high = np.array([entry.interval(int(step)) for step in steps]).T
-        (line,) = axes.plot(steps, entry.returns.mean(axis=(0, 2)), marker="o", label=entry.learner)
-        axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
-    axes.set_xlabel("adaptation steps")
-    axes.set_ylabel("return on test tasks")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
-    figure.savefig(path)
+        results = [_results(job, out) for job in done]
+        costs = [Run.open(out / job.name).cost() for job in done]
+        known = [cost for cost in costs if cost is not None]
+        measured = len(known) == len(done)
+        oracles = [result["oracle"] for result in results]
+        entries.append(
+            Entry(
+                label=row.label,
+                learner=row.learner,
+                seeds=tuple(job.seed for job in done),
+                returns=np.array([[entry["per_task"] for entry in result["adaptation"]] for result in results]),
+                episodes=results[0]["adaptation"][0]["episodes"],
+                optimum=None if None in oracles else float(np.mean(oracles)),
+                environment_steps=float(np.mean([cost["environment_steps"] for cost in known])) if measured else None,
+                seconds=float(np.mean([cost["seconds"] for cost in known])) if measured else None,
+            )
+        )
+    return entries

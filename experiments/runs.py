@@ -1,4 +1,7 @@
-"""Run folders: what a run leaves, and where. Nothing in them is ever overwritten but the latest checkpoint."""
+"""Run folders: what a run leaves, and where. Nothing in them is ever overwritten but what is so far.
+
+That is the latest checkpoint, ``checkpoints/last.zip``, and what training took until then, ``cost.json``.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ class Run:
         self.best = folder / "checkpoints" / "best.zip"
         self.results = folder / "results.json"
         self.evaluations = folder / "evaluations"
+        self._cost = folder / "cost.json"
         self._lock = FileLock(folder / "lock", blocking=False)
 
     @classmethod
@@ -96,6 +100,16 @@ class Run:
     def write_results(self, results: dict[str, Any]) -> None:
         """Write ``results.json``, once."""
         _write_json(self.results, results)
+
+    def write_cost(self, cost: dict[str, Any]) -> None:
+        """Write ``cost.json``, what training took so far, in place of the last one."""
+        beside = self._cost.with_suffix(".json.part")
+        beside.write_text(json.dumps(cost) + "\n", encoding="utf-8")
+        beside.replace(self._cost)
+
+    def cost(self) -> dict[str, Any] | None:
+        """Return what training took so far, None where that was not written."""
+        return json.loads(self._cost.read_text(encoding="utf-8")) if self._cost.exists() else None
 
     def next_evaluation(self, results: dict[str, Any]) -> Path:
         """Write ``evaluations/<n>.json`` with the next free number and return its path."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
+import signal
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 from torch._C._profiler import _ExperimentalConfig
@@ -23,16 +28,43 @@ from metarl.logs import run_logger, write_hparams
 from metarl.settings import Settings, as_dict
 
 
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+@contextlib.contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise ``Terminated`` in the main thread, so that what is open is closed."""
+
+    def terminate(number: int, frame: Any) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 class SaveLast(BaseCallback):
-    """Writes the checkpoint that ``--resume`` goes on from, after each iteration."""
+    """Writes the checkpoint that ``--resume`` goes on from, and what training took so far, after each iteration."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
+        cost = run.cost()
+        self._before = 0.0 if cost is None else float(cost["seconds"])
+        self._began = time.perf_counter()
 
     def _on_step(self) -> bool:
         self.model.save(self._run.last)
+        self.write_cost(self.model)  # type: ignore[arg-type]
         return True
+
+    def write_cost(self, learner: BaseLearner) -> None:
+        """Write environment steps and seconds of training, validation included, those before an interruption too."""
+        seconds = self._before + time.perf_counter() - self._began
+        self._run.write_cost({"environment_steps": learner.num_timesteps, "seconds": round(seconds, 3)})
 
 
 class Profile(BaseCallback):
@@ -102,21 +134,40 @@ def saved_iteration(run: Run) -> int:
     return int(read_checkpoint(run.last)[1]["iteration"])
 
 
-def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False) -> Evaluation:
+def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True) -> None:
+    """Train and test the run ``name``, which goes on where it was begun before.
+
+    Raises:
+        ValueError: see ``start_run`` and ``resume_run``.
+        RolloutError: an environment failed.
+        FloatingPointError: numbers of the update are not finite.
+    """
+    begun = (out / name).exists()
+    run, learner = resume_run(out / name, None) if begun else start_run(settings, out, name, name)
+    try:
+        finish_run(run, learner, progress_bar=progress_bar)
+    finally:
+        learner.close()
+
+
+def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progress_bar: bool = True) -> Evaluation:
     """Train to the end, choose the best parameters on validation tasks, and test them once.
 
     Args:
         run: its folder.
         learner: its learner.
         profiled: write a trace of one iteration into the folder.
+        progress_bar: show one.
     """
     missing = learner.settings.learning.iterations - learner.iteration
     if learner.iteration == 0:
         text = "\n".join(f"    {line}" for line in to_toml(learner.settings).splitlines())
         learner.logger.record("configuration", text, exclude="csv")
     if missing > 0:
-        callbacks = [SaveLast(run), *([Profile(run.folder, missing)] if profiled else [])]
-        learner.learn(missing, callback=callbacks, reset_num_timesteps=False, progress_bar=True)
+        last = SaveLast(run)
+        callbacks = [last, *([Profile(run.folder, missing)] if profiled else [])]
+        learner.learn(missing, callback=callbacks, reset_num_timesteps=False, progress_bar=progress_bar)
+        last.write_cost(learner)
     learner.logger.close()
     if not run.best.exists():
         learner.save_best(run.best)

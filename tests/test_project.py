@@ -8,6 +8,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_the_readmes_example_runs_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_readme_names_commands_that_exist() -> None:
-    lines = [line.partition("#")[0].split() for line in "\n".join(blocks("sh")).splitlines()]
+    lines = [shlex.split(line, comments=True) for line in "\n".join(blocks("sh")).splitlines()]
     commands = [words[1:] for words in lines if words and words[0] == "metarl"]
     assert len(commands) == 9
     for words in commands:

@@ -1,0 +1,254 @@
+"""A comparison's results: intervals over seeds and tasks, paired differences, tables and a picture."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from metarl.evaluation import LEVEL, RESAMPLES
+
+BASELINES = ("pretrained", "scratch")
+UNKNOWN = "–"
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the bootstrap interval of the mean of values ``[seed, task]``; the same values give the same one.
+
+    Seeds are drawn with replacement, and for each one drawn its tasks. Source: Davison and Hinkley 1997, section 3.8.
+    """
+    rng = np.random.default_rng(0)
+    seeds, tasks = values.shape
+    means = np.zeros(RESAMPLES)
+    for _ in range(seeds):
+        chosen = rng.integers(seeds, size=(RESAMPLES, 1))
+        means += values[chosen, rng.integers(tasks, size=(RESAMPLES, tasks))].mean(axis=1) / seeds
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A row of a comparison.
+
+    Attributes:
+        label: how the row is named.
+        learner: the learner's name.
+        seeds: in the order of ``returns``.
+        returns: ``[seed, step, task]``; a seed's tasks are the same for all rows.
+        episodes: for each adaptation step and task.
+        optimum: the best expected return, the mean over seeds and tasks, where the family knows it.
+        environment_steps: of training, the mean over seeds; None where it was not measured.
+        seconds: of training, the mean over seeds; None where it was not measured.
+    """
+
+    label: str
+    learner: str
+    seeds: tuple[int, ...]
+    returns: NDArray[np.float64]
+    episodes: int
+    optimum: float | None
+    environment_steps: float | None
+    seconds: float | None
+
+    @property
+    def steps(self) -> int:
+        """The number of adaptation steps."""
+        return int(self.returns.shape[1]) - 1
+
+    @functools.cached_property
+    def means(self) -> NDArray[np.float64]:
+        """The mean return after 0, 1, ... steps."""
+        means: NDArray[np.float64] = self.returns.mean(axis=(0, 2))
+        return means
+
+    @functools.cached_property
+    def intervals(self) -> NDArray[np.float64]:
+        """The bounds of the means' intervals, ``[step, 2]``."""
+        return np.array([interval(self.returns[:, step]) for step in range(self.steps + 1)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """By how much one row's return after a step is above a baseline's: the mean over tasks, and its interval.
+
+    It is paired: the difference is taken task by task, for the seeds that both rows have.
+    """
+
+    learner: str
+    step: int
+    baseline: str
+    baseline_step: int
+    seeds: int
+    tasks: int
+    mean: float
+    low: float
+    high: float
+
+
+def difference(entry: Entry, baseline: Entry, step: int, baseline_step: int) -> Difference | None:
+    """Return the difference of two rows' returns after given steps; None where they have no seed in common."""
+    common = [seed for seed in entry.seeds if seed in baseline.seeds]
+    if not common:
+        return None
+    ours, theirs = (
+        part.returns[[part.seeds.index(seed) for seed in common], at]
+        for part, at in ((entry, step), (baseline, baseline_step))
+    )
+    low, high = interval(ours - theirs)
+    return Difference(
+        learner=entry.label,
+        step=step,
+        baseline=baseline.label,
+        baseline_step=baseline_step,
+        seeds=len(common),
+        tasks=ours.shape[1],
+        mean=float((ours - theirs).mean()),
+        low=low,
+        high=high,
+    )
+
+
+def common_steps(entries: Sequence[Entry]) -> int:
+    """Return the number of adaptation steps that all rows have."""
+    return min(entry.steps for entry in entries)
+
+
+def baselines(entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
+    """Return the baselines among the rows, and the step at which each is compared with the others after one step.
+
+    That is one step too; the last one of a baseline that has more steps than other rows have, a larger budget.
+    """
+    shortest = common_steps(entries)
+    return [(entry, 1 if entry.steps == shortest else entry.steps) for entry in entries if entry.learner in BASELINES]
+
+
+def differences(entries: Sequence[Entry]) -> Iterator[Difference]:
+    """Yield the differences after one step of each row to each baseline."""
+    for entry, (baseline, step) in itertools.product(entries, baselines(entries)):
+        if entry is not baseline:
+            found = difference(entry, baseline, 1, step)
+            if found is not None:
+                yield found
+
+
+def write_tables(entries: Sequence[Entry], out: Path) -> str:
+    """Write ``comparison.csv``, ``differences.csv`` and ``comparison.md``, and return the last one's text."""
+    with (out / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        names = ["learner", "seeds", "tasks", "episodes", "step", "mean", "low", "high"]
+        writer.writerow([*names, "environment_steps", "training_seconds"])
+        for entry in entries:
+            size = [len(entry.seeds), entry.returns.shape[2], entry.episodes]
+            for step, (mean, bounds) in enumerate(zip(entry.means, entry.intervals, strict=True)):
+                cost = [entry.environment_steps, entry.seconds]
+                writer.writerow([entry.label, *size, step, float(mean), *map(float, bounds), *cost])
+    found = list(differences(entries))
+    with (out / "differences.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Difference))
+        writer.writerows(astuple(part) for part in found)
+    text = _returns_table(entries) + (_differences_table(entries, found) if found else "")
+    (out / "comparison.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _returns_table(entries: Sequence[Entry]) -> str:
+    last = common_steps(entries)
+    longer = any(entry.steps > last for entry in entries)
+    rows = []
+    for entry in entries:
+        cells = [
+            f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+            for mean, (low, high) in zip(entry.means, entry.intervals, strict=True)
+        ]
+        more = [f"after {entry.steps}: {cells[-1]}" if entry.steps > last else ""] if longer else []
+        steps = UNKNOWN if entry.environment_steps is None else f"{entry.environment_steps:,.0f}"
+        seconds = UNKNOWN if entry.seconds is None else f"{entry.seconds:,.0f} s"
+        rows.append([entry.label, str(len(entry.seeds)), *cells[: last + 1], *more, steps, seconds])
+    titles = ["learner", "seeds", *(f"after {step}" for step in range(last + 1)), *(["after more"] if longer else [])]
+    episodes = sorted({entry.episodes for entry in entries})
+    return (
+        f"Return on {entries[0].returns.shape[2]} test tasks a seed after 0, 1, ... adaptation steps of "
+        f"{' or '.join(map(str, episodes))} episodes, with {LEVEL:.0%} intervals by bootstrap over seeds and tasks; "
+        "environment steps and time of training, a run's mean.\n\n"
+        + _table([*titles, "environment steps", "training time"], rows)
+    )
+
+
+def _differences_table(entries: Sequence[Entry], found: Sequence[Difference]) -> str:
+    columns = baselines(entries)
+    cells = {(part.learner, part.baseline): f"{part.mean:+.2f} [{part.low:+.2f}, {part.high:+.2f}]" for part in found}
+    rows = [
+        [entry.label, *(cells.get((entry.label, baseline.label), UNKNOWN) for baseline, _ in columns)]
+        for entry in entries
+    ]
+    titles = ["learner", *(f"minus {baseline.label} after {step}" for baseline, step in columns)]
+    return (
+        "\nReturn after one step minus that of a baseline, task by task (paired), with intervals as above; an interval "
+        "above zero: better than the baseline.\n\n" + _table(titles, rows)
+    )
+
+
+def draw(entries: Sequence[Entry], path: Path) -> None:
+    """Draw the return against the adaptation steps, with intervals over seeds and tasks: all rows, and the better half.
+
+    Rows stand side by side at each step. One with more steps than others is drawn as far as they go, and its last
+    return as a dotted line.
+    """
+    last = common_steps(entries)
+    best_first = sorted(entries, key=lambda entry: entry.means[last], reverse=True)
+    better = best_first[: (len(entries) + 1) // 2]
+    figure = Figure(figsize=(13, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    everything, zoomed = figure.subplots(1, 2)
+    everything.set_title("all")
+    everything.set_ylabel("return on test tasks")
+    zoomed.set_title("the better half, after adaptation")
+    zoomed.set_ylim(zoom(better))
+    optima = [entry.optimum for entry in entries if entry.optimum is not None]
+    for axes, shown in ((everything, best_first), (zoomed, better)):
+        for number, entry in enumerate(shown):
+            _draw_row(axes, entry, number, len(shown), last)
+        if optima:
+            axes.axhline(float(np.mean(optima)), color="black", linestyle="--", linewidth=1, label="optimum")
+        axes.set_xlabel("adaptation steps")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(*everything.get_legend_handles_labels(), loc="outside right center")
+    figure.savefig(path, dpi=110)
+
+
+def zoom(entries: Sequence[Entry]) -> tuple[float, float]:
+    """Return the limits of returns that show rows from their first adaptation step on."""
+    last = common_steps(entries)
+    shown = np.concatenate([entry.intervals[1 : last + 1] for entry in entries])
+    low, high = float(shown[:, 0].min()), float(shown[:, 1].max())
+    margin = 0.1 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _draw_row(axes: Axes, entry: Entry, number: int, count: int, last: int) -> None:
+    colour = mpl.colormaps["tab20"](number % 20)
+    at = np.arange(last + 1) + 0.3 * ((number + 0.5) / count - 0.5)
+    means, bounds = entry.means[: last + 1], entry.intervals[: last + 1]
+    lengths = np.abs(bounds.T - means)
+    axes.errorbar(at, means, lengths, marker="os^Dv*"[number % 6], markersize=4, color=colour, label=entry.label)
+    if entry.steps > last:
+        label = f"{entry.label}, after {entry.steps} steps"
+        axes.axhline(entry.means[-1], color=colour, linestyle=":", label=label)

@@ -1,0 +1,99 @@
+"""Calls in processes of their own, several at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from metarl.envs.processes import end_with_parent, interrupts_ignored, main_left_alone
+from metarl.experiments.training import Terminated, sigterm_raises
+
+PATIENCE_SECONDS = 10.0
+Failure = str | None
+
+
+def in_processes(
+    work: Callable[..., Failure], calls: Mapping[str, tuple[Any, ...]], parallel: int
+) -> Iterator[tuple[str, Failure]]:
+    """Call ``work(*arguments)`` for each of ``calls``, each in a new process with one thread.
+
+    Yields the name of each call when it has ended, with what it returned: None, or a sentence on what it failed with,
+    which is also what becomes of a process that ends without an answer. Where the caller is interrupted or stops
+    asking, all processes are ended.
+
+    Args:
+        work: a function of a module.
+        calls: name to arguments, in the order in which they are begun.
+        parallel: at most this many at a time.
+    """
+    waiting = list(calls.items())
+    running: dict[int, tuple[str, Any, Connection]] = {}  # by the process's sentinel
+    try:
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                name, arguments = waiting.pop(0)
+                print(f"{name} ...", flush=True)
+                process, answers = _start(work, arguments)
+                running[process.sentinel] = name, process, answers
+            for sentinel in wait(list(running)):
+                assert isinstance(sentinel, int)
+                name, process, answers = running.pop(sentinel)
+                yield name, _answer(process, answers)
+    finally:
+        for _, process, _ in running.values():
+            process.terminate()
+        for _, process, answers in running.values():
+            process.join(PATIENCE_SECONDS)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            answers.close()
+
+
+def _start(work: Callable[..., Failure], arguments: tuple[Any, ...]) -> tuple[Any, Connection]:
+    context = multiprocessing.get_context("spawn")
+    answers, theirs = context.Pipe(duplex=False)
+    # Not daemonic: environments may be stepped by workers, processes of this one.
+    process = context.Process(target=serve, args=(theirs, work, arguments))
+    with main_left_alone(), interrupts_ignored(), _one_thread_asked_for():
+        process.start()
+    theirs.close()
+    return process, answers
+
+
+@contextlib.contextmanager
+def _one_thread_asked_for() -> Iterator[None]:
+    """Let the libraries that a new process loads take one thread each; numpy's reads nothing but the environment."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("OMP_NUM_THREADS")
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def _answer(process: Any, answers: Connection) -> Failure:
+    process.join()
+    try:
+        failure: Failure = answers.recv() if answers.poll() else f"its process ended with exit code {process.exitcode}"
+    except EOFError:
+        failure = f"its process ended with exit code {process.exitcode}"
+    answers.close()
+    return failure
+
+
+def serve(answers: Connection, work: Callable[..., Failure], arguments: tuple[Any, ...]) -> None:
+    """Do the work in this process and send what it returns; end with the parent, or quietly at SIGTERM."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    with contextlib.suppress(Terminated), sigterm_raises():
+        answers.send(work(*arguments))
