@@ -240,6 +240,10 @@ class Mixture:
         """Raise an error."""
         raise NotImplementedError("the KL of mixtures has no closed form")
 
+    def kl_slope(self, other: Any) -> NoReturn:
+        """Raise an error."""
+        raise NotImplementedError("the KL of mixtures has no closed form")
+
     def metric(self, tangents: Sequence[Tensor]) -> NoReturn:
         """Raise an error."""
         raise NotImplementedError("the Fisher matrix of a mixture has no closed form")

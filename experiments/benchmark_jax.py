@@ -125,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rivals = {name: jax_products(problem, together=name == "vmap") for name in ("vmap", "lax.map")}
         for name, rival in rivals.items():
             assert float((rival(start) - ours()).norm()) < 1e-3, name
-        works = {"ours": ours, **{name: functools.partial(rival, start) for name, rival in rivals.items()}}
+        works: dict[str, Callable[[], Any]] = {"ours": ours}
+        works |= {name: functools.partial(rival, start) for name, rival in rivals.items()}
         seconds = {name: taken / PRODUCTS for name, taken in medians(works, options.repeats).items()}
         best = min(rivals, key=lambda name: seconds[name])
         print(

@@ -120,6 +120,7 @@ class ContextPath:
         at_once: Literal["one", "block", "all"],
     ) -> None:
         self.policy = policy
+        self.objective = objective
         adapts = frozenset({policy.first_bias})
         self.plain = FastPath(policy.plain, objective, adapts=adapts, keep=keep, device=device, at_once=at_once)
 

@@ -158,6 +158,6 @@ def check_finite(gradients: Tensor, iteration: int, tasks: Any) -> None:
     if not bool(torch.isfinite(gradients).all()):
         task = task_tools.plain(task_tools.take_tasks(tasks, int(first_not_finite(gradients))))
         raise FloatingPointError(
-            f"iteration {iteration}: the policy gradient of task {task} is not finite; a smaller outer.learning_rate or "
-            "a higher policy.log_std_min may help"
+            f"iteration {iteration}: the policy gradient of task {task} is not finite; a smaller "
+            "outer.learning_rate or a higher policy.log_std_min may help"
         )
