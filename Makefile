@@ -16,7 +16,7 @@ train: install
 	$(BIN)/metarl train navigation
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # What takes too long for every change: three seeds of the shipped configuration, runs killed at twenty moments.
 check-all: install
