@@ -151,7 +151,8 @@ def run_all(jobs: Sequence[Job], out: Path, parallel: int) -> list[str]:
     began = time.perf_counter()
     for count, (job, sentence) in enumerate(_trained(todo, out, parallel), start=1):
         if sentence is None:
-            returns = ", ".join(f"{entry['mean']:.2f}" for entry in _results(job, out)["adaptation"])
+            means = [entry["mean"] for entry in _results(job, out)["adaptation"]]
+            returns = ", ".join(f"{means[step]:.2f} after {step}" for step in sorted({0, 1, len(means) - 1}))
             print(f"{job.name}: {returns} ({count} of {len(todo)}, {time.perf_counter() - began:.0f} s)", flush=True)
         else:
             failed.append(f"{job.name} failed: {sentence}")

@@ -99,7 +99,7 @@ class MultiTask(BaseLearner):
 
     def adapted(self, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
         """Return stacked parameters with other weights after adaptation step ``step`` (from 0)."""
-        samples = self._samples(rollouts)
+        samples = self._inner_samples(rollouts)
         n_tasks = samples.weights.shape[0]
         shapes = self._policy.shapes
         stacked = {name: value.expand(n_tasks, *shapes[name]) for name, value in parameters.items()}

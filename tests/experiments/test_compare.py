@@ -57,7 +57,9 @@ def test_a_comparison_goes_on_where_it_stopped(
     printed = capsys.readouterr()
     assert "faulty-Fails-1 failed: the numbers are not finite" in printed.err
     assert printed.out.count(" ...\n") == 8
-    assert re.search(r"^fomaml-2: -\d+\.\d\d, -\d+\.\d\d \(2 of 8, \d+ s\)$", printed.out, flags=re.MULTILINE)
+    assert re.search(
+        r"^fomaml-2: -\d+\.\d\d after 0, -\d+\.\d\d after 1 \(2 of 8, \d+ s\)$", printed.out, flags=re.MULTILINE
+    )
     comparison = tmp_path / "comparison"
     found = read(comparison / "comparison.csv")
     labels = [("fomaml", "01"), ("scratch", "01"), ("scratch evaluation.steps=2", "012")]
