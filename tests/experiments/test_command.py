@@ -203,7 +203,8 @@ def test_check_prints_each_fault_and_ends_with_1(tmp_path: Path) -> None:
     assert "registers no environment" in unknown.stderr
 
 
-def test_a_profile_shows_the_update_of_one_iteration(tmp_path: Path) -> None:
+def test_a_profile_shows_the_update_of_one_iteration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     done = train(tmp_path, "learning.iterations=1", "--profile")
     assert done.returncode == 0, done.stderr
     events = json.loads((tmp_path / "runs/navigation/profile.json").read_text())["traceEvents"]
