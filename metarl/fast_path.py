@@ -181,9 +181,9 @@ class FastPath:
         return out.flat.clone()
 
     def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
-        """Return what the policy says of samples."""
+        """Return what the policy says of samples, in the blocks that an inner loss's ``outputs`` have."""
         weights, take = Weights(self.policy, vector), self.scratch(vector)
-        return [(self.block(weights, rows, take).distribution, rows) for rows in self.rows(samples)]
+        return [(self.block(weights, rows, take).distribution, rows) for rows in self.inner_rows(samples)]
 
     def adapted(self, vector: Tensor, query: Samples) -> AdaptedPolicy:
         """Return the adapted policy of one task on what was collected with it."""

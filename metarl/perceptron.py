@@ -70,7 +70,7 @@ class Weights:
         among = parts.keys() if names is None else names
         self.counts = [(layer.weight in among, layer.bias in among) for layer in policy.layers]
         self.log_std_counts = "log_std" in among
-        self.lowest = next((i for i, either in enumerate(self.counts) if any(either)), len(self.counts))
+        self.lowest = next((i for i, either in enumerate(self.counts) if any(either)), len(self.counts) - 1)
 
 
 @dataclass

@@ -53,11 +53,13 @@ def context_policy(head: str, activation: str, sizes: tuple[int, ...]) -> Contex
 
 
 def part(policy: Policy, which: str) -> frozenset[str] | None:
-    """Names of what adapts: all, the last layers with the noise, a context, or some of here and there."""
+    """Names of what adapts: all, the last layers with the noise, it alone, a context, or some of here and there."""
     if which == "all":
         return None
     if which == "context":
         return frozenset({CONTEXT})
+    if which == "noise":
+        return frozenset({"log_std"})
     names = [name for name in policy.shapes if name != "log_std"]
     if which == "some":
         return frozenset({names[0], names[-1], *names[2:4]})
@@ -148,6 +150,7 @@ CASES = [
     *itertools.product(HEADS, ["relu"], [(5, 4)], [1, 2], [RATIO], [True], ["all"]),
     *itertools.product(HEADS, ["tanh"], [(4, 6, 3)], [2], [RATIO], [False], ["1", "2", "3", "some", "context"]),
     *itertools.product(["gaussian"], ["relu"], [(), (5, 4)], [1, 2], [PLAIN], [True], ["1", "some", "context"]),
+    *itertools.product(["gaussian"], ["tanh"], [(), (5, 4)], [2], [RATIO], [True], ["noise"]),
     *itertools.product(HEADS, ["tanh"], [(5, 4)], [1, 2], ["dice"], [True], ["all"]),
     *itertools.product(HEADS, ["relu"], [()], [1], ["dice"], [False], ["all"]),
     *itertools.product(["gaussian"], ["tanh"], [(5, 4)], [2], ["dice"], [False], ["1", "context"]),
@@ -325,6 +328,17 @@ def test_a_share_of_the_samples_leaves_a_coupled_hessian_whole(path: str) -> Non
         expected.append(turned - STEP_SIZE * hessian(turned))
     torch.testing.assert_close(share.product(vector), torch.stack(expected).mean(dim=0), rtol=1e-9, atol=1e-11)
     assert (share.product(vector) - Curvature(chain, query).product(vector)).norm() > 0.01
+
+
+def test_a_term_beside_a_coupled_objective_sees_the_same_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for numbers in (60, 2**17):  # several blocks, and one
+        monkeypatch.setattr(metarl.fast_path, "BLOCK_NUMBERS", numbers)
+        _, chain, query = problem(path="one by one", objective=DICE)
+        curvature = Curvature(chain, query, term=KLPenalty(chain, 0.5))
+        vector = torch.randn(len(chain.vector), generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+        found.append((curvature.gain, curvature.gradient, *curvature.evaluate(curvature.parameters + 0.05 * vector)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-11)
 
 
 class Parabola:
