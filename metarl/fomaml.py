@@ -10,6 +10,12 @@ from metarl.agents import Samples
 from metarl.curvature import Added, Chain, Jacobian
 from metarl.inner import StepSize, for_parts, join, scale, task_vectors
 from metarl.maml import MAML
+from metarl.terms import Outputs
+
+NOTHING_KEPT = (
+    "first-order inner updates keep nothing that a term of the meta-objective could be differentiated through; use "
+    "metarl.curvature.Chain with it"
+)
 
 
 class FOMAML(MAML):
@@ -44,6 +50,14 @@ class FirstOrderChain(Chain):
         other.parts = self.path.parts(self.supports[0].thin(fraction))
         return other
 
+    def outputs(self, step: int, number: int) -> Outputs:
+        """Raise an error: nothing was kept.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(NOTHING_KEPT)
+
     def jacobians(self) -> list[Jacobian]:
         """Return the identity for each part of the tasks."""
         return [FirstOrderJacobian() for _ in self.parts]
@@ -62,8 +76,5 @@ class FirstOrderJacobian(Jacobian):
             ValueError: there is something to be added, for which nothing was kept.
         """
         if added is not None:
-            raise ValueError(
-                "first-order inner updates keep nothing that a term of the meta-objective could be differentiated "
-                "through; use metarl.curvature.Chain with it"
-            )
+            raise ValueError(NOTHING_KEPT)
         return vector

@@ -179,6 +179,10 @@ def test_first_order_updates_refuse_a_term_of_the_policies_before_them() -> None
     chain = plain(FirstOrderChain)
     with pytest.raises(ValueError, match="first-order inner updates keep nothing"):
         meta_gradients(chain, make_samples(make_policy(), seed=9), POLICY_GRADIENT, credit(chain))
+    with pytest.raises(ValueError, match="first-order inner updates keep nothing"):
+        Curvature(chain, make_samples(make_policy(), seed=9), term=credit(chain))
+    with pytest.raises(ValueError, match="first-order inner updates keep nothing"):
+        KLPenalty(chain, 0.5)
 
 
 def test_a_constant_step_size_makes_meta_sgd_maml() -> None:
