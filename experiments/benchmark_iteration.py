@@ -111,10 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         floor = sum((rows[name].floor or 0.0) * count for name, count in counts.items())
         for count in sorted({1, options.threads}):
             taken = iteration(options.hidden, options.tasks, count, options.repeats, fraction)
+            beside = f", rival ÷ ours {rival / taken:.2f}" if fraction == 1.0 else ""  # the rival's takes all samples
             print(
                 f"fisher_fraction = {fraction}, {count} thread(s): {taken:.3f} s an iteration, "
-                f"{taken / parts:.2f} x the sum of its parts, {taken / floor:.2f} x that of their floors (one thread), "
-                f"rival ÷ ours {rival / taken:.2f}"
+                f"{taken / parts:.2f} x the sum of its parts, {taken / floor:.2f} x that of their floors (one thread)"
+                f"{beside}"
             )
     return 0
 

@@ -157,9 +157,10 @@ def _epochs(problem: Problem, chain: Chain) -> dict[str, dict[str, Callable[[], 
     clipped = clipped_objective(proximal.clip)
     ratio = problem.chain(choose_path(problem.policy, CPU, objective=LIKELIHOOD_RATIO))
     moved = chain.vector + 1e-3 * torch.randn(chain.vector.shape, generator=torch.Generator().manual_seed(1))
+    credits = torch.linspace(-1.0, 1.0, problem.tasks)
     terms: dict[str, tuple[Chain, Term]] = {
         "promp": (ratio, KLPenalty(ratio, proximal.kl_coefficient)),
-        "e-maml": (chain, SamplingCredit(torch.linspace(-1.0, 1.0, problem.tasks).unbind())),
+        "e-maml": (chain, SamplingCredit([credits[part] for part in chain.parts])),
     }
 
     def epoch(start: Chain, term: Term | None) -> Tensor:

@@ -101,14 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (options.out / name / "results.json").exists():
             began = time.perf_counter()
             _, settings = read_configuration(trial.config, trial.overrides())
-            if (options.out / name).exists():
-                run, model = training.resume_run(options.out / name, None)
-            else:
-                run, model = training.start_run(settings, options.out, name, name)
-            try:
-                training.finish_run(run, model)
-            finally:
-                model.close()
+            training.train(settings, options.out, name)
             print(f"{trial.name}: {time.perf_counter() - began:.0f} s", flush=True)
         results = json.loads((options.out / name / "results.json").read_text(encoding="utf-8"))
         mean, low, high = total(results, trial.episodes)
