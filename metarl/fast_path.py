@@ -31,7 +31,7 @@ from metarl.agents import (
 from metarl.perceptron import Head, Take, Trace, Weights, add_fisher, add_hessian, forward, over_rows, pull
 from metarl.terms import Outputs, Slopes
 
-BLOCK_NUMBERS = 2**19  # at most this many numbers of a layer in a block; less keeps threads waiting for each other
+BLOCK_NUMBERS = 2**18  # at most this many numbers of a layer in a block; less keeps threads waiting for each other
 
 
 class _Buffers(threading.local):
