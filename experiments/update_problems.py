@@ -207,6 +207,17 @@ def make_policy_for(
 # ---------------------------------------------------------------------- rivals
 
 
+def _adapted_in_graph(problem: Problem, task: int) -> tuple[list[Tensor], Distribution, Samples]:
+    """Return leaves, what a task's adapted policy says as a graph from them, and the samples it says it of."""
+    own = {name: value.clone().requires_grad_() for name, value in problem.parameters.items()}
+    leaves = list(own.values())
+    support, query = problem.support.task(task), problem.query.task(task)
+    loss = policy_gradient_loss(problem.policy.distribution(own, support.observations), support)
+    slopes = torch.autograd.grad(loss, leaves, create_graph=True)
+    moved = {name: own[name] - STEP_SIZE * slope for name, slope in zip(own, slopes, strict=True)}
+    return leaves, problem.policy.distribution(moved, query.observations), query
+
+
 class DoubleBackward:
     """Fisher-vector products by differentiating twice through the inner update; graphs are kept, task by task."""
 
@@ -215,13 +226,7 @@ class DoubleBackward:
         self.vector = flatten(problem.parameters.values())
         self.old: list[Distribution] = []  # of the adapted policies, task by task
         for task in range(problem.tasks):
-            own = {name: value.clone().requires_grad_() for name, value in problem.parameters.items()}
-            leaves = list(own.values())
-            support, query = problem.support.task(task), problem.query.task(task)
-            loss = policy_gradient_loss(problem.policy.distribution(own, support.observations), support)
-            slopes = torch.autograd.grad(loss, leaves, create_graph=True)
-            moved = {name: own[name] - STEP_SIZE * slope for name, slope in zip(own, slopes, strict=True)}
-            new = problem.policy.distribution(moved, query.observations)
+            leaves, new, query = _adapted_in_graph(problem, task)
             self.old.append(new.detach())
             kl = mean_kl(self.old[-1], new, query)
             self._slopes.append((leaves, flatten(torch.autograd.grad(kl, leaves, create_graph=True))))
@@ -239,14 +244,10 @@ def autograd_gradient(problem: Problem) -> tuple[Tensor, Tensor]:
     total = torch.zeros_like(flatten(problem.parameters.values()))
     gains = []
     for task in range(problem.tasks):
-        own = {name: value.detach().requires_grad_() for name, value in problem.parameters.items()}
-        support, query = problem.support.task(task), problem.query.task(task)
-        loss = policy_gradient_loss(problem.policy.distribution(own, support.observations), support)
-        slopes = torch.autograd.grad(loss, list(own.values()), create_graph=True)
-        moved = {name: own[name] - STEP_SIZE * slope for name, slope in zip(own, slopes, strict=True)}
-        gain = likelihood_ratio_gain(problem.policy.distribution(moved, query.observations), query)
+        leaves, new, query = _adapted_in_graph(problem, task)
+        gain = likelihood_ratio_gain(new, query)
         gains.append(gain.detach())
-        total += flatten(torch.autograd.grad(gain, list(own.values())))
+        total += flatten(torch.autograd.grad(gain, leaves))
     return torch.stack(gains).mean(), total / problem.tasks
 
 

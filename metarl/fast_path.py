@@ -170,8 +170,7 @@ class FastPath:
     def _gradient(
         self, vector: Tensor, samples: Samples, objective: InnerObjective, names: frozenset[str] | None
     ) -> Tensor:
-        weights, out = self.slot("weights", vector), self.slot("gradient", vector, names)
-        weights.flat.copy_(vector)
+        weights, out = self.filled("weights", vector, vector), self.slot("gradient", vector, names)
         out.flat.zero_()
         take = self.scratch(vector)
         for rows in self.inner_rows(samples):
@@ -198,16 +197,15 @@ class FastPath:
             self._slots.held[key] = Weights(self.policy, torch.empty_like(like), names)
         return self._slots.held[key]
 
-    def spread(self, vector: Tensor, like: Tensor) -> Weights:
-        """Return a direction, spread over the tasks where they go together."""
-        direction = self.slot("direction", like)
-        direction.flat.copy_(vector)
-        return direction
+    def filled(self, tag: str, vector: Tensor, like: Tensor, names: frozenset[str] | None = None) -> Weights:
+        """Return weights, as ``slot`` does, that hold a vector, spread over the tasks where they go together."""
+        weights = self.slot(tag, like, names)
+        weights.flat.copy_(vector)
+        return weights
 
     def spread_adapting(self, vector: Tensor, like: Tensor) -> Weights:
         """Return what of a direction adapts, spread over the tasks where they go together."""
-        direction = self.slot("direction", like, self.adapts)
-        direction.flat.copy_(vector)
+        direction = self.filled("direction", vector, like, self.adapts)
         if self._marks is not None:
             direction.flat.mul_(self._marks)
         return direction
@@ -315,7 +313,7 @@ class InnerLoss:
 
     def push(self, vector: Tensor) -> Tensor:
         """Return how the gradient by what adapts changes along a vector: those rows of the Hessian times it."""
-        direction = self._path.spread(vector, self.gradient)
+        direction = self._path.filled("direction", vector, self.gradient)
         return self._add(direction, self._path.zeros(self.gradient, self._path.adapts))
 
     def pull(self, vector: Tensor, slopes: Slopes | None = None) -> Tensor:
@@ -370,7 +368,7 @@ class AdaptedPolicy:
 
     def fisher(self, vector: Tensor) -> Tensor:
         """Return the Fisher matrix, averaged over the samples, times a vector."""
-        direction, out = self._path.spread(vector, self.gradient), self._path.zeros(self.gradient)
+        direction, out = self._path.filled("direction", vector, self.gradient), self._path.zeros(self.gradient)
         take = self._path.scratch(self.gradient)
         for trace in self._kept if self._path.keep else (block.trace for block in self._blocks(take)):
             add_fisher(self._weights, trace, direction, out, take)
@@ -379,8 +377,7 @@ class AdaptedPolicy:
     def compare(self, vector: Tensor) -> Tensor:
         """Return the gain of other parameters on the same samples, and their mean KL from these: ``[..., 2]``."""
         total = vector.new_zeros(*vector.shape[:-1], 2)
-        weights = self._path.slot("weights", vector)
-        weights.flat.copy_(vector)
+        weights = self._path.filled("weights", vector, vector)
         take = self._path.scratch(vector)
         for rows, old in zip(self._path.rows(self._query), self._old, strict=True):
             new = self._path.block(weights, rows, take).distribution

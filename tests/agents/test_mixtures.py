@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import ACTIONS, double, make_policy
+from samples import ACTIONS, assert_acting_equals_learning, double, make_policy
 from torch import Tensor
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, MixtureSameFamily, Normal
@@ -150,11 +150,7 @@ def test_acting_equals_learning(head: str, stacked: bool) -> None:
     actor = policy.actor(parameters)
     noise = actor.noise([np.random.default_rng(i) for i in range(tasks)], episodes)
     actions, log_probs = actor.act(observations, noise.at(0))
-    for task in range(tasks):
-        own = {key: value[task] for key, value in parameters.items()} if stacked else parameters
-        mixture = policy.distribution(own, torch.as_tensor(observations[task]))
-        expected = mixture.log_prob(torch.as_tensor(actions[task])).detach().numpy()
-        np.testing.assert_allclose(log_probs[task], expected, atol=2e-5)
+    assert_acting_equals_learning(policy, parameters, observations, actions, log_probs, stacked=stacked)
 
 
 @pytest.mark.parametrize("head", ["gaussian", "categorical"])

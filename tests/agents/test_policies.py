@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from samples import ACTIONS, make_policy
+from samples import ACTIONS, assert_acting_equals_learning, make_policy
 
 from metarl.agents import Noise, Policy, build_policy
 
@@ -69,11 +69,7 @@ def test_acting_equals_learning(name: str, stacked: bool) -> None:
     noise = Noise([np.random.default_rng(i) for i in range(tasks)], episodes, policy.action_space)
     actions, log_probs = policy.actor(parameters).act(observations, noise.at(0))
     assert log_probs.shape == (tasks, episodes)
-    for task in range(tasks):
-        own = {key: value[task] for key, value in parameters.items()} if stacked else parameters
-        distribution = policy.distribution(own, torch.as_tensor(observations[task]))
-        expected = distribution.log_prob(torch.as_tensor(actions[task])).detach().numpy()
-        np.testing.assert_allclose(log_probs[task], expected, atol=2e-5)
+    assert_acting_equals_learning(policy, parameters, observations, actions, log_probs, stacked=stacked)
 
 
 @pytest.mark.parametrize("head", ["categorical", "multi-categorical"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -62,3 +64,20 @@ def make_rollouts(policy: Policy, tasks: int = 3, episodes: int = 4, steps: int 
 def make_samples(policy: Policy, tasks: int = 3, rows: int = 7, seed: int = 0) -> Samples:
     rollouts = make_rollouts(policy, tasks=tasks, steps=rows, seed=seed)
     return to_samples(rollouts, rollouts.observations, gamma=0.9, gae_lambda=0.8)
+
+
+def assert_acting_equals_learning(
+    policy: Policy,
+    parameters: dict[str, torch.Tensor],
+    observations: Any,
+    actions: Any,
+    log_probs: Any,
+    *,
+    stacked: bool,
+) -> None:
+    """Each task's log-probabilities, as the actor gave them, are those of the distribution that is differentiated."""
+    for task in range(len(actions)):
+        own = {key: value[task] for key, value in parameters.items()} if stacked else parameters
+        distribution = policy.distribution(own, torch.as_tensor(observations[task]))
+        expected = distribution.log_prob(torch.as_tensor(actions[task])).detach().numpy()
+        np.testing.assert_allclose(log_probs[task], expected, atol=2e-5)
