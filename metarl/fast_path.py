@@ -28,10 +28,11 @@ from metarl.agents import (
     likelihood_ratio_parts,
     mean_kl,
 )
-from metarl.perceptron import Head, Take, Trace, Weights, add_fisher, add_hessian, forward, over_rows, pull
+from metarl.perceptron import FirstLayers, Head, Take, Trace, Weights, add_fisher, add_hessian, forward, over_rows, pull
 from metarl.terms import Outputs, Slopes
 
-BLOCK_NUMBERS = 2**18  # at most this many numbers of a layer in a block; less keeps threads waiting for each other
+# At most this many numbers of a layer in a block: more spill the cache, less keeps threads waiting for each other.
+BLOCK_NUMBERS = 2**19
 
 
 class _Buffers(threading.local):
@@ -139,6 +140,7 @@ class FastPath:
         self.head = Head(policy, device)
         self._store = _Store()
         self._slots = _Slots()
+        self._layers = policy.layers
         self._activations = [layer.activation for layer in policy.layers[:-1]]
         self._width = max(shape[0] for shape in policy.shapes.values())
         self._marks = None if adapts is None else _marks(policy, adapts, device)
@@ -240,6 +242,11 @@ class FastPath:
         for start in range(0, total, size):
             yield samples.map(operator.itemgetter((*tasks, slice(start, start + size))))
 
+    def gathers(self, samples: Samples) -> bool:
+        """Return whether ``FirstLayers`` pays: it costs a product or more for each input, at first and each time."""
+        inputs = self.policy.shapes[self._layers[0].weight][1] + 1
+        return len(self._layers) > 1 and inputs <= min(16, samples.weights.shape[-1] / 32)
+
     def inner_rows(self, samples: Samples) -> Iterator[Samples]:
         """Yield the samples in blocks as the inner objective can take them."""
         return self.rows(samples, samples.episode_rows if self.objective.coupled else 1)
@@ -292,6 +299,7 @@ class InnerLoss:
         out = Weights(path.policy, self.gradient, path.adapts)
         self._lowest = out.lowest
         self._kept: list[Trace] = []
+        self._first: FirstLayers | None = None
         for block in self._blocks(out, path.storage(vector, self._owned) if path.keep else None):
             self.outputs.append((block.distribution, block.samples))
             if path.keep:
@@ -306,13 +314,15 @@ class InnerLoss:
         for rows in path.inner_rows(self._samples):
             block = path.block(weights, rows, keep or take)
             derivatives = path.objective.derivatives(block.distribution, rows)
-            score = path.pull_scores(weights, block, derivatives[0], out, take, keep or take, self._lowest)
+            lowest = self._lowest if self._first is None else 1
+            score = path.pull_scores(weights, block, derivatives[0], out, take, keep or take, lowest)
             delta = block.trace.deltas[len(weights.weights) - 1].mT
             block.trace.bend = path.head.loss_bend(weights, block.distribution, score, derivatives, delta)
             yield block
 
     def push(self, vector: Tensor) -> Tensor:
         """Return how the gradient by what adapts changes along a vector: those rows of the Hessian times it."""
+        self._gather()
         direction = self._path.filled("direction", vector, self.gradient)
         return self._add(direction, self._path.zeros(self.gradient, self._path.adapts))
 
@@ -326,12 +336,34 @@ class InnerLoss:
         direction = self._path.spread_adapting(vector, self.gradient)
         return self._add(direction, self._path.zeros(self.gradient), slopes)
 
+    def _gather(self) -> None:
+        """Gather what all products have in common, before the first: where there is one there are many."""
+        path = self._path
+        if self._first is not None or self._lowest > 1 or not path.gathers(self._samples):
+            return
+        keep, take = path.storage(self._vector, self._owned), path.scratch(self._vector)
+        first: FirstLayers | None = None
+        for trace in self._traces():
+            first = first or FirstLayers(trace, keep)
+            first.gather(trace, take)
+        self._first = first
+
+    def _traces(self) -> Iterator[Trace]:
+        if self._path.keep:
+            yield from self._kept
+            return
+        for block in self._blocks(None, None):
+            if self._first is not None:
+                del block.trace.deltas[1]
+            yield block.trace
+
     def _add(self, direction: Weights, out: Weights, slopes: Slopes | None = None) -> Tensor:
         take = self._path.scratch(self.gradient)
-        traces = self._kept if self._path.keep else (block.trace for block in self._blocks(None, None))
-        for i, trace in enumerate(traces):
+        for i, trace in enumerate(self._traces()):
             added = None if slopes is None else self._path.head.cotangents(self._weights, slopes[i])
             add_hessian(self._weights, trace, direction, out, take, added)
+        if self._first is not None:
+            self._first.add(direction, out, take)
         return out.flat.clone()
 
 

@@ -17,8 +17,16 @@ rows, mostly diagonal) by the samples' log-probabilities::
 
     R a_l = h_{l-1} V_l^T + c_l + R h_{l-1} W_l^T        R h_l = s_l R a_l        R h_0 = 0
     R delta_D = B R a_D        B = f' (derivative of psi by a_D) + psi f'' psi^T
-    R delta_l = s_l (R delta_{l+1} W_{l+1} + delta_{l+1} V_{l+1} - 2 t_l R a_l)
+    R delta_l = s_l (R delta_{l+1} W_{l+1} + delta_{l+1} V_{l+1}) - 2 t_l R h_l
     R dW_l = R delta_l^T h_{l-1} + delta_l^T R h_{l-1}        R db_l = sum_i R delta_l
+
+**Where observations are few numbers**, less is left to do for each row. With ``x = (h_0, 1)`` and ``U = (V_1, c_1)``,
+``R h_1 = s_1 (x U^T)``, so three of the sums over rows are those of T and Q, the same for all directions, times the
+direction::
+
+    T_mjk = sum_i x_im delta_2ij s_1ik        Q_mnk = -2 sum_i x_im x_in s_1ik t_1ik
+    (delta_2^T R h_1)_jk = sum_m T_mjk U_km
+    R dU_km = (sum_i s_1ik (R delta_2 W_2)_ik x_im) + sum_j T_mjk V_2jk + sum_n Q_mnk U_kn
 
 **Fisher-vector product**: R a_D as above, then the gradient's equations with ``delta_D = B R a_D``, where B is now the
 Fisher matrix of the distribution, weighted.
@@ -66,6 +74,7 @@ class Weights:
         self.transposed = [weight.mT for weight in self.weights]
         self.biases = [parts[layer.bias].unsqueeze(-2) for layer in policy.layers]
         self.last_bias = self.biases[-1].mT
+        self.first = (self.weights[0], self.biases[0].mT)
         self.log_std = parts["log_std"].unsqueeze(-1) if "log_std" in parts else None
         among = parts.keys() if names is None else names
         self.counts = [(layer.weight in among, layer.bias in among) for layer in policy.layers]
@@ -244,10 +253,11 @@ class Trace:
 
     Attributes:
         activations: phi_1 to phi_{D-1}.
-        hidden: h_0 to h_{D-1}.
+        hidden: (h_0, 1) and h_1 to h_{D-1}.
         output: a_D.
         deltas: delta_l, as ``[..., row, width]``, by layer from 0, of the lowest that adapts on; of 0 only the place.
         bends: t_l by layer from 0, of the lowest that adapts on; without those where phi'' is 0.
+            Neither has what ``FirstLayers`` has gathered.
         bend: B.
     """
 
@@ -261,10 +271,13 @@ class Trace:
 
 def forward(weights: Weights, activations: Sequence[type[nn.Module] | None], observations: Tensor, take: Take) -> Trace:
     """Return a_D, and h_l in tensors from ``take``."""
-    hidden = [observations]
+    x = take("h0", (*observations.shape[:-1], observations.shape[-1] + 1))
+    x[..., :-1] = observations
+    x[..., -1] = 1.0
+    hidden = [x]
     for i, activation in enumerate(activations):
         h = take(f"h{i + 1}", (*observations.shape[:-1], weights.biases[i].shape[-1]))
-        _affine(weights.biases[i], hidden[i], weights.transposed[i], out=h)
+        _layer(weights, i, hidden[i], out=h)
         if activation is nn.Tanh and h.device.type == "cpu":
             np.tanh(h.numpy(), out=h.numpy())  # several times faster than torch.tanh
         elif activation is nn.Tanh:
@@ -272,7 +285,7 @@ def forward(weights: Weights, activations: Sequence[type[nn.Module] | None], obs
         elif activation is nn.ReLU:
             h.relu_()
         hidden.append(h)
-    return Trace(activations, hidden, _affine(weights.last_bias, weights.weights[-1], hidden[-1].mT))
+    return Trace(activations, hidden, _last_layer(weights, hidden))
 
 
 def pull(
@@ -307,36 +320,28 @@ def pull(
         delta = _times_slope(e, h, trace.activations[i - 1], out=e)
 
 
-def push(
-    weights: Weights, trace: Trace, direction: Weights, take: Take
-) -> tuple[list[Tensor | None], list[Tensor | None], Tensor]:
-    """Return R a_1 to R a_{D-1} where t_l is kept (else, instead of it, R h_l), R h_1 to R h_{D-1}, and R a_D.
-
-    None stands for 0.
-    """
-    inputs, tangents = list[Tensor | None](), list[Tensor | None]()
+def push(weights: Weights, trace: Trace, direction: Weights, take: Take) -> tuple[list[Tensor | None], Tensor]:
+    """Return R h_1 to R h_{D-1}, and R a_D; None stands for 0."""
+    tangents: list[Tensor | None] = []
     before: Tensor | None = None
     for i, activation in enumerate(trace.activations):
         if before is None and not any(direction.counts[i]):
-            inputs.append(None)
             tangents.append(None)
             continue
         h = trace.hidden[i + 1]
-        moved = take(f"Ra{i + 1}", h.shape)
+        moved = take(f"Rh{i + 1}", h.shape)
         if direction.counts[i][0]:
-            _affine(direction.biases[i], trace.hidden[i], direction.transposed[i], out=moved)
+            _layer(direction, i, trace.hidden[i], out=moved)
         else:
             moved.copy_(direction.biases[i])
         if before is not None:
             _add_product(moved, before, weights.transposed[i])
-        inputs.append(moved)
-        apart = i in trace.bends
-        before = _times_slope(moved, h, activation, out=take(f"Rh{i + 1}", h.shape) if apart else moved)
+        before = _times_slope(moved, h, activation, out=moved)
         tangents.append(before)
-    output = _affine(direction.last_bias, direction.weights[-1], trace.hidden[-1].mT)
+    output = _last_layer(direction, trace.hidden)
     if before is not None:
         _add_product(output, weights.weights[-1], before.mT)
-    return inputs, tangents, output
+    return tangents, output
 
 
 def add_hessian(
@@ -351,7 +356,7 @@ def add_hessian(
 
     ``added`` are cotangents, as for ``pull``, of another function, whose gradient is added with it.
     """
-    inputs, tangents, output = push(weights, trace, direction, take)
+    tangents, output = push(weights, trace, direction, take)
     assert trace.bend is not None
     turned, turned_log_std = trace.bend.apply(output, direction.log_std)
     if added is not None:
@@ -362,32 +367,82 @@ def add_hessian(
     if out.log_std is not None and out.log_std_counts:
         assert turned_log_std is not None
         out.log_std.add_(turned_log_std)
-    moved = turned.mT
-    for i in reversed(range(out.lowest, len(weights.weights))):
+    moved, last = turned.mT, len(weights.weights) - 1
+    for i in reversed(range(out.lowest, last + 1)):
         _add_layer(out, i, moved, trace.hidden[i])
-        before, tangent = (inputs[i - 1], tangents[i - 1]) if i > 0 else (None, None)
-        if tangent is not None and out.counts[i][0]:
-            _add_outer(out, i, trace.deltas[i], tangent)
+        delta, tangent = trace.deltas.get(i), tangents[i - 1] if i > 0 else None
+        if delta is not None and tangent is not None and out.counts[i][0]:
+            _add_outer(out, i, delta, tangent)
         if i == out.lowest:
             break
-        bend = trace.bends.get(i - 1)
-        if bend is None or before is None:
-            moved = torch.matmul(moved, weights.weights[i], out=take(f"Rdelta{i}", trace.hidden[i].shape))
+        h, bend = trace.hidden[i], trace.bends.get(i - 1)
+        # Where it can be, in place of what is needed no more, and in the cache still.
+        into = tangent if bend is None and tangent is not None else take(f"Rdelta{i}", h.shape)
+        if delta is None or not direction.counts[i][0]:
+            torch.matmul(moved, weights.weights[i], out=into)
+        elif i == last:
+            # A product with few columns costs the writing of its result, so one for both.
+            columns = torch.cat([moved.mT, delta.mT], dim=-2).mT
+            torch.matmul(columns, torch.cat([weights.weights[i], direction.weights[i]], dim=-2), out=into)
         else:
-            # In place of what is needed no more, and in the cache still.
-            curved = before.mul_(bend)
-            _add_product(curved, moved, weights.weights[i], times=-2.0)
-            moved = curved
-        if direction.counts[i][0]:
-            _add_product(moved, trace.deltas[i], direction.weights[i])
-        _times_slope(moved, trace.hidden[i], trace.activations[i - 1], out=moved)
+            torch.matmul(moved, weights.weights[i], out=into)
+            _add_product(into, delta, direction.weights[i])
+        moved = _times_slope(into, h, trace.activations[i - 1], out=into)
+        if bend is not None and tangent is not None:
+            moved.addcmul_(bend, tangent, value=-2.0)
 
 
 def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
     """Add the Fisher-vector product, with the trace's B, to ``out``."""
-    _, _, output = push(weights, trace, direction, take)
+    _, output = push(weights, trace, direction, take)
     assert trace.bend is not None
     pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
+
+
+class FirstLayers:
+    """T and Q of the equations above, gathered from blocks of rows: what of a Hessian they make good for.
+
+    Args:
+        trace: the first block's, with its deltas.
+        keep: gives the tensors T and Q.
+    """
+
+    def __init__(self, trace: Trace, keep: Take) -> None:
+        x, h, delta = trace.hidden[0], trace.hidden[1], trace.deltas[1]
+        shape, tasks = (x.shape[-1], x.shape[-1], h.shape[-1]), x.shape[:-2]
+        self._mixed = keep("T", (*tasks, shape[0], delta.shape[-1], shape[2])).zero_()
+        self._own = keep("Q", (*tasks, *shape)).zero_() if 0 in trace.bends else None
+
+    def gather(self, trace: Trace, take: Take) -> None:
+        """Add what a block of rows has, and take out of its trace what is needed no more."""
+        x, h, activation = trace.hidden[0], trace.hidden[1], trace.activations[0]
+        delta, bend = trace.deltas.pop(1), trace.bends.pop(0, None)
+        for m in range(x.shape[-1]):
+            column = x[..., m, None].expand(h.shape)
+            slopes = _times_slope(column, h, activation, out=take("columns", h.shape))
+            _add_product(self._mixed[..., m, :, :], delta.mT, slopes)
+        if self._own is not None:
+            assert bend is not None
+            bend = _times_slope(bend, h, activation, out=take("columns", h.shape)).mul_(-2.0)
+            pairs = x.unsqueeze(-1) * x.unsqueeze(-2)
+            _add_product(self._own.flatten(-3, -2), pairs.flatten(-2).mT, bend)
+
+    def add(self, direction: Weights, out: Weights, take: Take) -> None:
+        """Add the part of a Hessian-vector product that they stand for to ``out``."""
+        moved = torch.cat(direction.first, dim=-1).mT
+        terms = take("T", self._mixed.shape)
+        if out.counts[1][0]:
+            out.weights[1].add_(torch.mul(self._mixed, moved.unsqueeze(-2), out=terms).sum(dim=-3))
+        weight, bias = out.counts[0]
+        if not (weight or bias):
+            return
+        first = torch.mul(self._mixed, direction.weights[1].unsqueeze(-3), out=terms).sum(dim=-2)
+        if self._own is not None:
+            first += (self._own * moved.unsqueeze(-3)).sum(dim=-2)
+        if weight:
+            out.transposed[0].add_(first[..., :-1, :])
+        if bias:
+            out.biases[0].add_(first[..., -1:, :])
 
 
 def over_rows(left: Tensor, right: Tensor) -> Tensor:
@@ -412,6 +467,12 @@ def _times_slope(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None, 
 def _add_layer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
     """Add what is wanted of a layer's gradient, from its delta."""
     weight, bias = out.counts[layer]
+    if layer == 0 and weight:
+        both = h.mT @ delta
+        out.transposed[0].add_(both[..., :-1, :])
+        if bias:
+            out.biases[0].add_(both[..., -1:, :])
+        return
     if weight:
         _add_outer(out, layer, delta, h)
     if bias:
@@ -426,15 +487,26 @@ def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
         _add_product(out.weights[layer], delta.mT, h)
 
 
-def _affine(bias: Tensor, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return ``bias + left right``."""
-    add = torch.addmm if left.dim() == 2 else torch.baddbmm
-    return add(bias, left, right, out=out)
-
-
-def _add_product(tensor: Tensor, left: Tensor, right: Tensor, times: float = 1.0) -> None:
-    """Add ``left right`` to ``times`` what is there."""
-    if tensor.dim() == 2:
-        tensor.addmm_(left, right, beta=times)
+def _layer(weights: Weights, layer: int, h: Tensor, out: Tensor) -> None:
+    """Write a layer's affine map of ``h``, ``[..., row, width]``, into ``out``."""
+    if layer == 0:
+        torch.matmul(h, torch.cat(weights.first, dim=-1).mT, out=out)
     else:
-        tensor.baddbmm_(left, right, beta=times)
+        add = torch.addmm if h.dim() == 2 else torch.baddbmm
+        add(weights.biases[layer], h, weights.transposed[layer], out=out)
+
+
+def _last_layer(weights: Weights, hidden: Sequence[Tensor]) -> Tensor:
+    """Return the last layer's affine map, ``[..., output, row]``."""
+    if len(hidden) == 1:
+        return torch.cat(weights.first, dim=-1) @ hidden[0].mT
+    add = torch.addmm if hidden[0].dim() == 2 else torch.baddbmm
+    return add(weights.last_bias, weights.weights[-1], hidden[-1].mT)
+
+
+def _add_product(tensor: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add ``left right`` to what is there."""
+    if tensor.dim() == 2:
+        tensor.addmm_(left, right)
+    else:
+        tensor.baddbmm_(left, right)

@@ -190,9 +190,11 @@ def test_fast_path_general_path_and_double_backward_are_equal(
     vector = torch.randn(sum(value.numel() for value in parameters.values()), generator=generator, dtype=torch.float64)
 
     found = []
-    for path, keep in itertools.product(("several at once", "one by one", "all at once", "general"), (True, False)):
+    paths = itertools.product(("several at once", "one by one", "all at once"), (True, False), (True, False))
+    for path, keep, gathers in [*paths, ("general", True, False), ("general", False, False)]:
         # One by one with several blocks of rows, padded ones in some.
         monkeypatch.setattr(metarl.fast_path, "BLOCK_NUMBERS", 60 if path == "one by one" else 2**17)
+        monkeypatch.setattr(FastPath, "gathers", lambda _, samples, answer=gathers and sizes != (): answer)
         policy, chain, query = problem(
             head, steps, activation, sizes, path, inner, step_sizes, keep, parameters=parameters, adapts=adapts
         )
@@ -451,10 +453,12 @@ def test_a_policy_without_a_fast_path_is_refused_where_it_is_asked_for() -> None
 
 def test_how_many_tasks_are_taken_at_once() -> None:
     policy = make_policy(sizes=(64, 64))
-    few, many = make_samples(policy, tasks=5, rows=20), make_samples(policy, tasks=5, rows=2000)
+    few, many = make_samples(policy, tasks=5, rows=20), make_samples(policy, tasks=5, rows=5000)
     on_cpu, elsewhere = choose_path(policy, CPU), choose_path(policy, torch.device("meta"))
     assert on_cpu.name == elsewhere.name == "fast"
     assert on_cpu.parts(few) == [slice(0, 3), slice(3, 5)]
+    assert on_cpu.gathers(many)
+    assert not on_cpu.gathers(few)
     assert on_cpu.parts(many) == list(range(5))
     assert elsewhere.parts(few) == elsewhere.parts(many) == [slice(None)]
     assert choose_path(policy, torch.device("meta"), path="general").parts(few) == list(range(5))
