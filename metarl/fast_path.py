@@ -28,7 +28,19 @@ from metarl.agents import (
     likelihood_ratio_parts,
     mean_kl,
 )
-from metarl.perceptron import FirstLayers, Head, Take, Trace, Weights, add_fisher, add_hessian, forward, over_rows, pull
+from metarl.perceptron import (
+    FirstLayers,
+    Head,
+    Take,
+    Trace,
+    Weights,
+    add_fisher,
+    add_hessian,
+    forward,
+    over_rows,
+    pull,
+    steepen,
+)
 from metarl.terms import Outputs, Slopes
 
 # At most this many numbers of a layer in a block: more spill the cache, less keeps threads waiting for each other.
@@ -141,6 +153,8 @@ class FastPath:
         self._store = _Store()
         self._slots = _Slots()
         self._layers = policy.layers
+        self._inputs = policy.shapes[policy.layers[0].weight][1] + 1
+        self._outputs = policy.shapes[policy.layers[-1].weight][0]
         self._activations = [layer.activation for layer in policy.layers[:-1]]
         self._width = max(shape[0] for shape in policy.shapes.values())
         self._marks = None if adapts is None else _marks(policy, adapts, device)
@@ -243,9 +257,12 @@ class FastPath:
             yield samples.map(operator.itemgetter((*tasks, slice(start, start + size))))
 
     def gathers(self, samples: Samples) -> bool:
-        """Return whether ``FirstLayers`` pays: it costs a product or more for each input, at first and each time."""
-        inputs = self.policy.shapes[self._layers[0].weight][1] + 1
-        return len(self._layers) > 1 and inputs <= min(16, samples.weights.shape[-1] / 32)
+        """Return whether ``FirstLayers`` pays: each input costs the first product more, and each one a little."""
+        return len(self._layers) > 1 and self._inputs <= min(16, samples.weights.shape[-1] / 32)
+
+    def steepens(self) -> bool:
+        """Return whether S pays, which has a number for each output and is gone through with each input."""
+        return len(self._layers) > 2 and self.keep and self._outputs * (self._inputs + 4) <= 24
 
     def inner_rows(self, samples: Samples) -> Iterator[Samples]:
         """Yield the samples in blocks as the inner objective can take them."""
@@ -402,6 +419,10 @@ class AdaptedPolicy:
         """Return the Fisher matrix, averaged over the samples, times a vector."""
         direction, out = self._path.filled("direction", vector, self.gradient), self._path.zeros(self.gradient)
         take = self._path.scratch(self.gradient)
+        if self._path.steepens():
+            for trace in self._kept:
+                if trace.steep is None:
+                    steepen(self._weights, trace, self._path.storage(vector, self._owned), take)
         for trace in self._kept if self._path.keep else (block.trace for block in self._blocks(take)):
             add_fisher(self._weights, trace, direction, out, take)
         return out.flat.clone()

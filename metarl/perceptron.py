@@ -29,7 +29,10 @@ direction::
     R dU_km = (sum_i s_1ik (R delta_2 W_2)_ik x_im) + sum_j T_mjk V_2jk + sum_n Q_mnk U_kn
 
 **Fisher-vector product**: R a_D as above, then the gradient's equations with ``delta_D = B R a_D``, where B is now the
-Fisher matrix of the distribution, weighted.
+Fisher matrix of the distribution, weighted. Where outputs and observations are few numbers, the first layer's part in
+both is that of S, the derivative of a_D by a_1, and the layers above leave it out::
+
+    R a_D,ia = ... + sum_mk x_im S_iak U_km        dU_km = sum_ia delta_D,ia S_iak x_im
 
 A Gaussian's log_std is one more output, the same for every row, and has no derivative below its floor.
 
@@ -74,7 +77,7 @@ class Weights:
         self.transposed = [weight.mT for weight in self.weights]
         self.biases = [parts[layer.bias].unsqueeze(-2) for layer in policy.layers]
         self.last_bias = self.biases[-1].mT
-        self.first = (self.weights[0], self.biases[0].mT)
+        self.first = (self.transposed[0], self.biases[0])
         self.log_std = parts["log_std"].unsqueeze(-1) if "log_std" in parts else None
         among = parts.keys() if names is None else names
         self.counts = [(layer.weight in among, layer.bias in among) for layer in policy.layers]
@@ -259,6 +262,7 @@ class Trace:
         bends: t_l by layer from 0, of the lowest that adapts on; without those where phi'' is 0.
             Neither has what ``FirstLayers`` has gathered.
         bend: B.
+        steep: S of the equations above, ``[..., width, output x row]``, for Fisher-vector products where that pays.
     """
 
     activations: Sequence[type[nn.Module] | None]
@@ -267,11 +271,12 @@ class Trace:
     deltas: dict[int, Tensor] = field(default_factory=dict)
     bends: dict[int, Tensor] = field(default_factory=dict)
     bend: Bend | None = None
+    steep: Tensor | None = None
 
 
 def forward(weights: Weights, activations: Sequence[type[nn.Module] | None], observations: Tensor, take: Take) -> Trace:
     """Return a_D, and h_l in tensors from ``take``."""
-    x = take("h0", (*observations.shape[:-1], observations.shape[-1] + 1))
+    x = take("h0", (*observations.shape[:-2], observations.shape[-1] + 1, observations.shape[-2])).mT
     x[..., :-1] = observations
     x[..., -1] = 1.0
     hidden = [x]
@@ -296,10 +301,11 @@ def pull(
     take: Take,
     keep: Take | None = None,
     lowest: int = 0,
-) -> None:
+) -> Tensor:
     """Add to ``out`` the gradient that follows from delta_D, ``[..., output, row]``, and its like for log_std.
 
-    With ``keep``, delta_l and t_l go into the trace, in tensors from there. Layers below ``lowest`` are left out.
+    With ``keep``, delta_l and t_l go into the trace, in tensors from there. Layers below ``lowest`` are left out; the
+    delta of that one is returned.
     """
     delta = cotangents[0].mT
     if out is not None and out.log_std is not None and out.log_std_counts:
@@ -318,14 +324,20 @@ def pull(
         if keep is not None and trace.activations[i - 1] is nn.Tanh:
             trace.bends[i - 1] = torch.mul(h, e, out=keep(f"t{i}", h.shape))
         delta = _times_slope(e, h, trace.activations[i - 1], out=e)
+    return delta
 
 
-def push(weights: Weights, trace: Trace, direction: Weights, take: Take) -> tuple[list[Tensor | None], Tensor]:
-    """Return R h_1 to R h_{D-1}, and R a_D; None stands for 0."""
+def push(
+    weights: Weights, trace: Trace, direction: Weights, take: Take, lowest: int = 0
+) -> tuple[list[Tensor | None], Tensor]:
+    """Return R h_1 to R h_{D-1}, and R a_D; None stands for 0.
+
+    What a direction does to layers below ``lowest`` is left out.
+    """
     tangents: list[Tensor | None] = []
     before: Tensor | None = None
     for i, activation in enumerate(trace.activations):
-        if before is None and not any(direction.counts[i]):
+        if i < lowest or (before is None and not any(direction.counts[i])):
             tangents.append(None)
             continue
         h = trace.hidden[i + 1]
@@ -394,9 +406,29 @@ def add_hessian(
 
 def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
     """Add the Fisher-vector product, with the trace's B, to ``out``."""
-    _, output = push(weights, trace, direction, take)
     assert trace.bend is not None
-    pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
+    x, steep = trace.hidden[0].mT, trace.steep
+    if steep is None:
+        _, output = push(weights, trace, direction, take)
+        pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
+        return
+    _, output = push(weights, trace, direction, take, lowest=1)
+    spread = (*x.shape[:-1], output.shape[-2], x.shape[-1])  # [..., input, output, row]
+    moved = torch.cat(direction.first, dim=-2) @ steep
+    output += (moved.view(spread) * x.unsqueeze(-2)).sum(dim=-3)
+    cotangents = trace.bend.apply(output, direction.log_std)
+    pull(weights, trace, cotangents, out, take, lowest=1)
+    _add_first(out, (x.unsqueeze(-2) * cotangents[0].unsqueeze(-3)).flatten(-2) @ steep.mT)
+
+
+def steepen(weights: Weights, trace: Trace, keep: Take, take: Take) -> None:
+    """Put S into a trace, in a tensor from ``keep``."""
+    outputs, (rows, width) = trace.output.shape[-2], trace.hidden[1].shape[-2:]
+    trace.steep = keep("S", (*trace.output.shape[:-2], width, outputs * rows))
+    for i, part in enumerate(torch.split(trace.steep, rows, dim=-1)):
+        one = torch.zeros_like(trace.output)
+        one[..., i, :] = 1.0
+        part.copy_(pull(weights, trace, (one, None), None, take).mT)
 
 
 class FirstLayers:
@@ -429,20 +461,16 @@ class FirstLayers:
 
     def add(self, direction: Weights, out: Weights, take: Take) -> None:
         """Add the part of a Hessian-vector product that they stand for to ``out``."""
-        moved = torch.cat(direction.first, dim=-1).mT
+        moved = torch.cat(direction.first, dim=-2)
         terms = take("T", self._mixed.shape)
         if out.counts[1][0]:
             out.weights[1].add_(torch.mul(self._mixed, moved.unsqueeze(-2), out=terms).sum(dim=-3))
-        weight, bias = out.counts[0]
-        if not (weight or bias):
+        if not any(out.counts[0]):
             return
         first = torch.mul(self._mixed, direction.weights[1].unsqueeze(-3), out=terms).sum(dim=-2)
         if self._own is not None:
             first += (self._own * moved.unsqueeze(-3)).sum(dim=-2)
-        if weight:
-            out.transposed[0].add_(first[..., :-1, :])
-        if bias:
-            out.biases[0].add_(first[..., -1:, :])
+        _add_first(out, first)
 
 
 def over_rows(left: Tensor, right: Tensor) -> Tensor:
@@ -468,15 +496,21 @@ def _add_layer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
     """Add what is wanted of a layer's gradient, from its delta."""
     weight, bias = out.counts[layer]
     if layer == 0 and weight:
-        both = h.mT @ delta
-        out.transposed[0].add_(both[..., :-1, :])
-        if bias:
-            out.biases[0].add_(both[..., -1:, :])
+        _add_first(out, h.mT @ delta)
         return
     if weight:
         _add_outer(out, layer, delta, h)
     if bias:
         out.biases[layer].add_(delta.sum(dim=-2, keepdim=True))
+
+
+def _add_first(out: Weights, gradient: Tensor) -> None:
+    """Add what is wanted of the first layer's gradient, by U: ``[..., input, width]``."""
+    weight, bias = out.counts[0]
+    if weight:
+        out.transposed[0].add_(gradient[..., :-1, :])
+    if bias:
+        out.biases[0].add_(gradient[..., -1:, :])
 
 
 def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
@@ -490,7 +524,7 @@ def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
 def _layer(weights: Weights, layer: int, h: Tensor, out: Tensor) -> None:
     """Write a layer's affine map of ``h``, ``[..., row, width]``, into ``out``."""
     if layer == 0:
-        torch.matmul(h, torch.cat(weights.first, dim=-1).mT, out=out)
+        torch.matmul(h, torch.cat(weights.first, dim=-2), out=out)
     else:
         add = torch.addmm if h.dim() == 2 else torch.baddbmm
         add(weights.biases[layer], h, weights.transposed[layer], out=out)
@@ -499,7 +533,7 @@ def _layer(weights: Weights, layer: int, h: Tensor, out: Tensor) -> None:
 def _last_layer(weights: Weights, hidden: Sequence[Tensor]) -> Tensor:
     """Return the last layer's affine map, ``[..., output, row]``."""
     if len(hidden) == 1:
-        return torch.cat(weights.first, dim=-1) @ hidden[0].mT
+        return torch.cat(weights.first, dim=-2).mT @ hidden[0].mT
     add = torch.addmm if hidden[0].dim() == 2 else torch.baddbmm
     return add(weights.last_bias, weights.weights[-1], hidden[-1].mT)
 
