@@ -6,8 +6,9 @@ import contextlib
 import contextvars
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -51,20 +52,34 @@ def map_tasks(work: Callable[[int], Result], n_tasks: int, device: torch.device)
     """Return ``[work(0), ..., work(n_tasks - 1)]``.
 
     On the CPU the tasks are spread over as many Python threads as torch would use, with one torch thread each, so
-    the result does not depend on their number; elsewhere they follow one another.
+    the result does not depend on their number; elsewhere they follow one another. The calling thread is one of them:
+    it has a core, where one that has to wake first may not.
     """
     threads = _outside.get() or torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         return [work(task) for task in range(n_tasks)]
     found: dict[int, Result] = {}
     left = iter(range(n_tasks))  # each thread takes its next task from here
+    failed = threading.Event()
 
     def work_on() -> None:
-        for task in left:
-            found[task] = work(task)
+        try:
+            for task in left:
+                if failed.is_set():
+                    return
+                found[task] = work(task)
+        except BaseException:
+            failed.set()
+            raise
 
-    for running in [_pool(os.getpid(), threads).submit(work_on) for _ in range(threads)]:
-        running.result()
+    with one_thread():
+        others = [_pool(os.getpid(), threads - 1).submit(work_on) for _ in range(min(threads, n_tasks) - 1)]
+        try:
+            work_on()
+        finally:
+            wait(others)
+    for other in others:
+        other.result()
     return [found[task] for task in range(n_tasks)]
 
 
