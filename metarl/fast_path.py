@@ -257,8 +257,8 @@ class FastPath:
             yield samples.map(operator.itemgetter((*tasks, slice(start, start + size))))
 
     def gathers(self, samples: Samples) -> bool:
-        """Return whether ``FirstLayers`` pays: each input costs the first product more, and each one a little."""
-        return len(self._layers) > 1 and self._inputs <= min(16, samples.weights.shape[-1] / 32)
+        """Return whether ``FirstLayers`` pays in ten products: an input costs the first much, and each a little."""
+        return len(self._layers) > 1 and self._inputs <= min(24, samples.weights.shape[-1] / 80)
 
     def steepens(self) -> bool:
         """Return whether S pays, which has a number for each output and is gone through with each input."""

@@ -24,9 +24,9 @@ rows, mostly diagonal) by the samples' log-probabilities::
 ``R h_1 = s_1 (x U^T)``, so three of the sums over rows are those of T and Q, the same for all directions, times the
 direction::
 
-    T_mjk = sum_i x_im delta_2ij s_1ik        Q_mnk = -2 sum_i x_im x_in s_1ik t_1ik
-    (delta_2^T R h_1)_jk = sum_m T_mjk U_km
-    R dU_km = (sum_i s_1ik (R delta_2 W_2)_ik x_im) + sum_j T_mjk V_2jk + sum_n Q_mnk U_kn
+    T_jmk = sum_i delta_2ij x_im s_1ik        Q_mnk = sum_i x_im x_in s_1ik t_1ik
+    (delta_2^T R h_1)_jk = sum_m T_jmk U_km
+    R dU_km = (sum_i s_1ik (R delta_2 W_2)_ik x_im) + sum_j T_jmk V_2jk - 2 sum_n Q_mnk U_kn
 
 **Fisher-vector product**: R a_D as above, then the gradient's equations with ``delta_D = B R a_D``, where B is now the
 Fisher matrix of the distribution, weighted. Where outputs and observations are few numbers, the first layer's part in
@@ -42,6 +42,7 @@ them, and a direction in them has ``R h_l = 0`` before it; what is 0 or not aske
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -441,36 +442,44 @@ class FirstLayers:
 
     def __init__(self, trace: Trace, keep: Take) -> None:
         x, h, delta = trace.hidden[0], trace.hidden[1], trace.deltas[1]
-        shape, tasks = (x.shape[-1], x.shape[-1], h.shape[-1]), x.shape[:-2]
-        self._mixed = keep("T", (*tasks, shape[0], delta.shape[-1], shape[2])).zero_()
-        self._own = keep("Q", (*tasks, *shape)).zero_() if 0 in trace.bends else None
+        tasks, inputs = x.shape[:-2], x.shape[-1]
+        self._mixed = keep("T", (*tasks, delta.shape[-1], inputs, h.shape[-1])).zero_()
+        self._own = keep("Q", (*tasks, inputs, inputs, h.shape[-1])).zero_() if 0 in trace.bends else None
 
     def gather(self, trace: Trace, take: Take) -> None:
         """Add what a block of rows has, and take out of its trace what is needed no more."""
-        x, h, activation = trace.hidden[0], trace.hidden[1], trace.activations[0]
         delta, bend = trace.deltas.pop(1), trace.bends.pop(0, None)
-        for m in range(x.shape[-1]):
-            column = x[..., m, None].expand(h.shape)
-            slopes = _times_slope(column, h, activation, out=take("columns", h.shape))
-            _add_product(self._mixed[..., m, :, :], delta.mT, slopes)
-        if self._own is not None:
-            assert bend is not None
-            bend = _times_slope(bend, h, activation, out=take("columns", h.shape)).mul_(-2.0)
-            pairs = x.unsqueeze(-1) * x.unsqueeze(-2)
-            _add_product(self._own.flatten(-3, -2), pairs.flatten(-2).mT, bend)
+        rows, inputs, width = *trace.hidden[0].shape[-2:], trace.hidden[1].shape[-1]
+        size = max(1, _spread_numbers(trace.hidden[0]) // (inputs * width))
+        for start in range(0, rows, size):
+            part = (..., slice(start, start + size), slice(None))
+            x, h = trace.hidden[0][part], trace.hidden[1][part]
+            slopes = _times_slope(h.new_ones(()).expand(h.shape), h, trace.activations[0], out=take("s", h.shape))
+            spread = take("sx", (*x.shape, width))
+            torch.mul(slopes.unsqueeze(-2), x.unsqueeze(-1), out=spread)
+            _add_product(self._mixed.flatten(-2), delta[part].mT, spread.flatten(-2))
+            if self._own is not None:
+                assert bend is not None
+                pairs = x.unsqueeze(-1) * x.unsqueeze(-2)
+                _add_product(self._own.flatten(-3, -2), pairs.flatten(-2).mT, slopes.mul_(bend[part]))
 
     def add(self, direction: Weights, out: Weights, take: Take) -> None:
         """Add the part of a Hessian-vector product that they stand for to ``out``."""
         moved = torch.cat(direction.first, dim=-2)
         terms = take("T", self._mixed.shape)
         if out.counts[1][0]:
-            out.weights[1].add_(torch.mul(self._mixed, moved.unsqueeze(-2), out=terms).sum(dim=-3))
+            out.weights[1].add_(torch.mul(self._mixed, moved.unsqueeze(-3), out=terms).sum(dim=-2))
         if not any(out.counts[0]):
             return
-        first = torch.mul(self._mixed, direction.weights[1].unsqueeze(-3), out=terms).sum(dim=-2)
+        first = torch.mul(self._mixed, direction.weights[1].unsqueeze(-2), out=terms).sum(dim=-3)
         if self._own is not None:
-            first += (self._own * moved.unsqueeze(-3)).sum(dim=-2)
+            first.sub_((self._own * moved.unsqueeze(-3)).sum(dim=-2), alpha=2.0)
         _add_first(out, first)
+
+
+def _spread_numbers(tensor: Tensor) -> int:
+    """Return of how many numbers ``s_1 x`` is to consist, for a task: what the cache holds, or 1 GB of a GPU."""
+    return 2**18 if tensor.device.type == "cpu" else 2**28 // math.prod(tensor.shape[:-2])
 
 
 def over_rows(left: Tensor, right: Tensor) -> Tensor:
