@@ -8,6 +8,7 @@ where episodes do. On other devices it takes all tasks and rows at once.
 
 from __future__ import annotations
 
+import bisect
 import math
 import operator
 import threading
@@ -81,28 +82,37 @@ _CPU = torch.device("cpu")
 class _Store:
     """Tensors that are kept from product to product, and used again in the next iteration.
 
-    New memory costs more than what is computed into it: the system hands it out page by page.
+    New memory costs more than what is computed into it: the system hands it out page by page. Where none that is free
+    fits, one of them goes, so that sizes that come no more do not pile up.
     """
 
     def __init__(self) -> None:
-        self._free: list[Tensor] = []
+        self._free: list[Tensor] = []  # by length
+        self._lock = threading.Lock()
 
     def take(self, dtype: torch.dtype, owned: list[Tensor]) -> Take:
         def take(tag: str, shape: Sequence[int]) -> Tensor:
             size = math.prod(shape)
-            try:
-                held = self._free.pop()
-            except IndexError:
-                held = torch.empty(0, dtype=dtype)
-            if held.dtype != dtype or len(held) < size:
-                held = torch.empty(max(size, BLOCK_NUMBERS), dtype=dtype)
+            held = self._fitting(size, dtype)
+            if held is None:
+                held = torch.empty(size, dtype=dtype)
             owned.append(held)
             return held[:size].view(*shape)
 
         return take
 
     def give_back(self, owned: list[Tensor]) -> None:
-        self._free.extend(owned)
+        with self._lock:
+            self._free = sorted([*self._free, *owned], key=len)
+
+    def _fitting(self, size: int, dtype: torch.dtype) -> Tensor | None:
+        with self._lock:
+            place = bisect.bisect_left(self._free, size, key=len)
+            if place < len(self._free) and len(self._free[place]) <= 2 * size and self._free[place].dtype == dtype:
+                return self._free.pop(place)
+            if self._free:
+                del self._free[-1]
+            return None
 
 
 def _new(vector: Tensor) -> Take:
@@ -360,10 +370,13 @@ class InnerLoss:
             return
         keep, take = path.storage(self._vector, self._owned), path.scratch(self._vector)
         first: FirstLayers | None = None
+        spent: set[int] = set()
         for trace in self._traces():
             first = first or FirstLayers(trace, keep)
-            first.gather(trace, take)
+            spent.update(tensor.data_ptr() for tensor in first.gather(trace, take))
         self._first = first
+        path.give_back([held for held in self._owned if held.data_ptr() in spent])
+        self._owned = [held for held in self._owned if held.data_ptr() not in spent]
 
     def _traces(self) -> Iterator[Trace]:
         if self._path.keep:

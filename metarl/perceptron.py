@@ -263,7 +263,7 @@ class Trace:
         bends: t_l by layer from 0, of the lowest that adapts on; without those where phi'' is 0.
             Neither has what ``FirstLayers`` has gathered.
         bend: B.
-        steep: S of the equations above, ``[..., width, output x row]``, for Fisher-vector products where that pays.
+        steep: S of the equations above, for each output ``[..., width, row]``, for Fisher products where that pays.
     """
 
     activations: Sequence[type[nn.Module] | None]
@@ -272,7 +272,7 @@ class Trace:
     deltas: dict[int, Tensor] = field(default_factory=dict)
     bends: dict[int, Tensor] = field(default_factory=dict)
     bend: Bend | None = None
-    steep: Tensor | None = None
+    steep: list[Tensor] | None = None
 
 
 def forward(weights: Weights, activations: Sequence[type[nn.Module] | None], observations: Tensor, take: Take) -> Trace:
@@ -408,28 +408,28 @@ def add_hessian(
 def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
     """Add the Fisher-vector product, with the trace's B, to ``out``."""
     assert trace.bend is not None
-    x, steep = trace.hidden[0].mT, trace.steep
-    if steep is None:
+    if trace.steep is None:
         _, output = push(weights, trace, direction, take)
         pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
         return
     _, output = push(weights, trace, direction, take, lowest=1)
-    spread = (*x.shape[:-1], output.shape[-2], x.shape[-1])  # [..., input, output, row]
-    moved = torch.cat(direction.first, dim=-2) @ steep
-    output += (moved.view(spread) * x.unsqueeze(-2)).sum(dim=-3)
+    x, moved = trace.hidden[0].mT, torch.cat(direction.first, dim=-2)
+    for i, steep in enumerate(trace.steep):
+        output[..., i, :] += ((moved @ steep) * x).sum(dim=-2)
     cotangents = trace.bend.apply(output, direction.log_std)
     pull(weights, trace, cotangents, out, take, lowest=1)
-    _add_first(out, (x.unsqueeze(-2) * cotangents[0].unsqueeze(-3)).flatten(-2) @ steep.mT)
+    for i, steep in enumerate(trace.steep):
+        _add_first(out, (x * cotangents[0][..., i, None, :]) @ steep.mT)
 
 
 def steepen(weights: Weights, trace: Trace, keep: Take, take: Take) -> None:
-    """Put S into a trace, in a tensor from ``keep``."""
-    outputs, (rows, width) = trace.output.shape[-2], trace.hidden[1].shape[-2:]
-    trace.steep = keep("S", (*trace.output.shape[:-2], width, outputs * rows))
-    for i, part in enumerate(torch.split(trace.steep, rows, dim=-1)):
+    """Put S into a trace, in tensors from ``keep``."""
+    trace.steep = []
+    for i in range(trace.output.shape[-2]):
         one = torch.zeros_like(trace.output)
         one[..., i, :] = 1.0
-        part.copy_(pull(weights, trace, (one, None), None, take).mT)
+        steep = pull(weights, trace, (one, None), None, take).mT
+        trace.steep.append(keep("S", steep.shape).copy_(steep))
 
 
 class FirstLayers:
@@ -446,8 +446,8 @@ class FirstLayers:
         self._mixed = keep("T", (*tasks, delta.shape[-1], inputs, h.shape[-1])).zero_()
         self._own = keep("Q", (*tasks, inputs, inputs, h.shape[-1])).zero_() if 0 in trace.bends else None
 
-    def gather(self, trace: Trace, take: Take) -> None:
-        """Add what a block of rows has, and take out of its trace what is needed no more."""
+    def gather(self, trace: Trace, take: Take) -> list[Tensor]:
+        """Add what a block of rows has; take out of its trace, and return, what is needed no more."""
         delta, bend = trace.deltas.pop(1), trace.bends.pop(0, None)
         rows, inputs, width = *trace.hidden[0].shape[-2:], trace.hidden[1].shape[-1]
         size = max(1, _spread_numbers(trace.hidden[0]) // (inputs * width))
@@ -462,6 +462,7 @@ class FirstLayers:
                 assert bend is not None
                 pairs = x.unsqueeze(-1) * x.unsqueeze(-2)
                 _add_product(self._own.flatten(-3, -2), pairs.flatten(-2).mT, slopes.mul_(bend[part]))
+        return [delta] if bend is None else [delta, bend]
 
     def add(self, direction: Weights, out: Weights, take: Take) -> None:
         """Add the part of a Hessian-vector product that they stand for to ``out``."""
