@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(setting.title())
     rival = min(rival_iteration(options.hidden, options.tasks, count, 3) for count in {1, options.threads})
     print(f"the rival, with as many threads as it is fastest with: {rival:.3f} s an iteration")
-    for fraction in (1.0, 0.2):
+    for fraction in (1.0, 0.2, 0.125):
         counts = {**PARTS, "Fisher-vector product": 10 * fraction}
         parts = sum(rows[name].seconds * count for name, count in counts.items())
         floor = sum((rows[name].floor or 0.0) * count for name, count in counts.items())

@@ -12,6 +12,7 @@ import bisect
 import math
 import operator
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -38,9 +39,9 @@ from metarl.perceptron import (
     add_fisher,
     add_hessian,
     forward,
+    keep_output_slopes,
     over_rows,
     pull,
-    steepen,
 )
 from metarl.terms import Outputs, Slopes
 
@@ -83,12 +84,14 @@ class _Store:
     """Tensors that are kept from product to product, and used again in the next iteration.
 
     New memory costs more than what is computed into it: the system hands it out page by page. Where none that is free
-    fits, one of them goes, so that sizes that come no more do not pile up.
+    fits, one of them goes, so that with sizes that change not much more is held than was ever needed at once.
     """
 
     def __init__(self) -> None:
         self._free: list[Tensor] = []  # by length
         self._lock = threading.Lock()
+        # Apart, since a garbage collection can hand tensors back while this thread holds the lock.
+        self._returned: deque[Tensor] = deque()
 
     def take(self, dtype: torch.dtype, owned: list[Tensor]) -> Take:
         def take(tag: str, shape: Sequence[int]) -> Tensor:
@@ -102,11 +105,12 @@ class _Store:
         return take
 
     def give_back(self, owned: list[Tensor]) -> None:
-        with self._lock:
-            self._free = sorted([*self._free, *owned], key=len)
+        self._returned.extend(owned)
 
     def _fitting(self, size: int, dtype: torch.dtype) -> Tensor | None:
         with self._lock:
+            while self._returned:
+                bisect.insort(self._free, self._returned.popleft(), key=len)
             place = bisect.bisect_left(self._free, size, key=len)
             if place < len(self._free) and len(self._free[place]) <= 2 * size and self._free[place].dtype == dtype:
                 return self._free.pop(place)
@@ -267,11 +271,15 @@ class FastPath:
             yield samples.map(operator.itemgetter((*tasks, slice(start, start + size))))
 
     def gathers(self, samples: Samples) -> bool:
-        """Return whether ``FirstLayers`` pays in ten products: an input costs the first much, and each a little."""
+        """Return whether ``FirstLayers`` saves time in ten products.
+
+        Gathering takes half a product with three inputs, more than one with twenty, and what was gathered is gone
+        through in each of them, however few the rows are.
+        """
         return len(self._layers) > 1 and self._inputs <= min(24, samples.weights.shape[-1] / 80)
 
-    def steepens(self) -> bool:
-        """Return whether S pays, which has a number for each output and is gone through with each input."""
+    def keeps_output_slopes(self) -> bool:
+        """Return whether S saves time: a number for each row, unit and output, gone through once for each input."""
         return len(self._layers) > 2 and self.keep and self._outputs * (self._inputs + 4) <= 24
 
     def inner_rows(self, samples: Samples) -> Iterator[Samples]:
@@ -326,7 +334,7 @@ class InnerLoss:
         out = Weights(path.policy, self.gradient, path.adapts)
         self._lowest = out.lowest
         self._kept: list[Trace] = []
-        self._first: FirstLayers | None = None
+        self._common: FirstLayers | None = None
         for block in self._blocks(out, path.storage(vector, self._owned) if path.keep else None):
             self.outputs.append((block.distribution, block.samples))
             if path.keep:
@@ -341,7 +349,7 @@ class InnerLoss:
         for rows in path.inner_rows(self._samples):
             block = path.block(weights, rows, keep or take)
             derivatives = path.objective.derivatives(block.distribution, rows)
-            lowest = self._lowest if self._first is None else 1
+            lowest = self._lowest if self._common is None else 1
             score = path.pull_scores(weights, block, derivatives[0], out, take, keep or take, lowest)
             delta = block.trace.deltas[len(weights.weights) - 1].mT
             block.trace.bend = path.head.loss_bend(weights, block.distribution, score, derivatives, delta)
@@ -366,24 +374,26 @@ class InnerLoss:
     def _gather(self) -> None:
         """Gather what all products have in common, before the first: where there is one there are many."""
         path = self._path
-        if self._first is not None or self._lowest > 1 or not path.gathers(self._samples):
+        if self._common is not None or self._lowest > 1 or not path.gathers(self._samples):
             return
         keep, take = path.storage(self._vector, self._owned), path.scratch(self._vector)
-        first: FirstLayers | None = None
-        spent: set[int] = set()
+        common: FirstLayers | None = None
         for trace in self._traces():
-            first = first or FirstLayers(trace, keep)
-            spent.update(tensor.data_ptr() for tensor in first.gather(trace, take))
-        self._first = first
-        path.give_back([held for held in self._owned if held.data_ptr() in spent])
-        self._owned = [held for held in self._owned if held.data_ptr() not in spent]
+            common = common or FirstLayers(trace, keep)
+            common.gather(trace, take)
+        self._common = common
+        spent = {trace.deltas.pop(1).data_ptr() for trace in self._kept}
+        spent |= {trace.bends.pop(0).data_ptr() for trace in self._kept if 0 in trace.bends}
+        owned = self._owned
+        self._owned = [held for held in owned if held.data_ptr() not in spent]
+        path.give_back([held for held in owned if held.data_ptr() in spent])
 
     def _traces(self) -> Iterator[Trace]:
         if self._path.keep:
             yield from self._kept
             return
         for block in self._blocks(None, None):
-            if self._first is not None:
+            if self._common is not None:
                 del block.trace.deltas[1]
             yield block.trace
 
@@ -392,8 +402,8 @@ class InnerLoss:
         for i, trace in enumerate(self._traces()):
             added = None if slopes is None else self._path.head.cotangents(self._weights, slopes[i])
             add_hessian(self._weights, trace, direction, out, take, added)
-        if self._first is not None:
-            self._first.add(direction, out, take)
+        if self._common is not None:
+            self._common.add(direction, out, take)
         return out.flat.clone()
 
 
@@ -432,10 +442,10 @@ class AdaptedPolicy:
         """Return the Fisher matrix, averaged over the samples, times a vector."""
         direction, out = self._path.filled("direction", vector, self.gradient), self._path.zeros(self.gradient)
         take = self._path.scratch(self.gradient)
-        if self._path.steepens():
+        if self._path.keeps_output_slopes():
             for trace in self._kept:
-                if trace.steep is None:
-                    steepen(self._weights, trace, self._path.storage(vector, self._owned), take)
+                if trace.output_slopes is None:
+                    keep_output_slopes(self._weights, trace, self._path.storage(vector, self._owned), take)
         for trace in self._kept if self._path.keep else (block.trace for block in self._blocks(take)):
             add_fisher(self._weights, trace, direction, out, take)
         return out.flat.clone()

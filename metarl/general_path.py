@@ -55,7 +55,7 @@ class GeneralPath:
 
     def leaves(self, vector: Tensor) -> Parameters:
         """Return a flat vector as parameters that require gradients."""
-        return {name: part.detach().requires_grad_() for name, part in named(self.policy.shapes, vector).items()}
+        return {name: part.requires_grad_() for name, part in named(self.policy.shapes, _copied(vector)).items()}
 
     def adapting(self, parts: Parameters) -> list[Tensor]:
         """Return those of the parameters that adapt."""
@@ -72,7 +72,7 @@ class GeneralPath:
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
         """Return the gradient of the inner loss alone, 0 for what does not adapt; nothing is kept."""
-        own = named(self.policy.shapes, vector.detach())
+        own = named(self.policy.shapes, _copied(vector))
         # Nothing is recorded below the lowest layer that adapts.
         own = {name: part.requires_grad_() if name in self.adapts else part for name, part in own.items()}
         loss = self.objective.loss(self.policy.distribution(own, samples.observations), samples)
@@ -208,6 +208,11 @@ def _transposed(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> tuple[li
     """
     directions = [torch.zeros_like(output, requires_grad=True) for output in outputs]
     return directions, _pull(outputs, leaves, directions, create_graph=True)
+
+
+def _copied(vector: Tensor) -> Tensor:
+    """Return a copy outside of any graph: autograd refuses to go on from what a caller's ``inference_mode`` made."""
+    return vector.detach().clone()
 
 
 def _gradient(

@@ -8,7 +8,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -53,11 +53,16 @@ def map_tasks(work: Callable[[int], Result], n_tasks: int, device: torch.device)
 
     On the CPU the tasks are spread over as many Python threads as torch would use, with one torch thread each, so
     the result does not depend on their number; elsewhere they follow one another. The calling thread is one of them:
-    it has a core, where one that has to wake first may not.
+    it has a core, where one that has to wake first may not. ``no_grad`` and ``inference_mode`` do not reach the work.
     """
+
+    def run(task: int) -> Result:
+        with torch.inference_mode(False), torch.enable_grad():
+            return work(task)
+
     threads = _outside.get() or torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
-        return [work(task) for task in range(n_tasks)]
+        return [run(task) for task in range(n_tasks)]
     found: dict[int, Result] = {}
     left = iter(range(n_tasks))  # each thread takes its next task from here
     failed = threading.Event()
@@ -67,19 +72,24 @@ def map_tasks(work: Callable[[int], Result], n_tasks: int, device: torch.device)
             for task in left:
                 if failed.is_set():
                     return
-                found[task] = work(task)
+                found[task] = run(task)
         except BaseException:
             failed.set()
             raise
 
     with one_thread():
-        others = [_pool(os.getpid(), threads - 1).submit(work_on) for _ in range(min(threads, n_tasks) - 1)]
+        others: list[Future[None]] = []
         try:
+            for _ in range(min(threads, n_tasks) - 1):
+                others.append(_pool(os.getpid(), threads - 1).submit(work_on))
             work_on()
+        except BaseException:
+            failed.set()
+            raise
         finally:
             wait(others)
-    for other in others:
-        other.result()
+    while others:
+        others.pop(0).result()
     return [found[task] for task in range(n_tasks)]
 
 

@@ -63,6 +63,7 @@ class Weights:
     Weights are ``[..., width, width before]``; biases are rows ``[..., 1, width]``; the last bias and log_std are
     columns ``[..., output, 1]``. ``counts`` tells of each layer's weight and bias, and ``log_std_counts`` of log_std,
     whether they are among ``names``: a direction is 0 elsewhere, and of a gradient nothing else is wanted.
+    ``first_layer`` has the two parts of U^T, ``[..., input, width]``.
 
     Args:
         policy: a perceptron.
@@ -78,7 +79,7 @@ class Weights:
         self.transposed = [weight.mT for weight in self.weights]
         self.biases = [parts[layer.bias].unsqueeze(-2) for layer in policy.layers]
         self.last_bias = self.biases[-1].mT
-        self.first = (self.transposed[0], self.biases[0])
+        self.first_layer = (self.transposed[0], self.biases[0])
         self.log_std = parts["log_std"].unsqueeze(-1) if "log_std" in parts else None
         among = parts.keys() if names is None else names
         self.counts = [(layer.weight in among, layer.bias in among) for layer in policy.layers]
@@ -263,7 +264,7 @@ class Trace:
         bends: t_l by layer from 0, of the lowest that adapts on; without those where phi'' is 0.
             Neither has what ``FirstLayers`` has gathered.
         bend: B.
-        steep: S of the equations above, for each output ``[..., width, row]``, for Fisher products where that pays.
+        output_slopes: S of the equations above, for each output ``[..., width, row]``; for Fisher-vector products.
     """
 
     activations: Sequence[type[nn.Module] | None]
@@ -272,7 +273,7 @@ class Trace:
     deltas: dict[int, Tensor] = field(default_factory=dict)
     bends: dict[int, Tensor] = field(default_factory=dict)
     bend: Bend | None = None
-    steep: list[Tensor] | None = None
+    output_slopes: list[Tensor] | None = None
 
 
 def forward(weights: Weights, activations: Sequence[type[nn.Module] | None], observations: Tensor, take: Take) -> Trace:
@@ -408,32 +409,33 @@ def add_hessian(
 def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
     """Add the Fisher-vector product, with the trace's B, to ``out``."""
     assert trace.bend is not None
-    if trace.steep is None:
+    if trace.output_slopes is None:
         _, output = push(weights, trace, direction, take)
         pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
         return
     _, output = push(weights, trace, direction, take, lowest=1)
-    x, moved = trace.hidden[0].mT, torch.cat(direction.first, dim=-2)
-    for i, steep in enumerate(trace.steep):
-        output[..., i, :] += ((moved @ steep) * x).sum(dim=-2)
+    x, moved = trace.hidden[0].mT, torch.cat(direction.first_layer, dim=-2)
+    for i, slopes in enumerate(trace.output_slopes):
+        output[..., i, :] += ((moved @ slopes) * x).sum(dim=-2)
     cotangents = trace.bend.apply(output, direction.log_std)
     pull(weights, trace, cotangents, out, take, lowest=1)
-    for i, steep in enumerate(trace.steep):
-        _add_first(out, (x * cotangents[0][..., i, None, :]) @ steep.mT)
+    for i, slopes in enumerate(trace.output_slopes):
+        _add_first(out, (x * cotangents[0][..., i, None, :]) @ slopes.mT)
 
 
-def steepen(weights: Weights, trace: Trace, keep: Take, take: Take) -> None:
+def keep_output_slopes(weights: Weights, trace: Trace, keep: Take, take: Take) -> None:
     """Put S into a trace, in tensors from ``keep``."""
-    trace.steep = []
+    kept = []
     for i in range(trace.output.shape[-2]):
         one = torch.zeros_like(trace.output)
         one[..., i, :] = 1.0
-        steep = pull(weights, trace, (one, None), None, take).mT
-        trace.steep.append(keep("S", steep.shape).copy_(steep))
+        slopes = pull(weights, trace, (one, None), None, take).mT
+        kept.append(keep("S", slopes.shape).copy_(slopes))
+    trace.output_slopes = kept
 
 
 class FirstLayers:
-    """T and Q of the equations above, gathered from blocks of rows: what of a Hessian they make good for.
+    """T and Q of the equations above, gathered from blocks of rows: what products with a Hessian have in common.
 
     Args:
         trace: the first block's, with its deltas.
@@ -446,15 +448,16 @@ class FirstLayers:
         self._mixed = keep("T", (*tasks, delta.shape[-1], inputs, h.shape[-1])).zero_()
         self._own = keep("Q", (*tasks, inputs, inputs, h.shape[-1])).zero_() if 0 in trace.bends else None
 
-    def gather(self, trace: Trace, take: Take) -> list[Tensor]:
-        """Add what a block of rows has; take out of its trace, and return, what is needed no more."""
-        delta, bend = trace.deltas.pop(1), trace.bends.pop(0, None)
+    def gather(self, trace: Trace, take: Take) -> None:
+        """Add what a block of rows has, whose delta_2 and t_1 are needed no more after that."""
+        delta, bend = trace.deltas[1], trace.bends.get(0)
         rows, inputs, width = *trace.hidden[0].shape[-2:], trace.hidden[1].shape[-1]
         size = max(1, _spread_numbers(trace.hidden[0]) // (inputs * width))
         for start in range(0, rows, size):
             part = (..., slice(start, start + size), slice(None))
             x, h = trace.hidden[0][part], trace.hidden[1][part]
-            slopes = _times_slope(h.new_ones(()).expand(h.shape), h, trace.activations[0], out=take("s", h.shape))
+            slopes = take("s", h.shape).fill_(1.0)
+            _times_slope(slopes, h, trace.activations[0], out=slopes)
             spread = take("sx", (*x.shape, width))
             torch.mul(slopes.unsqueeze(-2), x.unsqueeze(-1), out=spread)
             _add_product(self._mixed.flatten(-2), delta[part].mT, spread.flatten(-2))
@@ -462,24 +465,26 @@ class FirstLayers:
                 assert bend is not None
                 pairs = x.unsqueeze(-1) * x.unsqueeze(-2)
                 _add_product(self._own.flatten(-3, -2), pairs.flatten(-2).mT, slopes.mul_(bend[part]))
-        return [delta] if bend is None else [delta, bend]
 
     def add(self, direction: Weights, out: Weights, take: Take) -> None:
-        """Add the part of a Hessian-vector product that they stand for to ``out``."""
-        moved = torch.cat(direction.first, dim=-2)
-        terms = take("T", self._mixed.shape)
+        """Add their part of a Hessian-vector product to ``out``."""
+        moved = torch.cat(direction.first_layer, dim=-2)
+        terms = take("terms of T", self._mixed.shape)
         if out.counts[1][0]:
             out.weights[1].add_(torch.mul(self._mixed, moved.unsqueeze(-3), out=terms).sum(dim=-2))
         if not any(out.counts[0]):
             return
-        first = torch.mul(self._mixed, direction.weights[1].unsqueeze(-2), out=terms).sum(dim=-3)
+        gradient = torch.mul(self._mixed, direction.weights[1].unsqueeze(-2), out=terms).sum(dim=-3)
         if self._own is not None:
-            first.sub_((self._own * moved.unsqueeze(-3)).sum(dim=-2), alpha=2.0)
-        _add_first(out, first)
+            gradient.sub_((self._own * moved.unsqueeze(-3)).sum(dim=-2), alpha=2.0)
+        _add_first(out, gradient)
 
 
 def _spread_numbers(tensor: Tensor) -> int:
-    """Return of how many numbers ``s_1 x`` is to consist, for a task: what the cache holds, or 1 GB of a GPU."""
+    """Return of how many numbers ``s_1 x`` is to consist, for each task: few enough for the cache, or 1 GB of a GPU.
+
+    On the CPU it does not depend on how many tasks are taken at once, as bits should not.
+    """
     return 2**18 if tensor.device.type == "cpu" else 2**28 // math.prod(tensor.shape[:-2])
 
 
@@ -492,7 +497,10 @@ def over_rows(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _times_slope(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None, out: Tensor) -> Tensor:
-    """Return, in ``out``, the tensor times ``phi'``, which follows from ``h = phi(a)``: 1 - h^2 for tanh."""
+    """Return the tensor times ``phi'``, which follows from ``h = phi(a)``: 1 - h^2 for tanh.
+
+    In ``out``; without an activation the tensor itself, as it is.
+    """
     if activation is nn.Tanh:
         torch.ops.aten.tanh_backward.grad_input(tensor, h, grad_input=out)
         return out
@@ -534,7 +542,7 @@ def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
 def _layer(weights: Weights, layer: int, h: Tensor, out: Tensor) -> None:
     """Write a layer's affine map of ``h``, ``[..., row, width]``, into ``out``."""
     if layer == 0:
-        torch.matmul(h, torch.cat(weights.first, dim=-2), out=out)
+        torch.matmul(h, torch.cat(weights.first_layer, dim=-2), out=out)
     else:
         add = torch.addmm if h.dim() == 2 else torch.baddbmm
         add(weights.biases[layer], h, weights.transposed[layer], out=out)
@@ -543,7 +551,7 @@ def _layer(weights: Weights, layer: int, h: Tensor, out: Tensor) -> None:
 def _last_layer(weights: Weights, hidden: Sequence[Tensor]) -> Tensor:
     """Return the last layer's affine map, ``[..., output, row]``."""
     if len(hidden) == 1:
-        return torch.cat(weights.first, dim=-2).mT @ hidden[0].mT
+        return torch.cat(weights.first_layer, dim=-2).mT @ hidden[0].mT
     add = torch.addmm if hidden[0].dim() == 2 else torch.baddbmm
     return add(weights.last_bias, weights.weights[-1], hidden[-1].mT)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import subprocess
@@ -16,6 +17,7 @@ from samples import double, make_policy, make_rollouts, make_samples
 from torch import Tensor
 
 import metarl.fast_path
+import metarl.perceptron
 from metarl import MAML
 from metarl.agents import (
     DICE,
@@ -194,8 +196,13 @@ def test_fast_path_general_path_and_double_backward_are_equal(
     for path, keep, gathers in [*paths, ("general", True, False), ("general", False, False)]:
         # One by one with several blocks of rows, padded ones in some.
         monkeypatch.setattr(metarl.fast_path, "BLOCK_NUMBERS", 60 if path == "one by one" else 2**17)
+        monkeypatch.setattr(
+            metarl.perceptron, "_spread_numbers", lambda _, few=path == "one by one": 40 if few else 2**17
+        )
         monkeypatch.setattr(FastPath, "gathers", lambda _, samples, answer=gathers: answer and sizes != ())
-        monkeypatch.setattr(FastPath, "steepens", lambda own, answer=gathers: answer and own.keep and sizes[1:] != ())
+        monkeypatch.setattr(
+            FastPath, "keeps_output_slopes", lambda own, answer=gathers: answer and own.keep and sizes[1:] != ()
+        )
         policy, chain, query = problem(
             head, steps, activation, sizes, path, inner, step_sizes, keep, parameters=parameters, adapts=adapts
         )
@@ -406,6 +413,8 @@ def test_threads_and_grouping_of_tasks_change_no_bit(path: str, head: str, objec
             results.append(update(policy, path, objective, adapts, *whole))
     finally:
         torch.set_num_threads(before)
+    chosen = choose_path(policy, CPU, path=path, adapts=part(policy, adapts))
+    assert not isinstance(chosen, FastPath) or chosen.gathers(whole[0])
     for other in results[1:]:
         assert all(torch.equal(first, second) for first, second in zip(results[0], other, strict=True))
     alone = [
@@ -465,9 +474,37 @@ def test_how_many_tasks_are_taken_at_once() -> None:
     assert on_cpu.parts(few) == [slice(0, 3), slice(3, 5)]
     assert on_cpu.gathers(many)
     assert not on_cpu.gathers(few)
+    assert on_cpu.keeps_output_slopes()
+    assert not choose_path(policy, CPU, keep=False).keeps_output_slopes()
+    assert not choose_path(make_policy("multi-categorical"), CPU).keeps_output_slopes()
+    assert not choose_path(make_policy(sizes=(64,)), CPU).keeps_output_slopes()
     assert on_cpu.parts(many) == list(range(5))
     assert elsewhere.parts(few) == elsewhere.parts(many) == [slice(None)]
     assert choose_path(policy, torch.device("meta"), path="general").parts(few) == list(range(5))
+
+
+def test_memory_is_used_again_and_does_not_grow_with_episodes_of_changing_length() -> None:
+    policy = make_policy(sizes=(64, 64))
+    path = choose_path(policy, CPU)
+    assert isinstance(path, FastPath)
+
+    def iteration(rows: int) -> tuple[set[int], int]:
+        """Where the tensors that lie free afterwards are, and how many numbers they have."""
+        chain = Chain(policy, path, policy.parameters())
+        chain.adapt(make_samples(policy, rows=rows).map(Tensor.float), STEP_SIZE)
+        curvature = Curvature(chain, make_samples(policy, rows=rows, seed=1).map(Tensor.float))
+        curvature.product(curvature.gradient)
+        del chain, curvature
+        gc.collect()
+        free = [*path._store._free, *path._store._returned]
+        places = {tensor.data_ptr() for tensor in free}
+        assert len(places) == len(free)  # none twice
+        return places, sum(map(len, free))
+
+    places, longest = iteration(200)
+    assert iteration(200) == (places, longest)
+    sizes = [iteration(rows)[1] for rows in range(100, 200, 9)]
+    assert max(sizes) <= 1.5 * longest
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,22 @@ def test_learning_changes_parameters_and_is_repeatable() -> None:
     assert one.num_timesteps == 3 * 2 * 3 * 4 * 10
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("activation", [torch.nn.Tanh, torch.nn.ELU])  # by hand, and by autograd
+def test_a_callers_no_grad_changes_nothing(mode: Any, activation: type[torch.nn.Module]) -> None:
+    kwargs = {"hidden_sizes": (8,), "activation_fn": activation}
+    plain, inside = small(policy_kwargs=kwargs).learn(1), small(policy_kwargs=kwargs)
+    with mode():
+        inside.learn(1)
+        task = np.array([0.3, -0.2])
+        adapted = inside.adapt(task, steps=2)
+    assert same(inside.parameters, plain.parameters)
+    assert same(dict(adapted.state_dict()), dict(plain.adapt(task, steps=2).state_dict()))
+    assert same(
+        inside.learn(1, reset_num_timesteps=False).parameters, plain.learn(1, reset_num_timesteps=False).parameters
+    )
+
+
 def test_learning_in_two_parts_equals_learning_in_one() -> None:
     whole, parts = small().learn(4), small().learn(2).learn(2, reset_num_timesteps=False)
     assert same(whole.parameters, parts.parameters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -56,3 +57,33 @@ def test_a_failure_is_raised_and_ends_the_work(wrong: int, threads: int) -> None
     assert len(done) < 10_000 - 1
     assert torch.get_num_threads() == threads
     assert map_tasks(str, 2, CPU) == ["0", "1"]
+
+
+def test_an_interrupt_ends_the_work_of_all_threads() -> None:
+    done = []
+
+    def work(task: int) -> None:
+        if task == 3:
+            raise KeyboardInterrupt
+        time.sleep(0.001)
+        done.append(task)
+
+    with pytest.raises(KeyboardInterrupt):
+        map_tasks(work, 10_000, CPU)
+    count = len(done)
+    time.sleep(0.01)
+    assert len(done) == count < 10_000 - 1
+
+
+def test_work_within_work_finds_its_results() -> None:
+    found = map_tasks(lambda task: map_tasks(lambda inner: (task, inner), 3, CPU), 3, CPU)
+    assert found == [[(task, inner) for inner in range(3)] for task in range(3)]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_callers_modes_do_not_reach_the_work(mode: Any) -> None:
+    def work(task: int) -> tuple[bool, bool, bool]:
+        return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.ones(1).is_inference()
+
+    with mode():
+        assert map_tasks(work, 5, CPU) == [(True, False, False)] * 5
