@@ -63,8 +63,8 @@ def test_a_device_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str])
 def test_the_iterations_benchmark_compares_with_the_sum_of_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark_iteration.main(["--hidden", "8", "--tasks", "2", "--repeats", "1"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("x the sum of its parts") == 4
-    assert "fisher_fraction = 0.2, 2 thread(s)" in printed
+    assert printed.count("x the sum of its parts") == 6
+    assert "fisher_fraction = 0.125, 2 thread(s)" in printed
 
 
 def test_the_general_path_is_measured_against_double_backward_for_every_kind_of_policy() -> None:
