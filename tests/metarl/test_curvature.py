@@ -474,6 +474,8 @@ def test_how_many_tasks_are_taken_at_once() -> None:
     assert on_cpu.parts(few) == [slice(0, 3), slice(3, 5)]
     assert on_cpu.gathers(many)
     assert not on_cpu.gathers(few)
+    wide = make_policy(sizes=(4, 20_000))
+    assert not choose_path(wide, CPU).gathers(make_samples(wide, tasks=1, rows=5000))
     assert on_cpu.keeps_output_slopes()
     assert not choose_path(policy, CPU, keep=False).keeps_output_slopes()
     assert not choose_path(make_policy("multi-categorical"), CPU).keeps_output_slopes()
