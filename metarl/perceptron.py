@@ -63,7 +63,6 @@ class Weights:
     Weights are ``[..., width, width before]``; biases are rows ``[..., 1, width]``; the last bias and log_std are
     columns ``[..., output, 1]``. ``counts`` tells of each layer's weight and bias, and ``log_std_counts`` of log_std,
     whether they are among ``names``: a direction is 0 elsewhere, and of a gradient nothing else is wanted.
-    ``first_layer`` has the two parts of U^T, ``[..., input, width]``.
 
     Args:
         policy: a perceptron.
@@ -79,12 +78,15 @@ class Weights:
         self.transposed = [weight.mT for weight in self.weights]
         self.biases = [parts[layer.bias].unsqueeze(-2) for layer in policy.layers]
         self.last_bias = self.biases[-1].mT
-        self.first_layer = (self.transposed[0], self.biases[0])
         self.log_std = parts["log_std"].unsqueeze(-1) if "log_std" in parts else None
         among = parts.keys() if names is None else names
         self.counts = [(layer.weight in among, layer.bias in among) for layer in policy.layers]
         self.log_std_counts = "log_std" in among
         self.lowest = next((i for i, either in enumerate(self.counts) if any(either)), len(self.counts) - 1)
+
+    def first_layer(self) -> Tensor:
+        """Return U^T of the equations above, a copy: ``[..., input, width]``."""
+        return torch.cat([self.transposed[0], self.biases[0]], dim=-2)
 
 
 @dataclass
@@ -414,7 +416,7 @@ def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights,
         pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
         return
     _, output = push(weights, trace, direction, take, lowest=1)
-    x, moved = trace.hidden[0].mT, torch.cat(direction.first_layer, dim=-2)
+    x, moved = trace.hidden[0].mT, direction.first_layer()
     for i, slopes in enumerate(trace.output_slopes):
         output[..., i, :] += ((moved @ slopes) * x).sum(dim=-2)
     cotangents = trace.bend.apply(output, direction.log_std)
@@ -468,7 +470,7 @@ class FirstLayers:
 
     def add(self, direction: Weights, out: Weights, take: Take) -> None:
         """Add their part of a Hessian-vector product to ``out``."""
-        moved = torch.cat(direction.first_layer, dim=-2)
+        moved = direction.first_layer()
         terms = take("terms of T", self._mixed.shape)
         if out.counts[1][0]:
             out.weights[1].add_(torch.mul(self._mixed, moved.unsqueeze(-3), out=terms).sum(dim=-2))
@@ -542,18 +544,22 @@ def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
 def _layer(weights: Weights, layer: int, h: Tensor, out: Tensor) -> None:
     """Write a layer's affine map of ``h``, ``[..., row, width]``, into ``out``."""
     if layer == 0:
-        torch.matmul(h, torch.cat(weights.first_layer, dim=-2), out=out)
+        torch.matmul(h, weights.first_layer(), out=out)
     else:
-        add = torch.addmm if h.dim() == 2 else torch.baddbmm
-        add(weights.biases[layer], h, weights.transposed[layer], out=out)
+        _affine(weights.biases[layer], h, weights.transposed[layer], out=out)
 
 
 def _last_layer(weights: Weights, hidden: Sequence[Tensor]) -> Tensor:
     """Return the last layer's affine map, ``[..., output, row]``."""
     if len(hidden) == 1:
-        return torch.cat(weights.first_layer, dim=-2).mT @ hidden[0].mT
-    add = torch.addmm if hidden[0].dim() == 2 else torch.baddbmm
-    return add(weights.last_bias, weights.weights[-1], hidden[-1].mT)
+        return weights.first_layer().mT @ hidden[0].mT
+    return _affine(weights.last_bias, weights.weights[-1], hidden[-1].mT)
+
+
+def _affine(bias: Tensor, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return ``bias + left right``."""
+    add = torch.addmm if left.dim() == 2 else torch.baddbmm
+    return add(bias, left, right, out=out)
 
 
 def _add_product(tensor: Tensor, left: Tensor, right: Tensor) -> None:
