@@ -49,6 +49,31 @@ from metarl.terms import Outputs, Slopes
 BLOCK_NUMBERS = 2**19
 
 
+# Products of matrices can differ in the last bit with the address at which one begins, so each task's begins at a
+# multiple of this many bytes, whether it is taken alone or with others.
+ALIGNMENT = 64
+
+
+def _length(shape: Sequence[int], axes: int, dtype: torch.dtype) -> int:
+    """Return how many numbers ``_shaped`` needs."""
+    each = ALIGNMENT // dtype.itemsize
+    return math.prod(shape[:-axes]) * -(-math.prod(shape[-axes:]) // each) * each
+
+
+def _shaped(held: Tensor, shape: Sequence[int], axes: int) -> Tensor:
+    """Return a tensor of a shape in memory that is long enough, each task's last ``axes`` axes aligned."""
+    own, tasks = math.prod(shape[-axes:]), math.prod(shape[:-axes])
+    length = _length(shape, axes, held.dtype)
+    return held[:length].view(tasks, length // tasks)[:, :own].view(*shape[:-axes], *shape[-axes:])
+
+
+def _aligned(like: Tensor) -> Tensor:
+    """Return an uninitialised tensor of a vector's shape and type, ``[..., parameter]``, each task's vector aligned."""
+    if like.device.type != "cpu" or like.dim() == 1:
+        return like.new_empty(like.shape)
+    return _shaped(like.new_empty(_length(like.shape, 1, like.dtype)), like.shape, 1)
+
+
 class _Buffers(threading.local):
     """Tensors of this thread by tag, used again from block to block."""
 
@@ -56,13 +81,13 @@ class _Buffers(threading.local):
         self._held: dict[tuple[str, torch.dtype], tuple[Tensor, Tensor]] = {}  # all of it, and the latest view
 
     def take(self, dtype: torch.dtype) -> Take:
-        def take(tag: str, shape: Sequence[int]) -> Tensor:
+        def take(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
             held, latest = self._held.get((tag, dtype), (None, None))
             if latest is None or latest.shape != tuple(shape):
-                size = math.prod(shape)
-                if held is None or len(held) < size:
-                    held = torch.empty(size, dtype=dtype)
-                latest = held[:size].view(*shape)
+                length = _length(shape, axes, dtype)
+                if held is None or len(held) < length:
+                    held = torch.empty(length, dtype=dtype)
+                latest = _shaped(held, shape, axes)
                 self._held[tag, dtype] = held, latest
             return latest
 
@@ -94,13 +119,13 @@ class _Store:
         self._returned: deque[Tensor] = deque()
 
     def take(self, dtype: torch.dtype, owned: list[Tensor]) -> Take:
-        def take(tag: str, shape: Sequence[int]) -> Tensor:
-            size = math.prod(shape)
-            held = self._fitting(size, dtype)
+        def take(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
+            length = _length(shape, axes, dtype)
+            held = self._fitting(length, dtype)
             if held is None:
-                held = torch.empty(size, dtype=dtype)
+                held = torch.empty(length, dtype=dtype)
             owned.append(held)
-            return held[:size].view(*shape)
+            return _shaped(held, shape, axes)
 
         return take
 
@@ -121,7 +146,7 @@ class _Store:
 
 def _new(vector: Tensor) -> Take:
     """Return what makes new tensors of a vector's type: a GPU's memory is handed out without delay."""
-    return lambda tag, shape: vector.new_empty(shape)
+    return lambda tag, shape, axes=2: vector.new_empty(shape)
 
 
 @dataclass(frozen=True)
@@ -163,7 +188,7 @@ class FastPath:
         self.adapts = adapts
         self.keep = keep
         self._at_once = at_once
-        self.head = Head(policy, device)
+        self.head = Head(policy)
         self._store = _Store()
         self._slots = _Slots()
         self._layers = policy.layers
@@ -211,7 +236,7 @@ class FastPath:
 
     def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
         """Return what the policy says of samples, in the blocks that an inner loss's ``outputs`` have."""
-        weights, take = Weights(self.policy, vector), self.scratch(vector)
+        weights, take = Weights(self.policy, _aligned(vector).copy_(vector)), self.scratch(vector)
         return [(self.block(weights, rows, take).distribution, rows) for rows in self.inner_rows(samples)]
 
     def adapted(self, vector: Tensor, query: Samples) -> AdaptedPolicy:
@@ -221,10 +246,10 @@ class FastPath:
     def slot(self, tag: str, like: Tensor, names: frozenset[str] | None = None) -> Weights:
         """Return weights to write into, of a vector's shape and type; this thread gets the same ones each time."""
         if self._at_once == "all":
-            return Weights(self.policy, torch.empty_like(like), names)
+            return Weights(self.policy, _aligned(like), names)
         key = tag, names, like.shape, like.dtype
         if key not in self._slots.held:
-            self._slots.held[key] = Weights(self.policy, torch.empty_like(like), names)
+            self._slots.held[key] = Weights(self.policy, _aligned(like), names)
         return self._slots.held[key]
 
     def filled(self, tag: str, vector: Tensor, like: Tensor, names: frozenset[str] | None = None) -> Weights:
@@ -329,8 +354,8 @@ class InnerLoss:
         self._owned: list[Tensor] = []
         self._samples = samples
         self._vector = vector
-        self._weights = Weights(path.policy, vector)
-        self.gradient = torch.zeros_like(vector)
+        self._weights = Weights(path.policy, _aligned(vector).copy_(vector))
+        self.gradient = _aligned(vector).zero_()
         self.outputs: Outputs = []
         out = Weights(path.policy, self.gradient, path.adapts)
         self._lowest = out.lowest
@@ -415,9 +440,9 @@ class AdaptedPolicy:
         self._path = path
         self._owned: list[Tensor] = []
         self._query = query
-        self._weights = Weights(path.policy, vector)
+        self._weights = Weights(path.policy, _aligned(vector).copy_(vector))
         self.gain = vector.new_zeros(vector.shape[:-1])
-        self.gradient = torch.zeros_like(vector)
+        self.gradient = _aligned(vector).zero_()
         out = Weights(path.policy, self.gradient)
         take = path.scratch(vector)
         self._old: list[Distribution] = []

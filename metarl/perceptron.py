@@ -43,8 +43,9 @@ them, and a direction in them has ``R h_l = 0`` before it; what is 0 or not aske
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -54,7 +55,12 @@ from torch import Tensor, nn
 from metarl.agents import Distribution, Gaussian, Policy, Second
 from metarl.vectors import named
 
-Take = Callable[[str, Sequence[int]], Tensor]  # tag, shape [..., row, width] -> a tensor to write into
+
+class Take(Protocol):
+    """Gives tensors to write into."""
+
+    def __call__(self, tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
+        """Return a tensor of a shape, whose last ``axes`` axes belong to one task and the others are tasks."""
 
 
 class Weights:
@@ -146,33 +152,42 @@ class GaussianBend(Bend):
 
 @dataclass
 class ChoiceBend(Bend):
-    """``scale (diag(p) - p p^T)`` for each of several choices; ``groups`` is 1 between outputs of the same choice.
+    """``scale (diag(p) - p p^T)`` for each of several choices of ``sizes`` outputs.
 
     ``scale`` is what each row counts, ``[..., 1, row]``.
     """
 
     scale: Tensor
     probs: Tensor
-    groups: Tensor
+    sizes: Sequence[int]
 
     def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, None]:
         turned = self.probs * output
-        turned.addcmul_(self.probs, self.groups @ turned, value=-1.0)
+        turned.addcmul_(self.probs, _over_choices(turned, self.sizes), value=-1.0)
         return turned.mul_(self.scale), None
+
+
+def _over_choices(values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return the sums of values ``[..., output, row]`` over the outputs of each choice, at each of its outputs.
+
+    No matrix product, whose last bit would depend on whether several tasks are taken at once.
+    """
+    if len(sizes) == 1:
+        return values.sum(dim=-2, keepdim=True)
+    parts = torch.split(values, list(sizes), dim=-2)
+    return torch.cat([part.sum(dim=-2, keepdim=True).expand_as(part) for part in parts], dim=-2)
 
 
 class Head:
     """What the last layer of a policy stands for, and its derivatives."""
 
-    def __init__(self, policy: Policy, device: torch.device) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._floor = policy.log_std_min
         space = policy.action_space
-        sizes = [int(n) for n in space.nvec] if isinstance(space, spaces.MultiDiscrete) else [1]
+        self._sizes = [int(n) for n in space.nvec] if isinstance(space, spaces.MultiDiscrete) else [1]
         if isinstance(space, spaces.Discrete):
-            sizes = [int(space.n)]
-        owner = torch.repeat_interleave(torch.tensor(sizes))
-        self._groups = (owner[:, None] == owner).float().to(device)
+            self._sizes = [int(space.n)]
 
     def distribution(self, weights: Weights, output: Tensor) -> Distribution:
         """Return the distribution of ``output``, ``[..., output, row]``."""
@@ -244,8 +259,8 @@ class Head:
     ) -> ChoiceBend:
         (logits,) = distribution.parameters
         exponentials = torch.exp(logits - logits.amax(dim=-1, keepdim=True)).mT
-        groups = self._groups.to(logits.dtype)
-        return ChoiceBend(score, second, scale, exponentials / (groups @ exponentials), groups)
+        probs = exponentials / _over_choices(exponentials, self._sizes)
+        return ChoiceBend(score, second, scale, probs, self._sizes)
 
     def _above_floor(self, weights: Weights) -> Tensor:
         assert weights.log_std is not None
@@ -447,8 +462,8 @@ class FirstLayers:
     def __init__(self, trace: Trace, keep: Take) -> None:
         x, h, delta = trace.hidden[0], trace.hidden[1], trace.deltas[1]
         tasks, inputs = x.shape[:-2], x.shape[-1]
-        self._mixed = keep("T", (*tasks, delta.shape[-1], inputs, h.shape[-1])).zero_()
-        self._own = keep("Q", (*tasks, inputs, inputs, h.shape[-1])).zero_() if 0 in trace.bends else None
+        self._mixed = keep("T", (*tasks, delta.shape[-1], inputs, h.shape[-1]), axes=3).zero_()
+        self._own = keep("Q", (*tasks, inputs, inputs, h.shape[-1]), axes=3).zero_() if 0 in trace.bends else None
 
     def gather(self, trace: Trace, take: Take) -> None:
         """Add what a block of rows has, whose delta_2 and t_1 are needed no more after that."""
@@ -460,7 +475,7 @@ class FirstLayers:
             x, h = trace.hidden[0][part], trace.hidden[1][part]
             slopes = take("s", h.shape).fill_(1.0)
             _times_slope(slopes, h, trace.activations[0], out=slopes)
-            spread = take("sx", (*x.shape, width))
+            spread = take("sx", (*x.shape, width), axes=3)
             torch.mul(slopes.unsqueeze(-2), x.unsqueeze(-1), out=spread)
             _add_product(self._mixed.flatten(-2), delta[part].mT, spread.flatten(-2))
             if self._own is not None:
@@ -471,7 +486,7 @@ class FirstLayers:
     def add(self, direction: Weights, out: Weights, take: Take) -> None:
         """Add their part of a Hessian-vector product to ``out``."""
         moved = direction.first_layer()
-        terms = take("terms of T", self._mixed.shape)
+        terms = take("terms of T", self._mixed.shape, axes=3)
         if out.counts[1][0]:
             out.weights[1].add_(torch.mul(self._mixed, moved.unsqueeze(-3), out=terms).sum(dim=-2))
         if not any(out.counts[0]):

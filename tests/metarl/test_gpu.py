@@ -136,7 +136,11 @@ def test_steps_along_the_meta_gradient_are_read_once_when_all_is_decided(
     assert reads_of_an_iteration(small(name, outer=outer).learn(1), monkeypatch) == ["tolist"]
 
 
-@pytest.mark.parametrize(("name", "outer"), [*UPDATES, ("e-maml", {}), ("meta-sgd", {}), ("anil", {}), ("cavia", {})])
+# With so few samples the trust region's system of equations is nearly singular: damped, rounding errors stay small in it.
+DAMPED = [(name, {"damping": 0.1}) for name in ("e-maml", "meta-sgd", "anil", "cavia")]
+
+
+@pytest.mark.parametrize(("name", "outer"), [*UPDATES, *DAMPED])
 def test_all_tasks_at_once_learn_what_they_learn_in_parts(
     name: str, outer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

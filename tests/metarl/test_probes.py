@@ -43,7 +43,7 @@ def test_what_pays_in_every_task_is_learned_before_adaptation(probe: str) -> Non
     """Probes (d) and (e): an action that pays, and one that pays where the observation says so."""
     model = learner(probe)
     assert abs(model.evaluate(n_tasks=20).mean(0)) < 0.5
-    assert model.learn(15).evaluate(n_tasks=20).mean(0) > 0.95
+    assert model.learn(25).evaluate(n_tasks=20).mean(0) > 0.95
 
 
 def test_what_depends_on_the_task_is_learned_by_adaptation() -> None:

@@ -66,7 +66,11 @@ def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
                     learner,
                     {
                         **of_family,
-                        "learning": {"tasks": 5, "episodes": 6, "normalize_observations": variant in ("maml", "reptile")},
+                        "learning": {
+                            "tasks": 5,
+                            "episodes": 6,
+                            "normalize_observations": variant in ("maml", "reptile"),
+                        },
                         "inner": inner,
                         "outer": outer if path is None else {**outer, "path": path},
                         "evaluation": {"every": 2, "tasks": 3, "episodes": 2, "steps": 2},
