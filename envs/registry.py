@@ -72,8 +72,8 @@ def register_own() -> None:
         if f"metarl/{name}" not in gymnasium.registry:
             gymnasium.register(
                 id=f"metarl/{name}",
-                entry_point=f"metarl.envs.{single}",
-                vector_entry_point=f"metarl.envs.{single.removesuffix('Env')}VectorEnv",
+                entry_point=f"metarl.envs.families.{single}",
+                vector_entry_point=f"metarl.envs.families.{single.removesuffix('Env')}VectorEnv",
                 max_episode_steps=limit,
             )
     if "metarl/Parameterized-v0" not in gymnasium.registry:

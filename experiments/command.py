@@ -288,7 +288,7 @@ def _envs(options: argparse.Namespace) -> int:
 
 
 def _learners(options: argparse.Namespace) -> int:
-    from metarl.learners import describe_learners
+    from metarl.learners.registry import describe_learners
 
     learners = describe_learners()
     if options.json:

@@ -18,7 +18,7 @@ from metarl.experiments.comparison import Entry
 from metarl.experiments.configuration import parse_override, read_configuration
 from metarl.experiments.processes import Failure, in_processes
 from metarl.experiments.runs import Run
-from metarl.learners import find_learner
+from metarl.learners.registry import find_learner
 from metarl.settings import Settings
 
 _SET_BY_OPTIONS = {"learner": "--learners", "seed": "--seeds"}

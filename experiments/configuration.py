@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from metarl.learners import find_learner
+from metarl.learners.registry import find_learner
 from metarl.settings import Settings, as_dict, structure
 
 

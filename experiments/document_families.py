@@ -1,7 +1,7 @@
 """Writes docs/families.md, the table of metarl's families, and the pictures in docs/pictures.
 
 ``python experiments/document_families.py``; the figures of speed are those of docs/speeds.json, which
-``python experiments/benchmark_envs.py --json docs/speeds.json`` measures.
+``python experiments/benchmarks/families.py --json docs/speeds.json`` measures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class, and `metarl envs` prints this list in short.
 FOOT = """
 Steps: the time limit; "its own" where the family ends its episodes itself. Steps per second: of the batched
 environment with {num_envs} sub-environments on {cores} cores, and how many times as many as those of Gymnasium's
-`SyncVectorEnv` in the same run (`experiments/benchmark_envs.py`).
+`SyncVectorEnv` in the same run (`experiments/benchmarks/families.py`).
 
 ## Pictures
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metarl.experiments.runs import Run
 from metarl.figures import has_paths, paths_figure
-from metarl.learners import load_learner
+from metarl.learners.registry import load_learner
 
 PICTURED_TASKS = 2
 DOTS_PER_INCH = 110

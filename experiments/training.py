@@ -23,8 +23,8 @@ from metarl.evaluation import Evaluation
 from metarl.experiments.configuration import to_toml
 from metarl.experiments.runs import Run
 from metarl.learner import BaseLearner
-from metarl.learners import find_learner, load_learner
-from metarl.logs import run_logger, write_hparams
+from metarl.learners.registry import find_learner, load_learner
+from metarl.sb3.loggers import run_logger, write_hparams
 from metarl.settings import Settings, as_dict
 
 

@@ -13,21 +13,21 @@ from metarl.envs import RandomTask, as_task, check_family, make, make_vec, sampl
 from metarl.version import __version__
 
 if TYPE_CHECKING:
-    from metarl.anil import ANIL
-    from metarl.cavia import CAVIA
-    from metarl.e_maml import EMAML
+    from metarl.learners.anil import ANIL
+    from metarl.learners.cavia import CAVIA
+    from metarl.learners.e_maml import EMAML
     from metarl.evaluation import Evaluation
-    from metarl.fomaml import FOMAML
+    from metarl.learners.fomaml import FOMAML
     from metarl.learner import BaseLearner
-    from metarl.maml import MAML
-    from metarl.meta_sgd import MetaSGD
-    from metarl.multi_task import MultiTask
-    from metarl.pretraining import Pretrained
-    from metarl.promp import ProMP
-    from metarl.reptile import Reptile
-    from metarl.short import MetaLearner
-    from metarl.task_aware import TaskAware
-    from metarl.untrained import Random, Scratch
+    from metarl.learners.maml import MAML
+    from metarl.learners.meta_sgd import MetaSGD
+    from metarl.learners.multi_task import MultiTask
+    from metarl.learners.pretrained import Pretrained
+    from metarl.learners.promp import ProMP
+    from metarl.learners.reptile import Reptile
+    from metarl.meta_learner import MetaLearner
+    from metarl.learners.task_aware import TaskAware
+    from metarl.learners.scratch import Random, Scratch
 
 __all__ = [
     "ANIL",
@@ -56,22 +56,22 @@ __all__ = [
 ]
 
 _LAZY = {
-    "ANIL": "metarl.anil",
-    "CAVIA": "metarl.cavia",
-    "EMAML": "metarl.e_maml",
-    "FOMAML": "metarl.fomaml",
-    "MAML": "metarl.maml",
+    "ANIL": "metarl.learners.anil",
+    "CAVIA": "metarl.learners.cavia",
+    "EMAML": "metarl.learners.e_maml",
+    "FOMAML": "metarl.learners.fomaml",
+    "MAML": "metarl.learners.maml",
     "BaseLearner": "metarl.learner",
     "Evaluation": "metarl.evaluation",
-    "MetaLearner": "metarl.short",
-    "MetaSGD": "metarl.meta_sgd",
-    "MultiTask": "metarl.multi_task",
-    "Pretrained": "metarl.pretraining",
-    "ProMP": "metarl.promp",
-    "Random": "metarl.untrained",
-    "Reptile": "metarl.reptile",
-    "Scratch": "metarl.untrained",
-    "TaskAware": "metarl.task_aware",
+    "MetaLearner": "metarl.meta_learner",
+    "MetaSGD": "metarl.learners.meta_sgd",
+    "MultiTask": "metarl.learners.multi_task",
+    "Pretrained": "metarl.learners.pretrained",
+    "ProMP": "metarl.learners.promp",
+    "Random": "metarl.learners.scratch",
+    "Reptile": "metarl.learners.reptile",
+    "Scratch": "metarl.learners.scratch",
+    "TaskAware": "metarl.learners.task_aware",
 }
 
 

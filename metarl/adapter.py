@@ -16,7 +16,7 @@ from metarl.agents.observations import map_observations, transpose_images
 from metarl.envs import RolloutError
 from metarl.envs.actions import standard_actions
 from metarl.sampler import MAX_STEPS, refuse_non_finite, stack_steps
-from metarl.vectors import one_task, task_parameters
+from metarl.gradients.flat import one_task, task_parameters
 
 if TYPE_CHECKING:
     from metarl.agent import MetaAgent

@@ -15,17 +15,17 @@ from metarl import seeding
 from metarl.adapter import Adapter
 from metarl.agents import Parameters, Policy, Rollouts, Samples, build_policy, new_normalizer, to_samples
 from metarl.agents.policies import Actor
-from metarl.devices import pick_device
+from metarl.gradients.devices import pick_device
 from metarl.envs import make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation
-from metarl.inner import StepSize, inner_update
-from metarl.parallel import all_threads, one_thread
+from metarl.gradients.inner import StepSize, inner_update
+from metarl.gradients.parallel import all_threads, one_thread
 from metarl.sampler import Sampler
-from metarl.sb3 import Model, fit_value, to_model
+from metarl.sb3.models_out import Model, fit_value, to_model
 from metarl.settings import Settings
-from metarl.vectors import one_task, task_parameters
+from metarl.gradients.flat import one_task, task_parameters
 
 # Numbered for the random streams; ``given`` are tasks of the caller's own.
 SPLITS = (*task_tools.SPLITS, "given")

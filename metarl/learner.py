@@ -26,8 +26,8 @@ from metarl.envs import RandomTask, RolloutError, make, own_actions
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.figures import has_paths, paths_figure
-from metarl.parallel import one_thread
-from metarl.policy_arguments import decode, encode
+from metarl.gradients.parallel import one_thread
+from metarl.sb3.policy_arguments import decode, encode
 from metarl.settings import Settings, TrustRegion, as_dict, structure
 from metarl.version import __version__
 

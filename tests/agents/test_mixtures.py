@@ -17,7 +17,7 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, MixtureSameFamily, Normal
 
 from metarl.agents import Categorical, Gaussian, Mixture, MultiCategorical
-from metarl.agents.mixtures import LOGITS, MixtureActorCriticPolicy, MixturePolicy
+from metarl.agents.policies.mixture import LOGITS, MixtureActorCriticPolicy, MixturePolicy
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

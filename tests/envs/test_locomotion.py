@@ -284,7 +284,7 @@ def test_where_nothing_can_be_drawn_the_error_says_what_to_install() -> None:
 
 def test_the_benchmark_sets_a_family_against_mujoco_alone_and_gymnasium(tmp_path: Path) -> None:
     file = tmp_path / "speeds.json"
-    module = "metarl.experiments.benchmark_locomotion"
+    module = "metarl.experiments.benchmarks.locomotion"
     call = [sys.executable, "-m", module, "--quick", "--envs", "4", "metarl/HopperParams-v0", "--json", file]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

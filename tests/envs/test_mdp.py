@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import metarl
-from metarl.envs.mdp import best_return
+from metarl.envs.families.mdp import best_return
 
 FAMILY = "metarl/TabularMDP-v0"
 
@@ -110,7 +110,7 @@ def test_transitions_that_are_no_probabilities_are_refused() -> None:
 
 
 def test_without_a_time_limit_there_is_no_optimum() -> None:
-    from metarl.envs.mdp import TabularMDPVectorEnv
+    from metarl.envs.families.mdp import TabularMDPVectorEnv
 
     with pytest.raises(ValueError, match="no time limit"):
         TabularMDPVectorEnv(2, max_episode_steps=None).oracle_return(chain())

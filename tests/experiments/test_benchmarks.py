@@ -93,4 +93,4 @@ def test_the_benchmark_of_workers_compares_with_one_core(capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("family", ["Spot", "Busy"])
 def test_the_benchmarks_own_families_are_sound(family: str) -> None:
-    assert check_family(f"metarl.experiments.slow_families:bench/{family}-v0") == []
+    assert check_family(f"metarl.experiments.benchmarks.slow_families:bench/{family}-v0") == []

@@ -332,7 +332,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path, number: sig
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "if 'slow' in sys.argv:\n"
-        "    import gymnasium, time, metarl.envs.navigation as n\n"
+        "    import gymnasium, time, metarl.envs.families.navigation as n\n"
         "    step = n.Navigation2DVectorEnv.step\n"
         "    n.Navigation2DVectorEnv.step = lambda self, a: (time.sleep(0.004), step(self, a))[1]\n"
     )

@@ -29,7 +29,7 @@ TINY = ["learning.iterations=1", "learning.tasks=2", "learning.episodes=2", "fam
         "evaluation.tasks=2", "evaluation.test_tasks=3", "evaluation.episodes=2", "evaluation.steps=1"]  # fmt: skip
 FAULTY = """
 import os
-from metarl.untrained import Scratch
+from metarl.learners.scratch import Scratch
 class Fails(Scratch):
     "Fails."
     def evaluate(self, **_):

@@ -16,8 +16,8 @@ import torch
 from samples import double, make_policy, make_rollouts, make_samples
 from torch import Tensor
 
-import metarl.fast_path
-import metarl.perceptron
+import metarl.gradients.perceptron_backend
+import metarl.gradients.perceptron
 from metarl import MAML
 from metarl.agents import (
     DICE,
@@ -32,18 +32,18 @@ from metarl.agents import (
     mean_kl,
     to_samples,
 )
-from metarl.context import CONTEXT, ContextPath, ContextPolicy
-from metarl.curvature import Chain, Curvature, adapted_kl, mean_over_tasks
-from metarl.e_maml import SamplingCredit
-from metarl.fast_path import FastPath
-from metarl.general_path import GeneralPath
-from metarl.inner import Path, StepSize, choose_path
-from metarl.meta_update import gradient_steps
-from metarl.optimizers import first_moments
-from metarl.promp import KLPenalty
+from metarl.gradients.context_backend import CONTEXT, ContextPath, ContextPolicy
+from metarl.gradients.curvature import Chain, Curvature, adapted_kl, mean_over_tasks
+from metarl.learners.e_maml import SamplingCredit
+from metarl.gradients.perceptron_backend import FastPath
+from metarl.gradients.autograd_backend import GeneralPath
+from metarl.gradients.inner import Path, StepSize, choose_path
+from metarl.gradients.meta_update import gradient_steps
+from metarl.gradients.optimizers import first_moments
+from metarl.learners.promp import KLPenalty
 from metarl.settings import Clipped
-from metarl.trust_region import conjugate_gradient, full_step
-from metarl.vectors import flatten
+from metarl.gradients.trust_region import conjugate_gradient, full_step
+from metarl.gradients.flat import flatten
 
 CPU = torch.device("cpu")
 STEP_SIZE = 0.3
@@ -195,9 +195,9 @@ def test_fast_path_general_path_and_double_backward_are_equal(
     paths = itertools.product(("several at once", "one by one", "all at once"), (True, False), (True, False))
     for path, keep, gathers in [*paths, ("general", True, False), ("general", False, False)]:
         # One by one with several blocks of rows, padded ones in some.
-        monkeypatch.setattr(metarl.fast_path, "BLOCK_NUMBERS", 60 if path == "one by one" else 2**17)
+        monkeypatch.setattr(metarl.gradients.perceptron_backend, "BLOCK_NUMBERS", 60 if path == "one by one" else 2**17)
         monkeypatch.setattr(
-            metarl.perceptron, "_spread_numbers", lambda _, few=path == "one by one": 40 if few else 2**17
+            metarl.gradients.perceptron, "_spread_numbers", lambda _, few=path == "one by one": 40 if few else 2**17
         )
         monkeypatch.setattr(FastPath, "gathers", lambda _, samples, answer=gathers: answer and sizes != ())
         monkeypatch.setattr(
@@ -343,7 +343,7 @@ def test_a_share_of_the_samples_leaves_a_coupled_hessian_whole(path: str) -> Non
 def test_a_term_beside_a_coupled_objective_sees_the_same_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for numbers in (60, 2**17):  # several blocks, and one
-        monkeypatch.setattr(metarl.fast_path, "BLOCK_NUMBERS", numbers)
+        monkeypatch.setattr(metarl.gradients.perceptron_backend, "BLOCK_NUMBERS", numbers)
         _, chain, query = problem(path="one by one", objective=DICE)
         curvature = Curvature(chain, query, term=KLPenalty(chain, 0.5))
         vector = torch.randn(len(chain.vector), generator=torch.Generator().manual_seed(6), dtype=torch.float64)
@@ -442,7 +442,7 @@ def test_a_whole_run_has_the_same_bits_whatever_the_machines_thread_settings() -
         "from metarl import MAML\n"
         "model = MAML(learning={'tasks': 6, 'episodes': 10}, policy_kwargs={'hidden_sizes': (64, 64)},\n"
         "    evaluation={'tasks': 2, 'episodes': 2, 'steps': 1}).learn(2)\n"
-        "import hashlib; from metarl.vectors import flatten\n"
+        "import hashlib; from metarl.gradients.flat import flatten\n"
         "print(hashlib.sha256(flatten(model.parameters.values()).numpy().tobytes()).hexdigest())\n"
     )
     hashes = set()

@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from metarl import MAML
 from metarl.agents import DICE, POLICY_GRADIENT, InnerObjective, Policy
-from metarl.context import ContextPath, ContextPolicy
-from metarl.curvature import Chain, Curvature
-from metarl.fast_path import FastPath
-from metarl.inner import Path, choose_path
-from metarl.learners import find_learner
-from metarl.vectors import flatten
+from metarl.gradients.context_backend import ContextPath, ContextPolicy
+from metarl.gradients.curvature import Chain, Curvature
+from metarl.gradients.perceptron_backend import FastPath
+from metarl.gradients.inner import Path, choose_path
+from metarl.learners.registry import find_learner
+from metarl.gradients.flat import flatten
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
 READS = ("item", "tolist", "cpu", "__float__", "__int__", "__bool__", "__index__")
@@ -80,7 +80,9 @@ def small(name: str, **changed: Any) -> Any:
 
 def reads_of_an_iteration(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return what the host reads in the second iteration of a learner that has made one, but for playing."""
-    monkeypatch.setattr("metarl.curvature.map_tasks", lambda work, n_tasks, device: [work(i) for i in range(n_tasks)])
+    monkeypatch.setattr(
+        "metarl.gradients.curvature.map_tasks", lambda work, n_tasks, device: [work(i) for i in range(n_tasks)]
+    )
     reads = Reads(monkeypatch)
     collect = MAML._collect
 
@@ -101,7 +103,7 @@ def reads_of_an_iteration(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[s
 def test_the_host_reads_what_the_line_search_decides_on_and_the_metrics_once(
     normalize: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metarl.maml.choose_path", all_at_once)
+    monkeypatch.setattr("metarl.learners.maml.choose_path", all_at_once)
     model = small(
         "maml",
         learning={"tasks": 3, "episodes": 3, "normalize_observations": normalize, "normalize_rewards": normalize},
@@ -132,7 +134,7 @@ UPDATES = [
 def test_steps_along_the_meta_gradient_are_read_once_when_all_is_decided(
     name: str, outer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metarl.maml.choose_path", all_at_once)
+    monkeypatch.setattr("metarl.learners.maml.choose_path", all_at_once)
     assert reads_of_an_iteration(small(name, outer=outer).learn(1), monkeypatch) == ["tolist"]
 
 
@@ -145,7 +147,7 @@ def test_all_tasks_at_once_learn_what_they_learn_in_parts(
     name: str, outer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     untrained, in_parts = small(name, outer=outer), small(name, outer=outer).learn(1)
-    monkeypatch.setattr("metarl.maml.choose_path", all_at_once)
+    monkeypatch.setattr("metarl.learners.maml.choose_path", all_at_once)
     at_once = small(name, outer=outer).learn(1)
     before, one, other = (flatten(model.parameters.values()) for model in (untrained, in_parts, at_once))
     assert float((other - one).norm()) < 0.01 * float((one - before).norm())

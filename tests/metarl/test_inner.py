@@ -7,7 +7,7 @@ import torch
 from samples import double, make_policy, make_samples
 
 from metarl.agents import Parameters, policy_gradient_loss
-from metarl.inner import inner_update
+from metarl.gradients.inner import inner_update
 
 
 def stack(parts: list[Parameters]) -> Parameters:

@@ -20,23 +20,23 @@ from torch import Tensor
 import metarl
 from metarl import ANIL, CAVIA, MAML, MetaSGD, Pretrained, ProMP, Random, Reptile, Scratch
 from metarl.agents import DICE, LIKELIHOOD_RATIO, POLICY_GRADIENT, InnerObjective, clipped_objective
-from metarl.cavia import ContextChain
-from metarl.context import CONTEXT, ContextPolicy
-from metarl.curvature import Chain, Curvature
-from metarl.e_maml import SamplingCredit
+from metarl.learners.cavia import ContextChain
+from metarl.gradients.context_backend import CONTEXT, ContextPolicy
+from metarl.gradients.curvature import Chain, Curvature
+from metarl.learners.e_maml import SamplingCredit
 from metarl.experiments.command import main
 from metarl.experiments.configuration import parse_override, read_configuration
-from metarl.fomaml import FirstOrderChain
-from metarl.inner import choose_path, inner_update
+from metarl.learners.fomaml import FirstOrderChain
+from metarl.gradients.inner import choose_path, inner_update
 from metarl.learner import BaseLearner, Outcome
-from metarl.learners import LEARNERS, find_learner, load_learner
-from metarl.meta_sgd import SizedChain
-from metarl.meta_update import meta_gradients
-from metarl.optimizers import ascend, first_moments
-from metarl.promp import KLPenalty
+from metarl.learners.registry import LEARNERS, find_learner, load_learner
+from metarl.learners.meta_sgd import SizedChain
+from metarl.gradients.meta_update import meta_gradients
+from metarl.gradients.optimizers import ascend, first_moments
+from metarl.learners.promp import KLPenalty
 from metarl.settings import as_dict, structure
-from metarl.terms import Term
-from metarl.vectors import flatten, named
+from metarl.gradients.terms import Term
+from metarl.gradients.flat import flatten, named
 
 CPU = torch.device("cpu")
 NAVIGATION = "metarl/Navigation2D-v0"

@@ -13,11 +13,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import metarl
 from metarl import MetaLearner, MultiTask
-from metarl.agents.mixtures import LOGITS
+from metarl.agents.policies.mixture import LOGITS
 from metarl.envs import tasks as task_tools
-from metarl.inner import choose_path, inner_update
+from metarl.gradients.inner import choose_path, inner_update
 from metarl.seeding import streams
-from metarl.vectors import flatten_tasks, named
+from metarl.gradients.flat import flatten_tasks, named
 
 NAVIGATION = "metarl/Navigation2D-v0"
 SMALL: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from metarl.parallel import map_tasks
+from metarl.gradients.parallel import map_tasks
 
 CPU = torch.device("cpu")
 

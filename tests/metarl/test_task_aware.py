@@ -15,7 +15,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import metarl
 from metarl import TaskAware
-from metarl.context import CONTEXT
+from metarl.gradients.context_backend import CONTEXT
 from metarl.envs import tasks as task_tools
 from metarl.seeding import streams
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metarl.trust_region import conjugate_gradient, full_step, line_search
+from metarl.gradients.trust_region import conjugate_gradient, full_step, line_search
 
 
 @settings(deadline=None, max_examples=30)

@@ -42,11 +42,11 @@ from metarl.agents import (
     clipped_objective,
     discounted_returns,
 )
-from metarl.curvature import Chain, Curvature
-from metarl.e_maml import SamplingCredit
-from metarl.inner import choose_path, task_vectors
-from metarl.meta_update import meta_gradients
-from metarl.vectors import flatten, named
+from metarl.gradients.curvature import Chain, Curvature
+from metarl.learners.e_maml import SamplingCredit
+from metarl.gradients.inner import choose_path, task_vectors
+from metarl.gradients.meta_update import meta_gradients
+from metarl.gradients.flat import flatten, named
 
 CPU = torch.device("cpu")
 POLICY = tabular_policy()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metarl.learners import find_learner
+from metarl.learners.registry import find_learner
 
 KEPT = Path(__file__).with_name("fingerprints.json")
 ITERATIONS = 3

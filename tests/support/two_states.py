@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.agents import Policy, Samples, build_policy, discounted_returns
-from metarl.vectors import named
+from metarl.gradients.flat import named
 
 GAMMA = 0.9
 # [state, action, next state], [state, action]; episodes start in state 0.

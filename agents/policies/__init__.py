@@ -1,0 +1,26 @@
+"""Policies as pure functions of their parameters, one file a kind, each with how it acts."""
+
+from metarl.agents.policies.acting import Actor, Noise
+from metarl.agents.policies.build import build_policy, wrap_module
+from metarl.agents.policies.context import ContextPolicy
+from metarl.agents.policies.mixture import MixturePolicy
+from metarl.agents.policies.module import ModulePolicy
+from metarl.agents.policies.perceptron import PerceptronPolicy
+from metarl.agents.policies.policy import Layer, Parameters, Policy, is_critic
+from metarl.agents.policies.uniform import UniformPolicy
+
+__all__ = [
+    "Actor",
+    "ContextPolicy",
+    "Layer",
+    "MixturePolicy",
+    "ModulePolicy",
+    "Noise",
+    "Parameters",
+    "PerceptronPolicy",
+    "Policy",
+    "UniformPolicy",
+    "build_policy",
+    "is_critic",
+    "wrap_module",
+]

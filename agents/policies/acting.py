@@ -1,0 +1,127 @@
+"""Acting: noise of actions, and actions drawn from what a policy's last layer says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from metarl.agents.normalization import Normalizer
+
+
+class Noise:
+    """A task's action noise for all its episodes and steps: drawn in order, so grouping changes nothing.
+
+    Args:
+        rngs: a generator for each task.
+        episodes: of each task.
+        action_space: of the family.
+        choices: how many numbers a step has beside those of the action, last.
+    """
+
+    CHUNK = 50
+
+    def __init__(
+        self, rngs: Sequence[np.random.Generator], episodes: int, action_space: spaces.Space[Any], choices: int = 0
+    ) -> None:
+        self._rngs = rngs
+        self._episodes = episodes
+        self._box = isinstance(action_space, spaces.Box)
+        if isinstance(action_space, spaces.Box | spaces.MultiDiscrete):
+            self._width = int(np.prod(action_space.shape))
+        else:
+            self._width = 1
+        self._width += choices
+        self._chunk: NDArray[np.float32] = np.empty((0, 0, 0, 0), dtype=np.float32)
+
+    def at(self, step: int) -> NDArray[np.float32]:
+        """Return the noise of a step, ``[task, episode, action]``: normal for a box, else uniform in [0, 1)."""
+        position = step % self.CHUNK
+        if position == 0:
+            shape = (self.CHUNK, self._episodes, self._width)
+            draws = [
+                rng.standard_normal(shape, dtype=np.float32) if self._box else rng.random(shape, dtype=np.float32)
+                for rng in self._rngs
+            ]
+            self._chunk = np.stack(draws, axis=1)
+        noise: NDArray[np.float32] = self._chunk[position]
+        return noise
+
+
+class Actor:
+    """Draws actions for ``[task, episode]`` sub-environments, each task with its own parameters."""
+
+    choices: ClassVar[int] = 0  # numbers of a step's noise beside those of the action
+
+    def __init__(self, action_space: spaces.Space[Any], log_std: NDArray[Any] | None, normalizer: Normalizer) -> None:
+        self._space = action_space
+        self._normalizer = normalizer
+        self._spread = None if log_std is None else spread(log_std)  # [task or 1, 1, action], the floor applied
+
+    def noise(self, rngs: Sequence[np.random.Generator], episodes: int) -> Noise:
+        """Return the noise of ``act`` for episodes of tasks, each with a generator of its own."""
+        return Noise(rngs, episodes, self._space, self.choices)
+
+    def act(self, observations: Any, noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return actions ``[task, episode, *action]`` and their log-probabilities ``[task, episode]``.
+
+        Args:
+            observations: ``[task, episode, *obs]``, arrays.
+            noise: ``[task, episode, action]``, from ``noise``.
+        """
+        return draw(self._space, self.output(self._normalizer.observe(observations)), self._spread, noise)
+
+    def output(self, observations: Any) -> NDArray[Any]:
+        """Return what the last layer says, ``[task, episode, output]``."""
+        raise NotImplementedError
+
+
+Spread = tuple[NDArray[Any], NDArray[Any]]
+
+
+def spread(log_std: NDArray[Any]) -> Spread:
+    """Return the standard deviation of a box's policy and the logarithm of the volume that normalises its density."""
+    return np.exp(log_std), (log_std + np.float32(0.5 * np.log(2 * np.pi))).sum(axis=-1)
+
+
+def draw(
+    space: spaces.Space[Any], output: NDArray[Any], spread: Spread | None, noise: NDArray[np.float32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return actions ``[task, episode, *action]`` and their log-probabilities, made of a last layer's output and noise.
+
+    Args:
+        space: of the actions.
+        output: ``[task, episode, output]``, a box's mean or logits.
+        spread: of a box's policy.
+        noise: ``[task, episode, action]``, from ``Noise``.
+    """
+    if isinstance(space, spaces.Box):
+        assert spread is not None
+        std, log_volume = spread
+        actions = std * noise
+        actions += output
+        log_probs = np.float32(-0.5) * np.einsum("...a,...a->...", noise, noise)
+        log_probs -= log_volume
+        return actions.reshape(*actions.shape[:2], *space.shape), log_probs
+    if isinstance(space, spaces.MultiDiscrete):
+        ends = np.cumsum(space.nvec)
+        chosen = [
+            choose(output[..., end - n : end], noise[..., i])
+            for i, (n, end) in enumerate(zip(space.nvec, ends, strict=True))
+        ]
+        actions = np.stack([choice for choice, _ in chosen], axis=-1)
+        return actions, np.sum([log_prob for _, log_prob in chosen], axis=0)
+    return choose(output, noise[..., 0])
+
+
+def choose(logits: NDArray[Any], uniform: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return choices ``[...]`` by logits ``[..., choice]`` and uniform numbers, and their log-probabilities."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    cumulative = np.exp(log_probs).cumsum(axis=-1)
+    choice = (uniform[..., None] * cumulative[..., -1:] >= cumulative).sum(axis=-1)
+    choice = np.minimum(choice, logits.shape[-1] - 1)
+    return choice, np.take_along_axis(log_probs, choice[..., None], axis=-1)[..., 0]

@@ -1,0 +1,152 @@
+"""Making new policies: by name, or a class of one's own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
+from torch import nn
+
+from metarl.agents.observations import channels_first, subspaces
+from metarl.agents.policies.module import ModulePolicy
+from metarl.agents.policies.perceptron import PerceptronPolicy, perceptron_layers
+from metarl.agents.policies.policy import Policy
+
+MODULES: dict[str, type[ActorCriticPolicy]] = {
+    "MlpPolicy": ActorCriticPolicy,
+    "CnnPolicy": ActorCriticCnnPolicy,
+    "MultiInputPolicy": MultiInputActorCriticPolicy,
+}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+def wrap_module(module: ActorCriticPolicy, log_std_min: float | None = None) -> ModulePolicy:
+    """Return a stable-baselines3 policy as functions of its parameters.
+
+    Args:
+        module: the policy; it is copied.
+        log_std_min: a floor on the logarithm of the standard deviation, or None.
+
+    Raises:
+        ValueError: the policy explores with state-dependent noise.
+    """
+    kind = ModulePolicy if perceptron_layers(module) is None else PerceptronPolicy
+    return kind(module, log_std_min)
+
+
+def find_policy_class(name: str) -> type[ActorCriticPolicy] | type[Policy]:
+    """Return a policy's class: stable-baselines3's by its short name, or ``module:Class`` for one of one's own.
+
+    Raises:
+        ValueError: there is none of that name, or it is of another kind.
+    """
+    module, separator, attribute = name.partition(":")
+    if not separator:
+        if name in MODULES:
+            return MODULES[name]
+        raise ValueError(
+            f"unknown policy {name!r}; expected one of {', '.join(MODULES)}, or 'module:Class' for one of your own"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"policy {name!r} cannot be imported: {error}") from error
+    if not isinstance(found, type) or not issubclass(found, ActorCriticPolicy | Policy):
+        raise ValueError(
+            f"policy {name!r} is no policy; expected a subclass of stable-baselines3's ActorCriticPolicy or of "
+            "metarl.agents.Policy"
+        )
+    return found
+
+
+def build_policy(
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    *,
+    name: str,
+    seed: int,
+    hidden_sizes: Sequence[int],
+    activation: str,
+    output_gain: float,
+    log_std_init: float,
+    log_std_min: float | None,
+    **policy_kwargs: Any,
+) -> Policy:
+    """Make a new policy by name, with Xavier-uniform weights in the actor's linear layers.
+
+    The actor's last layer is scaled by ``output_gain``; biases are 0. The global random state is left alone. A subclass
+    of ``Policy`` makes itself, with ``build``.
+
+    Args:
+        observation_space: of the family.
+        action_space: of the family.
+        name: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy``, or ``module:Class``, a subclass of
+            stable-baselines3's ``ActorCriticPolicy`` or of ``metarl.agents.Policy``.
+        seed: of the initial weights.
+        hidden_sizes: widths of the actor's hidden layers.
+        activation: ``tanh`` or ``relu``.
+        output_gain: what the last layer's initial weights are multiplied by.
+        log_std_init: initial logarithm of the standard deviation.
+        log_std_min: its floor, or None.
+        policy_kwargs: further arguments of stable-baselines3's policy, which win over the settings.
+
+    Raises:
+        ValueError: unknown policy, spaces it does not take, or arguments it refuses.
+    """
+    kind = find_policy_class(name)
+    if issubclass(kind, Policy):
+        return kind.build(
+            observation_space,
+            action_space,
+            seed=seed,
+            hidden_sizes=hidden_sizes,
+            activation=activation,
+            output_gain=output_gain,
+            log_std_init=log_std_init,
+            log_std_min=log_std_min,
+            **policy_kwargs,
+        )
+    for space in subspaces(observation_space).values():
+        if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            raise ValueError(
+                f"observations of type {type(space).__name__} are not supported; expected Box, Discrete, "
+                "MultiDiscrete, MultiBinary or a Dict of them (gymnasium.wrappers.FlattenObservation flattens others)"
+            )
+        if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start != 0):
+            raise ValueError(f"observations of {space} are not supported; use a space whose values start at 0")
+    if name in MODULES and isinstance(observation_space, spaces.Dict) != (name == "MultiInputPolicy"):
+        raise ValueError(
+            f"policy {name!r} does not take observations of type {type(observation_space).__name__}; use "
+            f"{'MultiInputPolicy' if isinstance(observation_space, spaces.Dict) else 'MlpPolicy'!r}"
+        )
+    if isinstance(action_space, spaces.Box) and action_space.dtype.kind != "f":
+        raise ValueError(f"actions of {action_space} are not supported; use MultiDiscrete for whole numbers")
+    if not isinstance(action_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
+        raise ValueError(
+            f"actions of type {type(action_space).__name__} are not supported; expected Box, Discrete or MultiDiscrete"
+        )
+    arguments: dict[str, Any] = {
+        "net_arch": {"pi": list(hidden_sizes), "vf": list(hidden_sizes)},
+        "activation_fn": _ACTIVATIONS[activation],
+        "log_std_init": log_std_init,
+        "ortho_init": False,
+        **policy_kwargs,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            seen = channels_first(observation_space)
+            module = kind(seen, action_space, lambda _: 3e-4, **arguments)  # type: ignore[arg-type]
+        except (TypeError, AssertionError, RuntimeError) as error:
+            raise ValueError(f"{name} cannot be made with {arguments}: {error}") from error
+        for part in (module.mlp_extractor.policy_net, module.action_net):
+            for layer in part.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_uniform_(layer.weight, gain=output_gain if part is module.action_net else 1.0)
+                    nn.init.zeros_(layer.bias)
+    return wrap_module(module, log_std_min)

@@ -1,0 +1,93 @@
+"""A perceptron with a context: further inputs, the same at every step, that are parameters themselves.
+
+Inputs that are the same for all samples shift the first layer's biases, so the policy is the perceptron with the biases
+``b + C phi``, phi the context and C its weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor
+
+from metarl.agents.distributions import Distribution
+from metarl.agents.normalization import Normalizer
+from metarl.agents.policies.acting import Actor
+from metarl.agents.policies.perceptron import PerceptronPolicy
+from metarl.agents.policies.policy import Parameters, Policy
+from metarl.agents.samples import Samples
+
+CONTEXT_WEIGHTS, CONTEXT = "context_weights", "context"
+
+
+class ContextPolicy(Policy):
+    """A perceptron with further inputs, the context, which are parameters: the last of them.
+
+    Attributes:
+        plain: the perceptron without a context.
+        first_bias: the name of its first layer's biases.
+        bias_places: where these are in a flat vector.
+        sizes: how many numbers the perceptron has in a flat vector, then the context's weights, then the context.
+
+    Args:
+        plain: the perceptron without a context.
+        size: of the context.
+        seed: of the context's initial weights, Xavier-uniform as the others.
+    """
+
+    plain: PerceptronPolicy
+
+    def __init__(self, plain: Policy, size: int, seed: int) -> None:
+        assert isinstance(plain, PerceptronPolicy)
+        self.plain = plain
+        self.first_bias = plain.layers[0].bias
+        first = plain.parameters()[plain.layers[0].weight]
+        bound = (6.0 / (first.shape[0] + first.shape[1] + size)) ** 0.5
+        generator = torch.Generator().manual_seed(seed)
+        self._weights: Tensor = bound * (2.0 * torch.rand(len(first), size, generator=generator) - 1.0)
+        super().__init__(plain.observation_space, plain.action_space, plain.log_std_min)
+        counts = [shape.numel() for shape in self.shapes.values()]
+        start = sum(counts[: list(self.shapes).index(self.first_bias)])
+        self.bias_places = slice(start, start + len(first))
+        self.sizes = [sum(counts[:-2]), *counts[-2:]]
+
+    def parameters(self) -> Parameters:
+        """Return a copy of the actor's initial parameters, the context last."""
+        return {
+            **self.plain.parameters(),
+            CONTEXT_WEIGHTS: self._weights.clone(),
+            CONTEXT: torch.zeros(self._weights.shape[1]),
+        }
+
+    def critic(self) -> Parameters:
+        """Return a copy of the value function's own initial parameters."""
+        return self.plain.critic()
+
+    @property
+    def context_size(self) -> int:
+        """How many numbers the context has."""
+        return self._weights.shape[1]
+
+    def folded(self, parameters: Parameters) -> Parameters:
+        """Return the parameters, shared or stacked, of the perceptron without a context that does the same."""
+        plain = {name: value for name, value in parameters.items() if name not in (CONTEXT_WEIGHTS, CONTEXT)}
+        shift = torch.einsum("...hc,...c->...h", parameters[CONTEXT_WEIGHTS], parameters[CONTEXT])
+        return {**plain, self.first_bias: plain[self.first_bias] + shift}
+
+    def distribution(self, parameters: Parameters, samples: Samples) -> Distribution:
+        """Return the distribution over actions; see ``Policy``."""
+        return self.plain.distribution(self.folded(parameters), samples)
+
+    def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
+        """Return what acts with parameters, shared or stacked."""
+        return self.plain.actor(self.folded(parameters), normalizer)
+
+    def module(
+        self,
+        parameters: Parameters,
+        critic: Parameters | None = None,
+        normalizer: Normalizer | None = None,
+        device: str | torch.device = "cpu",
+    ) -> ActorCriticPolicy:
+        """Return a stable-baselines3 policy that does the same; see ``Policy``."""
+        return self.plain.module(self.folded(parameters), critic, normalizer, device)

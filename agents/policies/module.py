@@ -1,0 +1,153 @@
+"""Any stable-baselines3 policy, run as a function of its parameters."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+
+from metarl.agents.distributions import Distribution
+from metarl.agents.normalization import NormalizedExtractor, Normalizer
+from metarl.agents.observations import Observations, map_observations, parts
+from metarl.agents.policies.acting import Actor
+from metarl.agents.policies.policy import Parameters, Policy, is_critic
+from metarl.agents.samples import Samples
+
+
+class ModulePolicy(Policy):
+    """A stable-baselines3 policy as pure functions of its actor's parameters.
+
+    Args:
+        module: the policy; it is copied, so that later changes to it have no effect here.
+        log_std_min: a floor on the logarithm of the standard deviation (exploration noise), or None.
+
+    Raises:
+        ValueError: the policy explores with state-dependent noise, or its spaces are not supported.
+    """
+
+    def __init__(self, module: ActorCriticPolicy, log_std_min: float | None = None) -> None:
+        if module.use_sde:
+            raise ValueError("state-dependent exploration (use_sde=True) is not supported; use use_sde=False")
+        self.initial_module = copy.deepcopy(module)
+        self._copies = threading.local()
+        self._names = [
+            name.removeprefix("policy.")
+            for name, _ in ActorModule(self.initial_module).named_parameters()
+            if not is_critic(name.removeprefix("policy."))
+        ]
+        super().__init__(module.observation_space, module.action_space, log_std_min)
+
+    def parameters(self) -> Parameters:
+        """Return a copy of the actor's parameters as the policy was made with."""
+        own = dict(self.initial_module.named_parameters())
+        return {name: own[name].detach().clone() for name in self._names}
+
+    def critic(self) -> Parameters:
+        """Return a copy of the value function's own parameters as the policy was made with."""
+        named = self.initial_module.named_parameters()
+        return {name: part.detach().clone() for name, part in named if is_critic(name)}
+
+    def distribution(self, parameters: Parameters, samples: Samples) -> Distribution:
+        """Return the distribution over actions at each sample; see ``Policy``."""
+        output = self.output(parameters, samples.observations)
+        log_std = parameters.get("log_std")
+        return self.head(output, None if log_std is None else log_std.expand_as(output))
+
+    def output(self, parameters: Parameters, observations: Observations) -> Tensor:
+        """Return what the last layer says of observations ``[sample, *obs]``, ``[sample, output]``."""
+        named = {f"policy.{name}": parameter for name, parameter in parameters.items()}
+        return torch.func.functional_call(self._actor(), named, (observations,))  # type: ignore[no-any-return]
+
+    def _actor(self) -> nn.Module:
+        """Return this thread's copy of the module: ``functional_call`` swaps parameters in and out of it."""
+        if not hasattr(self._copies, "actor"):
+            self._copies.actor = ActorModule(copy.deepcopy(self.initial_module))
+        actor: nn.Module = self._copies.actor
+        return actor
+
+    def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
+        """Return what acts with parameters, shared or stacked, through ``vmap``; see ``Policy``."""
+        return ModuleActor(self, parameters, normalizer or Normalizer())
+
+    def module(
+        self,
+        parameters: Parameters,
+        critic: Parameters | None = None,
+        normalizer: Normalizer | None = None,
+        device: str | torch.device = "cpu",
+    ) -> ActorCriticPolicy:
+        """Return a stable-baselines3 policy of its own with parameters in it; see ``Policy``."""
+        module = copy.deepcopy(self.initial_module)
+        own = dict(module.named_parameters())
+        with torch.no_grad():
+            for name, value in {**parameters, **(critic or {})}.items():
+                own[name].copy_(self.floored(value) if name == "log_std" else value)
+        if normalizer is not None and normalizer.observations:
+            _normalize_inside(module, normalizer)
+        module.set_training_mode(False)
+        return module.to(device)
+
+
+def _normalize_inside(module: ActorCriticPolicy, normalizer: Normalizer) -> None:
+    """Put a normaliser before a policy's features extractors, so that stable-baselines3 can make it again."""
+    arguments: dict[str, Any] = {
+        "inner_class": module.features_extractor_class,
+        "inner_kwargs": module.features_extractor_kwargs,
+    }
+    wrapped: dict[int, NormalizedExtractor] = {}
+    for name in ("features_extractor", "pi_features_extractor", "vf_features_extractor"):
+        inner = getattr(module, name)
+        if id(inner) not in wrapped:
+            wrapped[id(inner)] = NormalizedExtractor(module.observation_space, **arguments)
+            wrapped[id(inner)].inner = inner
+            wrapped[id(inner)].take(normalizer)
+        setattr(module, name, wrapped[id(inner)])
+    module.features_extractor_class = NormalizedExtractor  # type: ignore[assignment]
+    module.features_extractor_kwargs = arguments
+
+
+class ActorModule(nn.Module):
+    """The part of a policy that decides on actions: the mean of a Gaussian, or logits."""
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observations: Observations) -> Tensor:
+        """Return what the last layer says."""
+        features = self.policy.extract_features(observations, self.policy.pi_features_extractor)
+        assert isinstance(features, Tensor)
+        output: Tensor = self.policy.action_net(self.policy.mlp_extractor.forward_actor(features))
+        return output
+
+
+class ModuleActor(Actor):
+    """Acts through the policy's own modules, all tasks in one call."""
+
+    def __init__(self, policy: ModulePolicy, parameters: Parameters, normalizer: Normalizer) -> None:
+        self._policy = policy
+        self._parameters = {name: value.detach() for name, value in parameters.items()}
+        self._shared = parameters["action_net.bias"].dim() == 1
+        log_std = self._parameters.get("log_std")
+        if log_std is not None:
+            log_std = policy.floored(log_std[None] if self._shared else log_std)[:, None, :]
+        super().__init__(policy.action_space, None if log_std is None else log_std.cpu().numpy(), normalizer)
+
+    def output(self, observations: Any) -> NDArray[Any]:
+        """Return what the last layer says; see ``Actor``."""
+        device = next(iter(self._parameters.values())).device
+        given = map_observations(lambda part: torch.as_tensor(part, device=device), observations)
+        leading = parts(given)[0].shape[:2]
+        forward = self._policy.output
+        with torch.no_grad():
+            if self._shared:
+                flat = map_observations(lambda part: part.flatten(0, 1), given)
+                output = forward(self._parameters, flat).reshape(*leading, -1)
+            else:
+                output = torch.func.vmap(forward)(self._parameters, given)
+        return output.cpu().numpy()

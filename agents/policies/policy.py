@@ -1,0 +1,171 @@
+"""What every policy offers: pure functions of its actor's parameters, one set of parameters per task.
+
+Parameters are ``dict[str, Tensor]`` with stable-baselines3's names, of the actor only; stacked parameters have a
+leading task axis. A critic is the value function's own parameters, which the policy hands on and does not train.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
+from torch import Tensor, nn
+
+from metarl.agents.distributions import Distribution, action_distribution
+from metarl.agents.normalization import Normalizer
+from metarl.agents.observations import Observations, subspaces
+from metarl.agents.policies.acting import Actor
+from metarl.agents.samples import Samples
+
+Parameters = dict[str, Tensor]
+_CRITIC = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
+
+
+def is_critic(name: str) -> bool:
+    """Whether a parameter of a stable-baselines3 policy, by its name, serves its value function only."""
+    return name.startswith(_CRITIC)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of a perceptron by the names of its parameters, and the activation after it."""
+
+    weight: str
+    bias: str
+    activation: type[nn.Module] | None
+
+
+class Policy:
+    """A policy as pure functions of its actor's parameters; nothing here remembers or changes any.
+
+    A policy of one's own defines ``parameters``, ``distribution``, ``actor`` and ``module``, and is chosen by
+    ``policy.name = "package.module:Class"``; its class method ``build`` makes it.
+
+    Attributes:
+        observation_space: as the networks see it, images with their channels first.
+        action_space: of the family.
+        log_std_min: a floor on the logarithm of the standard deviation (exploration noise), or None.
+        layers: of a perceptron, whose derivatives the fast path knows; None for any other policy.
+        shapes: of the parameters, by name.
+
+    Args:
+        observation_space: as the networks see it.
+        action_space: of the family.
+        log_std_min: a floor on the logarithm of the standard deviation, or None.
+    """
+
+    layers: list[Layer] | None = None
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], log_std_min: float | None
+    ) -> None:
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.log_std_min = log_std_min
+        self.shapes = {name: value.shape for name, value in self.parameters().items()}
+
+    @classmethod
+    def build(
+        cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, seed: int, **settings: Any
+    ) -> Policy:
+        """Return a new policy with initial weights.
+
+        Args:
+            observation_space: of the family.
+            action_space: of the family.
+            seed: of the initial weights; torch's global generator is left alone.
+            settings: those of ``[policy]`` but ``name``, and the further ``policy_kwargs``.
+        """
+        raise NotImplementedError
+
+    def parameters(self) -> Parameters:
+        """Return a copy of the actor's initial parameters."""
+        raise NotImplementedError
+
+    def critic(self) -> Parameters:
+        """Return a copy of the value function's own initial parameters; empty where there is none."""
+        return {}
+
+    def distribution(self, parameters: Parameters, samples: Samples) -> Distribution:
+        """Return the distribution over actions at each sample: a differentiable, pure function.
+
+        It may depend on whole episodes: ``samples.by_episode`` lays rows out as ``[..., episode, time]``.
+
+        Args:
+            parameters: of one task, without a task axis.
+            samples: of one task, ``[sample, ...]``; observations in the observation space's own type.
+        """
+        raise NotImplementedError
+
+    def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
+        """Return what acts in the environments with parameters, shared (no task axis) or stacked.
+
+        It takes observations as the environments give them and normalises them itself.
+        """
+        raise NotImplementedError
+
+    def module(
+        self,
+        parameters: Parameters,
+        critic: Parameters | None = None,
+        normalizer: Normalizer | None = None,
+        device: str | torch.device = "cpu",
+    ) -> ActorCriticPolicy:
+        """Return a stable-baselines3 policy of its own with these parameters (no task axis).
+
+        It takes observations as the environment gives them: a normaliser's statistics become part of its features
+        extractor. The floor on the noise is folded into ``log_std``.
+
+        Args:
+            parameters: of the actor.
+            critic: of the value function; the initial one where it is not given.
+            normalizer: of observations.
+            device: of the policy.
+        """
+        raise NotImplementedError
+
+    def head(self, output: Tensor, log_std: Tensor | None) -> Distribution:
+        """Return the distribution that the last layer's output ``[..., output]`` stands for; the floor is applied."""
+        return action_distribution(self.action_space, output, None if log_std is None else self.floored(log_std))
+
+    def floored(self, log_std: Tensor) -> Tensor:
+        """Return a logarithm of the standard deviation with the floor applied."""
+        return log_std if self.log_std_min is None else log_std.clamp(min=self.log_std_min)
+
+    def features(self, observations: Observations) -> Tensor:
+        """Return observations ``[task, episode, time, *obs]`` as vectors ``[task, episode, time, feature]``.
+
+        What the return baseline reads: one-hot for a discrete space, flat for a box, nothing of an image (whose
+        baseline depends on time alone), and all of that side by side for a Dict.
+        """
+        given = observations if isinstance(observations, dict) else {"": observations}
+        leading = next(iter(given.values())).shape[:3]
+        vectors = []
+        for key, space in subspaces(self.observation_space).items():
+            if is_image_space(space):
+                vectors.append(given[key].new_zeros((*leading, 0), dtype=torch.float32))
+                continue
+            encoded = preprocess_obs(given[key].flatten(0, 2), space, normalize_images=True)
+            assert isinstance(encoded, Tensor)
+            vectors.append(encoded.reshape(*leading, -1))
+        return torch.cat(vectors, dim=-1)
+
+    def need_perceptron(self, purpose: str, instead: str) -> None:
+        """Raise an error where the policy is no perceptron.
+
+        Args:
+            purpose: what needs one, the subject of the message.
+            instead: what to do where there is none, its end.
+
+        Raises:
+            ValueError: the policy has no ``layers``.
+        """
+        if self.layers is None:
+            raise ValueError(
+                f"{purpose} needs a perceptron (MlpPolicy with tanh or relu on a flat Box), and this policy is none, "
+                f"on {self.observation_space}; {instead}"
+            )

@@ -1,0 +1,1 @@
+"""The environment families that metarl ships, one file each, and what several of them share."""

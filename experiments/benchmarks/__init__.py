@@ -1,0 +1,1 @@
+"""Benchmarks for developers: ratios measured in one run; left out of the wheel."""

@@ -1,0 +1,92 @@
+"""How long the parts of a meta-update take on a GPU: ``python -m metarl.experiments.benchmarks.update --device cuda``.
+
+The floor of a part is its matrix products at the rate that the same card reaches with products of large square float32
+matrices (TF32 off, as in training), so a ratio of 2 is half of that rate. The Fisher-vector product is measured as it
+is called, and captured in a CUDA graph, which costs the host one call in place of some hundred.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarl.agents import Policy
+from metarl.gradients.curvature import Curvature
+from metarl.experiments.benchmarks.problems import Row, Setting, medians, perceptron_problem
+from metarl.gradients.inner import choose_path
+
+PEAK_SIZE = 8192
+
+
+def operations(policy: Policy, first: int, others: int) -> int:
+    """Return the floating-point operations a row: matrix products with the first layer, and with each other one."""
+    assert policy.layers is not None
+    sizes = [policy.shapes[layer.weight].numel() for layer in policy.layers]
+    return 2 * (first * sizes[0] + others * sum(sizes[1:]))
+
+
+def measure_gpu(setting: Setting, device: torch.device, repeats: int) -> list[Row]:
+    """Measure the parts of a setting on a GPU."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    peak = _peak(device, repeats)
+    problem = perceptron_problem(setting, device)
+    path = choose_path(problem.policy, device)
+    chain = problem.chain(path)
+    curvature = Curvature(chain, problem.query)
+    vector = curvature.gradient / curvature.gradient.norm()
+    product = partial(curvature.product, vector)
+    replay, captured = capture(product)
+    replay()
+    exact = product()
+    assert float((captured - exact).norm() / exact.norm()) < 1e-5
+    # Matrix products a row with the first layer and with each other one: of a gradient 2 and 3, of a Hessian-vector
+    # product 2 and 6, of a Fisher-vector product 2 and 4, of a forward pass 1 and 1.
+    parts: dict[str, tuple[Callable[[], Any], tuple[int, int]]] = {
+        "Fisher-vector product": (product, (6, 16)),
+        "Fisher-vector product, CUDA graph": (replay, (6, 16)),
+        "inner update, kept for products": (lambda: problem.chain(path), (2, 3)),
+        "meta-gradient": (lambda: Curvature(chain, problem.query), (4, 9)),
+        "line-search evaluation": (lambda: curvature.evaluate(curvature.parameters), (3, 4)),
+    }
+    seconds = medians({name: work for name, (work, _) in parts.items()}, repeats, partial(_clock, device))
+    title = f"{setting.title()}, {torch.cuda.get_device_name(device)}"
+    rows = []
+    for name, (_, counts) in parts.items():
+        done = operations(problem.policy, *counts) * setting.tasks * setting.rows
+        rates = {"TFLOP/s": done / seconds[name] / 1e12, "share of peak": done / seconds[name] / peak}
+        floor = done / peak
+        rows.append(Row(title, name, seconds[name], floor, seconds[name] / floor, {}, rates))
+    return rows
+
+
+def capture(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """Return a call that does the same work again as one CUDA graph, and the tensor into which it writes the result."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # as CUDA asks for: what is set up at first use must not be captured
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = work()
+    return graph.replay, result
+
+
+def _peak(device: torch.device, repeats: int) -> float:
+    """Return the operations a second that large matrix products reach."""
+    left, right = torch.randn(2, PEAK_SIZE, PEAK_SIZE, device=device)
+    out = torch.empty_like(left)
+    works = {"peak": lambda: torch.mm(left, right, out=out)}
+    seconds = medians(works, repeats, partial(_clock, device))
+    return float(2 * PEAK_SIZE**3 / seconds["peak"])
+
+
+def _clock(device: torch.device) -> float:
+    torch.cuda.synchronize(device)
+    return time.perf_counter()

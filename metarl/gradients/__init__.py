@@ -1,0 +1,1 @@
+"""Derivatives: inner updates, their Jacobians, curvature and meta-updates; no environment, learner or logger."""

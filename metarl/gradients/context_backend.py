@@ -1,0 +1,186 @@
+"""A context: further inputs of a perceptron, which are parameters, and all that adapts.
+
+Inputs that are the same for all rows shift the first layer's biases, so the policy is the perceptron with the biases
+``b + C phi``, phi the context and C its weights. With beta the gradient of the inner loss l by those biases and H its
+Hessian, both of the perceptron that this makes, and R x the derivative of x along a direction of all parameters::
+
+    grad_phi L = C^T beta        R grad_phi L = (R C)^T beta + C^T (H R f)_b        R f_b = R b + (R C) phi + C R phi
+
+The gradient by the context so needs no weight's gradient, and its derivative is the perceptron's own, by the biases.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from metarl.agents import InnerObjective, Samples
+from metarl.agents.policies.context import CONTEXT_WEIGHTS, ContextPolicy
+from metarl.gradients.perceptron_backend import AdaptedPolicy, FastPath
+from metarl.gradients.terms import Outputs, Slopes
+
+
+class ContextPath:
+    """The fast path of a policy whose context is all that adapts; vectors are flat, the context last.
+
+    Args:
+        policy: a perceptron with a context.
+        objective: of the inner update.
+        keep: as for ``FastPath``, as are ``device`` and ``at_once``.
+    """
+
+    name = "fast"
+
+    def __init__(
+        self,
+        policy: ContextPolicy,
+        objective: InnerObjective,
+        *,
+        keep: bool,
+        device: torch.device,
+        at_once: Literal["one", "block", "all"],
+    ) -> None:
+        self.policy = policy
+        self.objective = objective
+        adapts = frozenset({policy.first_bias})
+        self.plain = FastPath(policy.plain, objective, adapts=adapts, keep=keep, device=device, at_once=at_once)
+
+    def parts(self, samples: Samples) -> list[int] | list[slice]:
+        """Return which tasks are taken at once: one each, or slices of them."""
+        return self.plain.parts(samples)
+
+    def inner_loss(self, vector: Tensor, samples: Samples) -> ContextLoss:
+        """Return the inner loss at some parameters."""
+        return ContextLoss(self, vector, samples)
+
+    def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
+        """Return the gradient of the inner loss by the context, 0 for the rest; nothing is kept."""
+        fold = Fold(self.policy, vector)
+        return fold.pull_context(self.plain.inner_gradient(fold.vector, samples))
+
+    def gradient(self, vector: Tensor, samples: Samples, objective: InnerObjective) -> Tensor:
+        """Return the gradient of another objective's loss by all parameters; nothing is kept."""
+        fold = Fold(self.policy, vector)
+        return fold.pull(self.plain.gradient(fold.vector, samples, objective))
+
+    def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
+        """Return what the policy says of samples."""
+        return self.plain.outputs(Fold(self.policy, vector).vector, samples)
+
+    def adapted(self, vector: Tensor, query: Samples) -> AdaptedContext:
+        """Return the adapted policy on what was collected with it."""
+        return AdaptedContext(self, vector, query)
+
+
+class Fold:
+    """The perceptron without a context that does the same, as a function of all parameters, at some of them.
+
+    Attributes:
+        vector: the perceptron's parameters.
+    """
+
+    def __init__(self, policy: ContextPolicy, vector: Tensor) -> None:
+        self._policy = policy
+        plain, self._weights, self._context = self._split(vector)
+        self.vector = self._shifted(plain, _apply(self._weights, self._context))
+
+    def push(self, vector: Tensor) -> Tensor:
+        """Return how the perceptron changes along a direction of all parameters."""
+        plain, weights, context = self._split(vector)
+        return self._shifted(plain, _apply(weights, self._context) + _apply(self._weights, context))
+
+    def pull(self, vector: Tensor) -> Tensor:
+        """Return what a gradient by the perceptron's parameters is by all."""
+        biases = self._biases(vector)
+        return self._joined(vector, biases * self._context.mT, _apply(self._weights.mT, biases))
+
+    def push_context(self, vector: Tensor) -> Tensor:
+        """Return how the perceptron changes along what of a direction belongs to the context."""
+        plain, _, context = self._split(vector)
+        return self._shifted(torch.zeros_like(plain), _apply(self._weights, context))
+
+    def pull_context(self, vector: Tensor) -> Tensor:
+        """Return what a gradient by the perceptron's parameters is by the context, with 0 for the rest."""
+        return self._alone(_apply(self._weights.mT, self._biases(vector)))
+
+    def bend_push(self, vector: Tensor, gradient: Tensor) -> Tensor:
+        """Return how ``pull_context`` of a gradient changes along a direction of all parameters."""
+        _, weights, _ = self._split(vector)
+        return self._alone(_apply(weights.mT, self._biases(gradient)))
+
+    def bend_pull(self, vector: Tensor, gradient: Tensor) -> Tensor:
+        """Return the transposed of ``bend_push``."""
+        plain, _, context = self._split(vector)
+        return self._joined(torch.zeros_like(plain), self._biases(gradient) * context.mT, torch.zeros_like(context))
+
+    def _biases(self, vector: Tensor) -> Tensor:
+        return vector[..., self._policy.bias_places].unsqueeze(-1)
+
+    def _shifted(self, plain: Tensor, shift: Tensor) -> Tensor:
+        moved = plain.clone()
+        moved[..., self._policy.bias_places] += shift.squeeze(-1)
+        return moved
+
+    def _split(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        plain, weights, context = torch.split(vector, self._policy.sizes, dim=-1)
+        shape = self._policy.shapes[CONTEXT_WEIGHTS]
+        return plain, weights.reshape(*weights.shape[:-1], *shape), context.unsqueeze(-1)
+
+    def _alone(self, context: Tensor) -> Tensor:
+        vector = context.new_zeros(*context.shape[:-2], sum(self._policy.sizes))
+        vector[..., -context.shape[-2] :] = context.squeeze(-1)
+        return vector
+
+    def _joined(self, plain: Tensor, weights: Tensor, context: Tensor) -> Tensor:
+        return torch.cat([plain, weights.flatten(-2), context.squeeze(-1)], dim=-1)
+
+
+def _apply(matrix: Tensor, column: Tensor) -> Tensor:
+    """Return a matrix times a column, with the same bits for a task alone and for several at once."""
+    return (matrix * column.mT).sum(dim=-1, keepdim=True)
+
+
+class ContextLoss:
+    """The inner loss at some parameters: its ``gradient`` by the context, and products with its derivative.
+
+    ``outputs`` is what the policy says there.
+    """
+
+    def __init__(self, path: ContextPath, vector: Tensor, samples: Samples) -> None:
+        self._fold = Fold(path.policy, vector)
+        self._plain = path.plain.inner_loss(self._fold.vector, samples)
+        self.gradient = self._fold.pull_context(self._plain.gradient)
+        self.outputs = self._plain.outputs
+
+    def push(self, vector: Tensor) -> Tensor:
+        """Return how the gradient by the context changes along a vector."""
+        vector = vector.expand_as(self.gradient)
+        moved = self._plain.push(self._fold.push(vector))
+        return self._fold.pull_context(moved) + self._fold.bend_push(vector, self._plain.gradient)
+
+    def pull(self, vector: Tensor, slopes: Slopes | None = None) -> Tensor:
+        """Return the transposed of ``push``; see ``FastPath``."""
+        vector = vector.expand_as(self.gradient)
+        moved = self._plain.pull(self._fold.push_context(vector), slopes)
+        return self._fold.pull(moved) + self._fold.bend_pull(vector, self._plain.gradient)
+
+
+class AdaptedContext:
+    """The adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
+
+    def __init__(self, path: ContextPath, vector: Tensor, query: Samples) -> None:
+        self._policy = path.policy
+        self._fold = Fold(path.policy, vector)
+        self._plain: AdaptedPolicy = path.plain.adapted(self._fold.vector, query)
+        self.gain = self._plain.gain
+        self.gradient = self._fold.pull(self._plain.gradient)
+
+    def fisher(self, vector: Tensor) -> Tensor:
+        """Return the Fisher matrix, averaged over the samples, times a vector."""
+        return self._fold.pull(self._plain.fisher(self._fold.push(vector.expand_as(self.gradient))))
+
+    def compare(self, vector: Tensor) -> Tensor:
+        """Return the gain of other parameters on the same samples, and their mean KL from these: ``[..., 2]``."""
+        return self._plain.compare(Fold(self._policy, vector).vector)

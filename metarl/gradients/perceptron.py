@@ -1,0 +1,585 @@
+"""The derivatives of a perceptron's meta-update by hand: row-wise in the samples, without autograd.
+
+A perceptron has layers l = 1..D with ``a_l = h_{l-1} W_l^T + b_l`` and ``h_l = phi_l(a_l)``; h_0 are the observations,
+``a_D`` is the mean of a Gaussian or the logits of choices. Hidden layers are ``[row, width]``; what belongs to the last
+layer is ``[output, row]``, since products with few columns are slow. Everything may have a leading task axis, each task
+with its own parameters: ``...`` below stands for it or for nothing. Write s_l = phi_l'(a_l), psi_i for the score (the
+derivative of log pi_i by a_D), and R x for the derivative of x along a direction (V_l, c_l) of the parameters
+(Pearlmutter 1994).
+
+**Gradient** of a loss ``f(log pi_1, log pi_2, ...)``, from its derivatives f' and f'' (a vector and a matrix over the
+rows, mostly diagonal) by the samples' log-probabilities::
+
+    delta_D = f' psi        e_l = delta_{l+1} W_{l+1}        delta_l = s_l e_l
+    dW_l = delta_l^T h_{l-1}        db_l = sum_i delta_l
+
+**Hessian-vector product** of that loss; ``tanh'' = -2 tanh tanh'`` and ``relu'' = 0``, hence t_l = h_l e_l or 0::
+
+    R a_l = h_{l-1} V_l^T + c_l + R h_{l-1} W_l^T        R h_l = s_l R a_l        R h_0 = 0
+    R delta_D = B R a_D        B = f' (derivative of psi by a_D) + psi f'' psi^T
+    R delta_l = s_l (R delta_{l+1} W_{l+1} + delta_{l+1} V_{l+1}) - 2 t_l R h_l
+    R dW_l = R delta_l^T h_{l-1} + delta_l^T R h_{l-1}        R db_l = sum_i R delta_l
+
+**Where observations are few numbers**, less is left to do for each row. With ``x = (h_0, 1)`` and ``U = (V_1, c_1)``,
+``R h_1 = s_1 (x U^T)``, so three of the sums over rows are those of T and Q, the same for all directions, times the
+direction::
+
+    T_jmk = sum_i delta_2ij x_im s_1ik        Q_mnk = sum_i x_im x_in s_1ik t_1ik
+    (delta_2^T R h_1)_jk = sum_m T_jmk U_km
+    R dU_km = (sum_i s_1ik (R delta_2 W_2)_ik x_im) + sum_j T_jmk V_2jk - 2 sum_n Q_mnk U_kn
+
+**Fisher-vector product**: R a_D as above, then the gradient's equations with ``delta_D = B R a_D``, where B is now the
+Fisher matrix of the distribution, weighted. Where outputs and observations are few numbers, the first layer's part in
+both is that of S, the derivative of a_D by a_1, and the layers above leave it out::
+
+    R a_D,ia = ... + sum_mk x_im S_iak U_km        dU_km = sum_ia delta_D,ia S_iak x_im
+
+A Gaussian's log_std is one more output, the same for every row, and has no derivative below its floor.
+
+Where only some parameters adapt, the rows of the Hessian that are theirs need no delta below the lowest layer among
+them, and a direction in them has ``R h_l = 0`` before it; what is 0 or not asked for is not computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from metarl.agents import Distribution, Gaussian, Policy, Second
+from metarl.gradients.flat import named
+
+
+class Take(Protocol):
+    """Gives tensors to write into."""
+
+    def __call__(self, tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
+        """Return a tensor of a shape, whose last ``axes`` axes belong to one task and the others are tasks."""
+
+
+class Weights:
+    """A perceptron's parameters, or a direction or gradient of them: views into ``flat``, ``[..., parameter]``.
+
+    Weights are ``[..., width, width before]``; biases are rows ``[..., 1, width]``; the last bias and log_std are
+    columns ``[..., output, 1]``. ``counts`` tells of each layer's weight and bias, and ``log_std_counts`` of log_std,
+    whether they are among ``names``: a direction is 0 elsewhere, and of a gradient nothing else is wanted.
+
+    Args:
+        policy: a perceptron.
+        vector: ``[..., parameter]``.
+        names: of the parameters that count; None for all.
+    """
+
+    def __init__(self, policy: Policy, vector: Tensor, names: frozenset[str] | None = None) -> None:
+        assert policy.layers is not None
+        self.flat = vector
+        parts = named(policy.shapes, vector)
+        self.weights = [parts[layer.weight] for layer in policy.layers]
+        self.transposed = [weight.mT for weight in self.weights]
+        self.biases = [parts[layer.bias].unsqueeze(-2) for layer in policy.layers]
+        self.last_bias = self.biases[-1].mT
+        self.log_std = parts["log_std"].unsqueeze(-1) if "log_std" in parts else None
+        among = parts.keys() if names is None else names
+        self.counts = [(layer.weight in among, layer.bias in among) for layer in policy.layers]
+        self.log_std_counts = "log_std" in among
+        self.lowest = next((i for i, either in enumerate(self.counts) if any(either)), len(self.counts) - 1)
+
+    def first_layer(self) -> Tensor:
+        """Return U^T of the equations above, a copy: ``[..., input, width]``."""
+        return torch.cat([self.transposed[0], self.biases[0]], dim=-2)
+
+
+@dataclass
+class Bend:
+    """B of the equations above, in what is common to all distributions.
+
+    Attributes:
+        score: psi, ``[..., output, row]``, and the score of log_std; where f'' is not 0.
+        second: f'', as a function of what it is multiplied by, ``[..., row]``; None for 0.
+    """
+
+    score: tuple[Tensor, Tensor | None] | None
+    second: Second | None
+
+    def apply(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return B times tangents of the last layer ``[..., output, row]`` and of log_std, summed over rows for it."""
+        turned, turned_log_std = self._first(output, log_std)
+        if self.second is not None:
+            assert self.score is not None
+            score, log_std_score = self.score
+            moved = (score * output).sum(dim=-2, keepdim=True)
+            if log_std_score is not None:
+                assert log_std is not None
+                moved += log_std.mT @ log_std_score
+            moved = self.second(moved.squeeze(-2)).unsqueeze(-2)
+            turned.addcmul_(score, moved)
+            if log_std_score is not None:
+                assert turned_log_std is not None
+                turned_log_std += over_rows(log_std_score, moved)
+        return turned, turned_log_std
+
+    def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        raise NotImplementedError
+
+
+@dataclass
+class GaussianBend(Bend):
+    """``precision`` for the mean, ``-2 mixed`` between mean and log_std, ``log_std`` for it, summed over rows.
+
+    ``precision`` is ``scale / std^2``, ``[..., output, row]``.
+    """
+
+    precision: Tensor
+    mixed: Tensor | None
+    above: Tensor
+    log_std: Tensor
+
+    def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert log_std is not None
+        turned = output * self.precision
+        if self.mixed is None:
+            return turned, self.log_std * log_std
+        turned.addcmul_(self.mixed, self.above * log_std, value=-2.0)
+        crossed = (self.mixed * output).sum(dim=-1, keepdim=True)
+        return turned, self.log_std * log_std - 2.0 * self.above * crossed
+
+
+@dataclass
+class ChoiceBend(Bend):
+    """``scale (diag(p) - p p^T)`` for each of several choices of ``sizes`` outputs.
+
+    ``scale`` is what each row counts, ``[..., 1, row]``.
+    """
+
+    scale: Tensor
+    probs: Tensor
+    sizes: Sequence[int]
+
+    def _first(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, None]:
+        turned = self.probs * output
+        turned.addcmul_(self.probs, _over_choices(turned, self.sizes), value=-1.0)
+        return turned.mul_(self.scale), None
+
+
+def _over_choices(values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return the sums of values ``[..., output, row]`` over the outputs of each choice, at each of its outputs.
+
+    No matrix product, whose last bit would depend on whether several tasks are taken at once.
+    """
+    if len(sizes) == 1:
+        return values.sum(dim=-2, keepdim=True)
+    parts = torch.split(values, list(sizes), dim=-2)
+    return torch.cat([part.sum(dim=-2, keepdim=True).expand_as(part) for part in parts], dim=-2)
+
+
+class Head:
+    """What the last layer of a policy stands for, and its derivatives."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._floor = policy.log_std_min
+        space = policy.action_space
+        self._sizes = [int(n) for n in space.nvec] if isinstance(space, spaces.MultiDiscrete) else [1]
+        if isinstance(space, spaces.Discrete):
+            self._sizes = [int(space.n)]
+
+    def distribution(self, weights: Weights, output: Tensor) -> Distribution:
+        """Return the distribution of ``output``, ``[..., output, row]``."""
+        return self._policy.head(output.mT, None if weights.log_std is None else weights.log_std.mT)
+
+    def score(self, weights: Weights, distribution: Distribution, actions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the score of the last layer and of log_std, ``[..., output, row]``."""
+        score = distribution.score(actions)
+        if weights.log_std is None:
+            return score[0].mT.contiguous(), None
+        return score[0].mT.contiguous(), score[1].mT * self._above_floor(weights)
+
+    def cotangents(self, weights: Weights, slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return a derivative by the distribution's parameters as one by the last layer, and by log_std over all rows.
+
+        Args:
+            weights: of the policy.
+            slopes: ``[..., row, output]`` for each of the distribution's parameters.
+        """
+        if weights.log_std is None:
+            return slopes[0].mT, None
+        return slopes[0].mT, slopes[1].mT.sum(dim=-1, keepdim=True) * self._above_floor(weights)
+
+    def loss_bend(
+        self,
+        weights: Weights,
+        distribution: Distribution,
+        score: tuple[Tensor, Tensor | None],
+        derivatives: tuple[Tensor, Second | None],
+        delta: Tensor,
+    ) -> Bend:
+        """Return B of a loss with derivatives f' and f'' by the log-probabilities, ``[..., row]``, and this delta_D."""
+        first, second = derivatives
+        first = first.unsqueeze(-2)
+        kept = None if second is None else score
+        if not isinstance(distribution, Gaussian):
+            return self._choices(distribution, -first, kept, second)
+        assert score[1] is not None
+        above = self._above_floor(weights)
+        return GaussianBend(
+            *(kept, second),
+            precision=-first * torch.exp(-2 * distribution.log_std).mT,
+            mixed=delta,
+            above=above,
+            # The score of log_std is z^2 - 1.
+            log_std=-2.0 * (over_rows(score[1], first) + above * first.sum(dim=-1, keepdim=True)),
+        )
+
+    def fisher_bend(self, weights: Weights, distribution: Distribution, row_weights: Tensor) -> Bend:
+        """Return the Fisher matrix, each row weighted: ``[..., row]``."""
+        row_weights = row_weights.unsqueeze(-2)
+        if not isinstance(distribution, Gaussian):
+            return self._choices(distribution, row_weights, None, None)
+        above = self._above_floor(weights)
+        return GaussianBend(
+            *(None, None),
+            precision=row_weights * torch.exp(-2 * distribution.log_std).mT,
+            mixed=None,
+            above=above,
+            log_std=2.0 * row_weights.sum(dim=-1, keepdim=True) * above,
+        )
+
+    def _choices(
+        self,
+        distribution: Distribution,
+        scale: Tensor,
+        score: tuple[Tensor, Tensor | None] | None,
+        second: Second | None,
+    ) -> ChoiceBend:
+        (logits,) = distribution.parameters
+        exponentials = torch.exp(logits - logits.amax(dim=-1, keepdim=True)).mT
+        probs = exponentials / _over_choices(exponentials, self._sizes)
+        return ChoiceBend(score, second, scale, probs, self._sizes)
+
+    def _above_floor(self, weights: Weights) -> Tensor:
+        assert weights.log_std is not None
+        if self._floor is None:
+            return torch.ones_like(weights.log_std)
+        return torch.ge(weights.log_std, self._floor).to(weights.log_std.dtype)
+
+
+@dataclass
+class Trace:
+    """What a block of rows leaves at some parameters: the left sides of the equations above.
+
+    Attributes:
+        activations: phi_1 to phi_{D-1}.
+        hidden: (h_0, 1) and h_1 to h_{D-1}.
+        output: a_D.
+        deltas: delta_l, as ``[..., row, width]``, by layer from 0, of the lowest that adapts on; of 0 only the place.
+        bends: t_l by layer from 0, of the lowest that adapts on; without those where phi'' is 0.
+            Neither has what ``FirstLayers`` has gathered.
+        bend: B.
+        output_slopes: S of the equations above, for each output ``[..., width, row]``; for Fisher-vector products.
+    """
+
+    activations: Sequence[type[nn.Module] | None]
+    hidden: list[Tensor]
+    output: Tensor
+    deltas: dict[int, Tensor] = field(default_factory=dict)
+    bends: dict[int, Tensor] = field(default_factory=dict)
+    bend: Bend | None = None
+    output_slopes: list[Tensor] | None = None
+
+
+def forward(weights: Weights, activations: Sequence[type[nn.Module] | None], observations: Tensor, take: Take) -> Trace:
+    """Return a_D, and h_l in tensors from ``take``."""
+    x = take("h0", (*observations.shape[:-2], observations.shape[-1] + 1, observations.shape[-2])).mT
+    x[..., :-1] = observations
+    x[..., -1] = 1.0
+    hidden = [x]
+    for i, activation in enumerate(activations):
+        h = take(f"h{i + 1}", (*observations.shape[:-1], weights.biases[i].shape[-1]))
+        _layer(weights, i, hidden[i], out=h)
+        if activation is nn.Tanh and h.device.type == "cpu":
+            np.tanh(h.numpy(), out=h.numpy())  # several times faster than torch.tanh
+        elif activation is nn.Tanh:
+            h.tanh_()
+        elif activation is nn.ReLU:
+            h.relu_()
+        hidden.append(h)
+    return Trace(activations, hidden, _last_layer(weights, hidden))
+
+
+def pull(
+    weights: Weights,
+    trace: Trace,
+    cotangents: tuple[Tensor, Tensor | None],
+    out: Weights | None,
+    take: Take,
+    keep: Take | None = None,
+    lowest: int = 0,
+) -> Tensor:
+    """Add to ``out`` the gradient that follows from delta_D, ``[..., output, row]``, and its like for log_std.
+
+    With ``keep``, delta_l and t_l go into the trace, in tensors from there. Layers below ``lowest`` are left out; the
+    delta of that one is returned.
+    """
+    delta = cotangents[0].mT
+    if out is not None and out.log_std is not None and out.log_std_counts:
+        assert cotangents[1] is not None
+        out.log_std.add_(cotangents[1])
+    for i in reversed(range(lowest, len(weights.weights))):
+        h = trace.hidden[i]
+        if keep is not None:
+            trace.deltas[i] = delta
+        if out is not None:
+            _add_layer(out, i, delta, h)
+        if i == lowest:
+            break
+        into = keep if keep is not None and i > 1 else take
+        e = torch.matmul(delta, weights.weights[i], out=into(f"delta{i}", h.shape))
+        if keep is not None and trace.activations[i - 1] is nn.Tanh:
+            trace.bends[i - 1] = torch.mul(h, e, out=keep(f"t{i}", h.shape))
+        delta = _times_slope(e, h, trace.activations[i - 1], out=e)
+    return delta
+
+
+def push(
+    weights: Weights, trace: Trace, direction: Weights, take: Take, lowest: int = 0
+) -> tuple[list[Tensor | None], Tensor]:
+    """Return R h_1 to R h_{D-1}, and R a_D; None stands for 0.
+
+    What a direction does to layers below ``lowest`` is left out.
+    """
+    tangents: list[Tensor | None] = []
+    before: Tensor | None = None
+    for i, activation in enumerate(trace.activations):
+        if i < lowest or (before is None and not any(direction.counts[i])):
+            tangents.append(None)
+            continue
+        h = trace.hidden[i + 1]
+        moved = take(f"Rh{i + 1}", h.shape)
+        if direction.counts[i][0]:
+            _layer(direction, i, trace.hidden[i], out=moved)
+        else:
+            moved.copy_(direction.biases[i])
+        if before is not None:
+            _add_product(moved, before, weights.transposed[i])
+        before = _times_slope(moved, h, activation, out=moved)
+        tangents.append(before)
+    output = _last_layer(direction, trace.hidden)
+    if before is not None:
+        _add_product(output, weights.weights[-1], before.mT)
+    return tangents, output
+
+
+def add_hessian(
+    weights: Weights,
+    trace: Trace,
+    direction: Weights,
+    out: Weights,
+    take: Take,
+    added: tuple[Tensor, Tensor | None] | None = None,
+) -> None:
+    """Add the Hessian-vector product of the loss whose B the trace has to ``out``.
+
+    ``added`` are cotangents, as for ``pull``, of another function, whose gradient is added with it.
+    """
+    tangents, output = push(weights, trace, direction, take)
+    assert trace.bend is not None
+    turned, turned_log_std = trace.bend.apply(output, direction.log_std)
+    if added is not None:
+        turned += added[0]
+        if added[1] is not None:
+            assert turned_log_std is not None
+            turned_log_std = turned_log_std + added[1]
+    if out.log_std is not None and out.log_std_counts:
+        assert turned_log_std is not None
+        out.log_std.add_(turned_log_std)
+    moved, last = turned.mT, len(weights.weights) - 1
+    for i in reversed(range(out.lowest, last + 1)):
+        _add_layer(out, i, moved, trace.hidden[i])
+        delta, tangent = trace.deltas.get(i), tangents[i - 1] if i > 0 else None
+        if delta is not None and tangent is not None and out.counts[i][0]:
+            _add_outer(out, i, delta, tangent)
+        if i == out.lowest:
+            break
+        h, bend = trace.hidden[i], trace.bends.get(i - 1)
+        # Where it can be, in place of what is needed no more, and in the cache still.
+        into = tangent if bend is None and tangent is not None else take(f"Rdelta{i}", h.shape)
+        if delta is None or not direction.counts[i][0]:
+            torch.matmul(moved, weights.weights[i], out=into)
+        elif i == last:
+            # A product with few columns costs the writing of its result, so one for both.
+            columns = torch.cat([moved.mT, delta.mT], dim=-2).mT
+            torch.matmul(columns, torch.cat([weights.weights[i], direction.weights[i]], dim=-2), out=into)
+        else:
+            torch.matmul(moved, weights.weights[i], out=into)
+            _add_product(into, delta, direction.weights[i])
+        moved = _times_slope(into, h, trace.activations[i - 1], out=into)
+        if bend is not None and tangent is not None:
+            moved.addcmul_(bend, tangent, value=-2.0)
+
+
+def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
+    """Add the Fisher-vector product, with the trace's B, to ``out``."""
+    assert trace.bend is not None
+    if trace.output_slopes is None:
+        _, output = push(weights, trace, direction, take)
+        pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
+        return
+    _, output = push(weights, trace, direction, take, lowest=1)
+    x, moved = trace.hidden[0].mT, direction.first_layer()
+    for i, slopes in enumerate(trace.output_slopes):
+        output[..., i, :] += ((moved @ slopes) * x).sum(dim=-2)
+    cotangents = trace.bend.apply(output, direction.log_std)
+    pull(weights, trace, cotangents, out, take, lowest=1)
+    for i, slopes in enumerate(trace.output_slopes):
+        _add_first(out, (x * cotangents[0][..., i, None, :]) @ slopes.mT)
+
+
+def keep_output_slopes(weights: Weights, trace: Trace, keep: Take, take: Take) -> None:
+    """Put S into a trace, in tensors from ``keep``."""
+    kept = []
+    for i in range(trace.output.shape[-2]):
+        one = torch.zeros_like(trace.output)
+        one[..., i, :] = 1.0
+        slopes = pull(weights, trace, (one, None), None, take).mT
+        kept.append(keep("S", slopes.shape).copy_(slopes))
+    trace.output_slopes = kept
+
+
+class FirstLayers:
+    """T and Q of the equations above, gathered from blocks of rows: what products with a Hessian have in common.
+
+    Args:
+        trace: the first block's, with its deltas.
+        keep: gives the tensors T and Q.
+    """
+
+    def __init__(self, trace: Trace, keep: Take) -> None:
+        x, h, delta = trace.hidden[0], trace.hidden[1], trace.deltas[1]
+        tasks, inputs = x.shape[:-2], x.shape[-1]
+        self._mixed = keep("T", (*tasks, delta.shape[-1], inputs, h.shape[-1]), axes=3).zero_()
+        self._own = keep("Q", (*tasks, inputs, inputs, h.shape[-1]), axes=3).zero_() if 0 in trace.bends else None
+
+    def gather(self, trace: Trace, take: Take) -> None:
+        """Add what a block of rows has, whose delta_2 and t_1 are needed no more after that."""
+        delta, bend = trace.deltas[1], trace.bends.get(0)
+        rows, inputs, width = *trace.hidden[0].shape[-2:], trace.hidden[1].shape[-1]
+        size = max(1, _spread_numbers(trace.hidden[0]) // (inputs * width))
+        for start in range(0, rows, size):
+            part = (..., slice(start, start + size), slice(None))
+            x, h = trace.hidden[0][part], trace.hidden[1][part]
+            slopes = take("s", h.shape).fill_(1.0)
+            _times_slope(slopes, h, trace.activations[0], out=slopes)
+            spread = take("sx", (*x.shape, width), axes=3)
+            torch.mul(slopes.unsqueeze(-2), x.unsqueeze(-1), out=spread)
+            _add_product(self._mixed.flatten(-2), delta[part].mT, spread.flatten(-2))
+            if self._own is not None:
+                assert bend is not None
+                pairs = x.unsqueeze(-1) * x.unsqueeze(-2)
+                _add_product(self._own.flatten(-3, -2), pairs.flatten(-2).mT, slopes.mul_(bend[part]))
+
+    def add(self, direction: Weights, out: Weights, take: Take) -> None:
+        """Add their part of a Hessian-vector product to ``out``."""
+        moved = direction.first_layer()
+        terms = take("terms of T", self._mixed.shape, axes=3)
+        if out.counts[1][0]:
+            out.weights[1].add_(torch.mul(self._mixed, moved.unsqueeze(-3), out=terms).sum(dim=-2))
+        if not any(out.counts[0]):
+            return
+        gradient = torch.mul(self._mixed, direction.weights[1].unsqueeze(-2), out=terms).sum(dim=-3)
+        if self._own is not None:
+            gradient.sub_((self._own * moved.unsqueeze(-3)).sum(dim=-2), alpha=2.0)
+        _add_first(out, gradient)
+
+
+def _spread_numbers(tensor: Tensor) -> int:
+    """Return of how many numbers ``s_1 x`` is to consist, for each task: few enough for the cache, or 1 GB of a GPU.
+
+    On the CPU it does not depend on how many tasks are taken at once, as bits should not.
+    """
+    return 2**18 if tensor.device.type == "cpu" else 2**28 // math.prod(tensor.shape[:-2])
+
+
+def over_rows(left: Tensor, right: Tensor) -> Tensor:
+    """Return the sum over rows of ``left * right``, ``[..., output, 1]``.
+
+    No matrix product, whose last bit would depend on whether several tasks are taken at once.
+    """
+    return (left * right).sum(dim=-1, keepdim=True)
+
+
+def _times_slope(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None, out: Tensor) -> Tensor:
+    """Return the tensor times ``phi'``, which follows from ``h = phi(a)``: 1 - h^2 for tanh.
+
+    In ``out``; without an activation the tensor itself, as it is.
+    """
+    if activation is nn.Tanh:
+        torch.ops.aten.tanh_backward.grad_input(tensor, h, grad_input=out)
+        return out
+    if activation is nn.ReLU:
+        torch.ops.aten.threshold_backward.grad_input(tensor, h, 0.0, grad_input=out)
+        return out
+    return tensor
+
+
+def _add_layer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
+    """Add what is wanted of a layer's gradient, from its delta."""
+    weight, bias = out.counts[layer]
+    if layer == 0 and weight:
+        _add_first(out, h.mT @ delta)
+        return
+    if weight:
+        _add_outer(out, layer, delta, h)
+    if bias:
+        out.biases[layer].add_(delta.sum(dim=-2, keepdim=True))
+
+
+def _add_first(out: Weights, gradient: Tensor) -> None:
+    """Add what is wanted of the first layer's gradient, by U: ``[..., input, width]``."""
+    weight, bias = out.counts[0]
+    if weight:
+        out.transposed[0].add_(gradient[..., :-1, :])
+    if bias:
+        out.biases[0].add_(gradient[..., -1:, :])
+
+
+def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
+    """Add ``delta^T h``; a product with few columns is several times faster the other way round."""
+    if h.shape[-1] < delta.shape[-1]:
+        out.transposed[layer].add_(h.mT @ delta)
+    else:
+        _add_product(out.weights[layer], delta.mT, h)
+
+
+def _layer(weights: Weights, layer: int, h: Tensor, out: Tensor) -> None:
+    """Write a layer's affine map of ``h``, ``[..., row, width]``, into ``out``."""
+    if layer == 0:
+        torch.matmul(h, weights.first_layer(), out=out)
+    else:
+        _affine(weights.biases[layer], h, weights.transposed[layer], out=out)
+
+
+def _last_layer(weights: Weights, hidden: Sequence[Tensor]) -> Tensor:
+    """Return the last layer's affine map, ``[..., output, row]``."""
+    if len(hidden) == 1:
+        return weights.first_layer().mT @ hidden[0].mT
+    return _affine(weights.last_bias, weights.weights[-1], hidden[-1].mT)
+
+
+def _affine(bias: Tensor, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return ``bias + left right``."""
+    add = torch.addmm if left.dim() == 2 else torch.baddbmm
+    return add(bias, left, right, out=out)
+
+
+def _add_product(tensor: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add ``left right`` to what is there."""
+    if tensor.dim() == 2:
+        tensor.addmm_(left, right)
+    else:
+        tensor.baddbmm_(left, right)

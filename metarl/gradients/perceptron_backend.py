@@ -1,0 +1,487 @@
+"""The fast path: the meta-update of perceptrons, by the derivatives of ``metarl.gradients.perceptron``.
+
+On the CPU rows are taken in blocks that stay in the cache, with buffers that each thread uses again; where a task has
+fewer rows than fill a block, several tasks are taken at once. Blocks of rows depend on their number alone, so results
+depend neither on threads nor on the other tasks; those of an inner objective that couples the steps of an episode end
+where episodes do. On other devices it takes all tasks and rows at once.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import operator
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from metarl.agents import (
+    POLICY_GRADIENT,
+    Distribution,
+    InnerObjective,
+    Policy,
+    Samples,
+    likelihood_ratio_gain,
+    likelihood_ratio_parts,
+    mean_kl,
+)
+from metarl.gradients.perceptron import (
+    FirstLayers,
+    Head,
+    Take,
+    Trace,
+    Weights,
+    add_fisher,
+    add_hessian,
+    forward,
+    keep_output_slopes,
+    over_rows,
+    pull,
+)
+from metarl.gradients.terms import Outputs, Slopes
+
+# At most this many numbers of a layer in a block: more spill the cache, less keeps threads waiting for each other.
+BLOCK_NUMBERS = 2**19
+
+
+# Products of matrices can differ in the last bit with the address at which one begins, so each task's begins at a
+# multiple of this many bytes, whether it is taken alone or with others.
+ALIGNMENT = 64
+
+
+def _length(shape: Sequence[int], axes: int, dtype: torch.dtype) -> int:
+    """Return how many numbers ``_shaped`` needs."""
+    each = ALIGNMENT // dtype.itemsize
+    return math.prod(shape[:-axes]) * -(-math.prod(shape[-axes:]) // each) * each
+
+
+def _shaped(held: Tensor, shape: Sequence[int], axes: int) -> Tensor:
+    """Return a tensor of a shape in memory that is long enough, each task's last ``axes`` axes aligned."""
+    own, tasks = math.prod(shape[-axes:]), math.prod(shape[:-axes])
+    length = _length(shape, axes, held.dtype)
+    return held[:length].view(tasks, length // tasks)[:, :own].view(*shape[:-axes], *shape[-axes:])
+
+
+def _aligned(like: Tensor) -> Tensor:
+    """Return an uninitialised tensor of a vector's shape and type, ``[..., parameter]``, each task's vector aligned."""
+    if like.device.type != "cpu" or like.dim() == 1:
+        return like.new_empty(like.shape)
+    return _shaped(like.new_empty(_length(like.shape, 1, like.dtype)), like.shape, 1)
+
+
+class _Buffers(threading.local):
+    """Tensors of this thread by tag, used again from block to block."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, torch.dtype], tuple[Tensor, Tensor]] = {}  # all of it, and the latest view
+
+    def take(self, dtype: torch.dtype) -> Take:
+        def take(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
+            held, latest = self._held.get((tag, dtype), (None, None))
+            if latest is None or latest.shape != tuple(shape):
+                length = _length(shape, axes, dtype)
+                if held is None or len(held) < length:
+                    held = torch.empty(length, dtype=dtype)
+                latest = _shaped(held, shape, axes)
+                self._held[tag, dtype] = held, latest
+            return latest
+
+        return take
+
+
+class _Slots(threading.local):
+    """Weights of this thread by tag and type, written into again and again: views take long to make."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, frozenset[str] | None, torch.Size, torch.dtype], Weights] = {}
+
+
+_BUFFERS = _Buffers()
+_CPU = torch.device("cpu")
+
+
+class _Store:
+    """Tensors that are kept from product to product, and used again in the next iteration.
+
+    New memory costs more than what is computed into it: the system hands it out page by page. Where none that is free
+    fits, one of them goes, so that with sizes that change not much more is held than was ever needed at once.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[Tensor] = []  # by length
+        self._lock = threading.Lock()
+        # Apart, since a garbage collection can hand tensors back while this thread holds the lock.
+        self._returned: deque[Tensor] = deque()
+
+    def take(self, dtype: torch.dtype, owned: list[Tensor]) -> Take:
+        def take(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
+            length = _length(shape, axes, dtype)
+            held = self._fitting(length, dtype)
+            if held is None:
+                held = torch.empty(length, dtype=dtype)
+            owned.append(held)
+            return _shaped(held, shape, axes)
+
+        return take
+
+    def give_back(self, owned: list[Tensor]) -> None:
+        self._returned.extend(owned)
+
+    def _fitting(self, size: int, dtype: torch.dtype) -> Tensor | None:
+        with self._lock:
+            while self._returned:
+                bisect.insort(self._free, self._returned.popleft(), key=len)
+            place = bisect.bisect_left(self._free, size, key=len)
+            if place < len(self._free) and len(self._free[place]) <= 2 * size and self._free[place].dtype == dtype:
+                return self._free.pop(place)
+            if self._free:
+                del self._free[-1]
+            return None
+
+
+def _new(vector: Tensor) -> Take:
+    """Return what makes new tensors of a vector's type: a GPU's memory is handed out without delay."""
+    return lambda tag, shape, axes=2: vector.new_empty(shape)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of rows: its samples, and what they leave at some parameters."""
+
+    samples: Samples
+    trace: Trace
+    distribution: Distribution
+
+
+class FastPath:
+    """The fast path of a policy that is a perceptron; vectors are flat, in the order of the policy's parameters.
+
+    Args:
+        policy: with ``layers``.
+        objective: of the inner update.
+        adapts: names of the parameters that inner updates change; None for all.
+        keep: keep activations between products; else they are computed again for each, in little memory.
+        device: where the vectors and samples are.
+        at_once: how many tasks are taken at once: one, as many as fill a block of rows, or all.
+    """
+
+    name = "fast"
+
+    def __init__(
+        self,
+        policy: Policy,
+        objective: InnerObjective = POLICY_GRADIENT,
+        *,
+        adapts: frozenset[str] | None = None,
+        keep: bool = True,
+        device: torch.device = _CPU,
+        at_once: Literal["one", "block", "all"] = "one",
+    ) -> None:
+        assert policy.layers is not None
+        self.policy = policy
+        self.objective = objective
+        self.adapts = adapts
+        self.keep = keep
+        self._at_once = at_once
+        self.head = Head(policy)
+        self._store = _Store()
+        self._slots = _Slots()
+        self._layers = policy.layers
+        self._inputs = policy.shapes[policy.layers[0].weight][1] + 1
+        self._outputs = policy.shapes[policy.layers[-1].weight][0]
+        self._activations = [layer.activation for layer in policy.layers[:-1]]
+        self._width = max(shape[0] for shape in policy.shapes.values())
+        self._marks = None if adapts is None else _marks(policy, adapts, device)
+
+    def parts(self, samples: Samples) -> list[int] | list[slice]:
+        """Return which tasks are taken at once: one each, or slices of them."""
+        n_tasks, rows = samples.weights.shape
+        if self._at_once == "all":
+            return [slice(None)]
+        size = BLOCK_NUMBERS // (rows * self._width) if self._at_once == "block" else 1
+        if size < 2:
+            return list(range(n_tasks))
+        groups = 2 * math.ceil(n_tasks / size / 2)  # an even number, for two threads
+        size = math.ceil(n_tasks / groups)
+        return [slice(start, min(start + size, n_tasks)) for start in range(0, n_tasks, size)]
+
+    def inner_loss(self, vector: Tensor, samples: Samples) -> InnerLoss:
+        """Return the inner loss of one task at its parameters."""
+        return InnerLoss(self, vector, samples)
+
+    def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
+        """Return the gradient of the inner loss alone, 0 for what does not adapt; nothing is kept."""
+        return self._gradient(vector, samples, self.objective, self.adapts)
+
+    def gradient(self, vector: Tensor, samples: Samples, objective: InnerObjective) -> Tensor:
+        """Return the gradient of another objective's loss by all parameters; nothing is kept."""
+        return self._gradient(vector, samples, objective, None)
+
+    def _gradient(
+        self, vector: Tensor, samples: Samples, objective: InnerObjective, names: frozenset[str] | None
+    ) -> Tensor:
+        weights, out = self.filled("weights", vector, vector), self.slot("gradient", vector, names)
+        out.flat.zero_()
+        take = self.scratch(vector)
+        for rows in self.inner_rows(samples):
+            block = self.block(weights, rows, take)
+            first, _ = objective.derivatives(block.distribution, rows)
+            self.pull_scores(weights, block, first, out, take, lowest=out.lowest)
+        return out.flat.clone()
+
+    def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
+        """Return what the policy says of samples, in the blocks that an inner loss's ``outputs`` have."""
+        weights, take = Weights(self.policy, _aligned(vector).copy_(vector)), self.scratch(vector)
+        return [(self.block(weights, rows, take).distribution, rows) for rows in self.inner_rows(samples)]
+
+    def adapted(self, vector: Tensor, query: Samples) -> AdaptedPolicy:
+        """Return the adapted policy of one task on what was collected with it."""
+        return AdaptedPolicy(self, vector, query)
+
+    def slot(self, tag: str, like: Tensor, names: frozenset[str] | None = None) -> Weights:
+        """Return weights to write into, of a vector's shape and type; this thread gets the same ones each time."""
+        if self._at_once == "all":
+            return Weights(self.policy, _aligned(like), names)
+        key = tag, names, like.shape, like.dtype
+        if key not in self._slots.held:
+            self._slots.held[key] = Weights(self.policy, _aligned(like), names)
+        return self._slots.held[key]
+
+    def filled(self, tag: str, vector: Tensor, like: Tensor, names: frozenset[str] | None = None) -> Weights:
+        """Return weights, as ``slot`` does, that hold a vector, spread over the tasks where they go together."""
+        weights = self.slot(tag, like, names)
+        weights.flat.copy_(vector)
+        return weights
+
+    def spread_adapting(self, vector: Tensor, like: Tensor) -> Weights:
+        """Return what of a direction adapts, spread over the tasks where they go together."""
+        direction = self.filled("direction", vector, like, self.adapts)
+        if self._marks is not None:
+            direction.flat.mul_(self._marks)
+        return direction
+
+    def zeros(self, like: Tensor, names: frozenset[str] | None = None) -> Weights:
+        """Return zeros, to which a product is to be added."""
+        product = self.slot("product", like, names)
+        product.flat.zero_()
+        return product
+
+    def scratch(self, vector: Tensor) -> Take:
+        """Return what gives tensors, of a vector's type, that are needed until the next block."""
+        return _new(vector) if self._at_once == "all" else _BUFFERS.take(vector.dtype)
+
+    def storage(self, vector: Tensor, owned: list[Tensor]) -> Take:
+        """Return what gives tensors, of a vector's type, to be kept and at last handed to ``give_back``."""
+        return _new(vector) if self._at_once == "all" else self._store.take(vector.dtype, owned)
+
+    def give_back(self, owned: list[Tensor]) -> None:
+        """Take back tensors that were kept, to be used again."""
+        self._store.give_back(owned)
+
+    def rows(self, samples: Samples, unit: int = 1) -> Iterator[Samples]:
+        """Yield the samples in blocks of nearly equal size, a multiple of ``unit``; all at once where all tasks are."""
+        total = samples.weights.shape[-1]
+        blocks = 1 if self._at_once == "all" else math.ceil(total * self._width / BLOCK_NUMBERS)
+        if blocks == 1:
+            yield samples
+            return
+        size = unit * math.ceil(total / unit / blocks)
+        tasks = (slice(None),) * (samples.weights.dim() - 1)
+        for start in range(0, total, size):
+            yield samples.map(operator.itemgetter((*tasks, slice(start, start + size))))
+
+    def gathers(self, samples: Samples) -> bool:
+        """Return whether ``FirstLayers`` saves time in ten products, and takes no more memory than it frees.
+
+        Gathering takes half a product with three inputs, more than one with twenty, and what was gathered is gone
+        through in each of them, however few the rows are. It frees two numbers for each row and unit.
+        """
+        rows = samples.weights.shape[-1]
+        return len(self._layers) > 1 and self._inputs <= min(24, rows / 80, 2 * rows / self._width)
+
+    def keeps_output_slopes(self) -> bool:
+        """Return whether S saves time: a number for each row, unit and output, gone through once for each input."""
+        return len(self._layers) > 2 and self.keep and self._outputs * (self._inputs + 4) <= 24
+
+    def inner_rows(self, samples: Samples) -> Iterator[Samples]:
+        """Yield the samples in blocks as the inner objective can take them."""
+        return self.rows(samples, samples.episode_rows if self.objective.coupled else 1)
+
+    def block(self, weights: Weights, samples: Samples, take: Take) -> Block:
+        """Return the forward pass of a block of rows."""
+        assert isinstance(samples.observations, Tensor)
+        observations = samples.observations.flatten(samples.weights.dim()).to(weights.biases[0].dtype)
+        trace = forward(weights, self._activations, observations, take)
+        return Block(samples, trace, self.head.distribution(weights, trace.output))
+
+    def pull_scores(
+        self,
+        weights: Weights,
+        block: Block,
+        first: Tensor,
+        out: Weights | None,
+        take: Take,
+        keep: Take | None = None,
+        lowest: int = 0,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Add the gradient of a function of log-probabilities with derivative ``first`` to ``out``; return scores."""
+        score, log_std_score = self.head.score(weights, block.distribution, block.samples.actions)
+        first = first.unsqueeze(-2)
+        cotangents = score * first, None if log_std_score is None else over_rows(log_std_score, first)
+        pull(weights, block.trace, cotangents, out, take, keep, lowest)
+        return score, log_std_score
+
+
+def _marks(policy: Policy, names: frozenset[str], device: torch.device) -> Tensor:
+    """Return 1 for the parameters of these names and 0 for others, flat."""
+    marks = [torch.full((shape.numel(),), float(name in names)) for name, shape in policy.shapes.items()]
+    return torch.cat(marks).to(device)
+
+
+class InnerLoss:
+    """One task's inner loss at some parameters: its ``gradient`` by what adapts, and products with its derivative.
+
+    ``outputs`` is what the policy says there.
+    """
+
+    def __init__(self, path: FastPath, vector: Tensor, samples: Samples) -> None:
+        self._path = path
+        self._owned: list[Tensor] = []
+        self._samples = samples
+        self._vector = vector
+        self._weights = Weights(path.policy, _aligned(vector).copy_(vector))
+        self.gradient = _aligned(vector).zero_()
+        self.outputs: Outputs = []
+        out = Weights(path.policy, self.gradient, path.adapts)
+        self._lowest = out.lowest
+        self._kept: list[Trace] = []
+        self._common: FirstLayers | None = None
+        for block in self._blocks(out, path.storage(vector, self._owned) if path.keep else None):
+            self.outputs.append((block.distribution, block.samples))
+            if path.keep:
+                self._kept.append(block.trace)
+
+    def __del__(self) -> None:
+        self._path.give_back(self._owned)
+
+    def _blocks(self, out: Weights | None, keep: Take | None) -> Iterator[Block]:
+        path, weights = self._path, self._weights
+        take = path.scratch(self._vector)
+        for rows in path.inner_rows(self._samples):
+            block = path.block(weights, rows, keep or take)
+            derivatives = path.objective.derivatives(block.distribution, rows)
+            lowest = self._lowest if self._common is None else 1
+            score = path.pull_scores(weights, block, derivatives[0], out, take, keep or take, lowest)
+            delta = block.trace.deltas[len(weights.weights) - 1].mT
+            block.trace.bend = path.head.loss_bend(weights, block.distribution, score, derivatives, delta)
+            yield block
+
+    def push(self, vector: Tensor) -> Tensor:
+        """Return how the gradient by what adapts changes along a vector: those rows of the Hessian times it."""
+        self._gather()
+        direction = self._path.filled("direction", vector, self.gradient)
+        return self._add(direction, self._path.zeros(self.gradient, self._path.adapts))
+
+    def pull(self, vector: Tensor, slopes: Slopes | None = None) -> Tensor:
+        """Return the transposed of ``push``: the Hessian times what of a vector adapts.
+
+        Args:
+            vector: ``[..., parameter]``.
+            slopes: of another function of ``outputs``, whose gradient by all parameters is added.
+        """
+        direction = self._path.spread_adapting(vector, self.gradient)
+        return self._add(direction, self._path.zeros(self.gradient), slopes)
+
+    def _gather(self) -> None:
+        """Gather what all products have in common, before the first: where there is one there are many."""
+        path = self._path
+        if self._common is not None or self._lowest > 1 or not path.gathers(self._samples):
+            return
+        keep, take = path.storage(self._vector, self._owned), path.scratch(self._vector)
+        common: FirstLayers | None = None
+        for trace in self._traces():
+            common = common or FirstLayers(trace, keep)
+            common.gather(trace, take)
+        self._common = common
+        spent = {trace.deltas.pop(1).data_ptr() for trace in self._kept}
+        spent |= {trace.bends.pop(0).data_ptr() for trace in self._kept if 0 in trace.bends}
+        owned = self._owned
+        self._owned = [held for held in owned if held.data_ptr() not in spent]
+        path.give_back([held for held in owned if held.data_ptr() in spent])
+
+    def _traces(self) -> Iterator[Trace]:
+        if self._path.keep:
+            yield from self._kept
+            return
+        for block in self._blocks(None, None):
+            if self._common is not None:
+                del block.trace.deltas[1]
+            yield block.trace
+
+    def _add(self, direction: Weights, out: Weights, slopes: Slopes | None = None) -> Tensor:
+        take = self._path.scratch(self.gradient)
+        for i, trace in enumerate(self._traces()):
+            added = None if slopes is None else self._path.head.cotangents(self._weights, slopes[i])
+            add_hessian(self._weights, trace, direction, out, take, added)
+        if self._common is not None:
+            self._common.add(direction, out, take)
+        return out.flat.clone()
+
+
+class AdaptedPolicy:
+    """One task's adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
+
+    def __init__(self, path: FastPath, vector: Tensor, query: Samples) -> None:
+        self._path = path
+        self._owned: list[Tensor] = []
+        self._query = query
+        self._weights = Weights(path.policy, _aligned(vector).copy_(vector))
+        self.gain = vector.new_zeros(vector.shape[:-1])
+        self.gradient = _aligned(vector).zero_()
+        out = Weights(path.policy, self.gradient)
+        take = path.scratch(vector)
+        self._old: list[Distribution] = []
+        self._kept: list[Trace] = []
+        for block in self._blocks(path.storage(vector, self._owned) if path.keep else take):
+            terms = likelihood_ratio_parts(block.distribution, block.samples)
+            self.gain += terms.sum(dim=-1)
+            path.pull_scores(self._weights, block, terms, out, take)
+            self._old.append(block.distribution)
+            if path.keep:
+                self._kept.append(block.trace)
+
+    def __del__(self) -> None:
+        self._path.give_back(self._owned)
+
+    def _blocks(self, take: Take) -> Iterator[Block]:
+        for rows in self._path.rows(self._query):
+            block = self._path.block(self._weights, rows, take)
+            block.trace.bend = self._path.head.fisher_bend(self._weights, block.distribution, rows.weights)
+            yield block
+
+    def fisher(self, vector: Tensor) -> Tensor:
+        """Return the Fisher matrix, averaged over the samples, times a vector."""
+        direction, out = self._path.filled("direction", vector, self.gradient), self._path.zeros(self.gradient)
+        take = self._path.scratch(self.gradient)
+        if self._path.keeps_output_slopes():
+            for trace in self._kept:
+                if trace.output_slopes is None:
+                    keep_output_slopes(self._weights, trace, self._path.storage(vector, self._owned), take)
+        for trace in self._kept if self._path.keep else (block.trace for block in self._blocks(take)):
+            add_fisher(self._weights, trace, direction, out, take)
+        return out.flat.clone()
+
+    def compare(self, vector: Tensor) -> Tensor:
+        """Return the gain of other parameters on the same samples, and their mean KL from these: ``[..., 2]``."""
+        total = vector.new_zeros(*vector.shape[:-1], 2)
+        weights = self._path.filled("weights", vector, vector)
+        take = self._path.scratch(vector)
+        for rows, old in zip(self._path.rows(self._query), self._old, strict=True):
+            new = self._path.block(weights, rows, take).distribution
+            total += torch.stack([likelihood_ratio_gain(new, rows), mean_kl(old, new, rows)], dim=-1)
+        return total

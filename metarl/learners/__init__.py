@@ -1,0 +1,1 @@
+"""The meta-learners, one file an algorithm, and the registry that finds them by name."""

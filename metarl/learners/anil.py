@@ -1,0 +1,60 @@
+"""ANIL: only the head adapts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
+
+from metarl.agents import Policy
+from metarl.learners.maml import MAML
+from metarl.settings import FORBID, Clipped, Count, PlainGradient, TrustRegion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """What adapts: the last layers, and the exploration noise of a box's policy with them."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+    head_layers: Count = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadTrustRegion(Head, TrustRegion):
+    """ANIL with TRPO."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadClipped(Head, Clipped):
+    """ANIL with PPO."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadPlainGradient(Head, PlainGradient):
+    """ANIL with a plain gradient step."""
+
+
+class ANIL(MAML):
+    """ANIL: as MAML, with inner steps on the head alone; the meta-update changes all layers.
+
+    ``theta_head' = theta_head - alpha grad_head L(theta)``, and ``theta_body' = theta_body``. With all layers in the
+    head (``outer.head_layers``) it is MAML. The inner gradient stops at the head, so an inner update of a perceptron
+    takes half the time of MAML's, a Fisher-vector product little more. Source: Raghu et al. 2020, section 4.
+    """
+
+    name = "anil"
+    outer_settings: ClassVar[tuple[type[Any], ...]] = (HeadTrustRegion, HeadClipped, HeadPlainGradient)
+    source = "Raghu et al. 2020"
+
+    def _take_policy(self, policy: Policy) -> None:
+        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in policy.shapes if "." in name))
+        wanted = self.settings.outer.head_layers
+        if wanted > len(layers):
+            raise ValueError(
+                f"outer.head_layers is {wanted}, but the policy has {len(layers)} layers ({', '.join(layers)}); "
+                f"expected at most {len(layers)}, with which ANIL is MAML"
+            )
+        head = set(layers[len(layers) - wanted :])
+        self.adapts = frozenset(name for name in policy.shapes if name.rpartition(".")[0] in head or "." not in name)
+        super()._take_policy(policy)

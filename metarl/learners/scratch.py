@@ -1,0 +1,38 @@
+"""Baselines that are not meta-trained: from scratch, and at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from metarl.agents import Normalizer, Parameters, Policy, Rollouts
+from metarl.agents.policies import Actor
+from metarl.learner import BaseLearner
+from metarl.settings import FORBID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing:
+    """There is no meta-update."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
+
+class Scratch(BaseLearner):
+    """From scratch: the inner update from a random start, without meta-training.
+
+    With ``evaluation.steps`` and ``evaluation.episodes`` it gets the budget of the others, or a larger one. The
+    "random" of Finn et al. 2017, figures 4 and 5.
+    """
+
+    name = "scratch"
+    outer_settings: ClassVar[tuple[type[Any], ...]] = (Nothing,)
+    source = "Finn et al. 2017"
+    trains = False

@@ -1,0 +1,81 @@
+"""The short way: fit on tasks, evaluate on tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from metarl.evaluation import Evaluation
+from metarl.learner import BaseLearner
+from metarl.learners.registry import find_learner, load_learner
+
+
+class MetaLearner:
+    """Any meta-learner, for those who think in fit and evaluate.
+
+    Args:
+        pretrained_model: a PPO or A2C model of stable-baselines3 to start from, the path of one, or None.
+        family: the id of an environment family.
+        learner: the meta-learner's name, as ``metarl learners`` lists them.
+        arguments: as for the meta-learner itself: ``family_kwargs``, ``learning``, ``inner``, ``outer``, ``seed``, ...
+
+    Attributes:
+        learner: the meta-learner, with all it can do.
+
+    Raises:
+        ValueError: an unknown learner or family, a model that does not fit the family, or wrong settings.
+    """
+
+    learner: BaseLearner
+
+    def __init__(
+        self,
+        pretrained_model: Any = None,
+        family: str = "metarl/Navigation2D-v0",
+        *,
+        learner: str = "maml",
+        **arguments: Any,
+    ) -> None:
+        kind = find_learner(learner)
+        if pretrained_model is None:
+            self.learner = kind(family=family, **arguments)
+        else:
+            self.learner = kind.from_pretrained(pretrained_model, family, **arguments)
+
+    def fit(self, tasks: Any, *, epochs: int = 5) -> Self:
+        """Meta-train on a batch of tasks, one meta-iteration an epoch; a batch of one adapts to it for good.
+
+        Raises:
+            ValueError: tasks that are none of the family's, or a count that is not positive.
+        """
+        self.learner.learn(epochs, tasks=tasks, reset_num_timesteps=False)
+        return self
+
+    def evaluate(self, tasks: Any) -> Evaluation:
+        """Return the mean return on a batch of tasks before adaptation and after each step of it.
+
+        Raises:
+            ValueError: tasks that are none of the family's.
+        """
+        return self.learner.evaluate(tasks=tasks)
+
+    def adapt(self, task: Any) -> ActorCriticPolicy:
+        """Return the policy adapted to one task, a stable-baselines3 policy; nothing else changes."""
+        return self.learner.adapt(task)
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint."""
+        self.learner.save(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return what ``save`` wrote.
+
+        Raises:
+            ValueError: no checkpoint, or a damaged one.
+        """
+        short = cls.__new__(cls)
+        short.learner = load_learner(path)
+        return short

@@ -1,0 +1,1 @@
+"""stable-baselines3: models in, models out, loggers."""
