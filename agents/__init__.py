@@ -15,9 +15,9 @@ from metarl.agents.objectives import (
     mean_kl,
     policy_gradient_loss,
 )
-from metarl.agents.policies import Noise, Parameters, Policy, build_policy
+from metarl.agents.policies import Noise, Parameters, Policy, build_policy, wrap_module
 from metarl.agents.returns import discounted_returns, generalized_advantages, normalize
-from metarl.agents.rollouts import Rollouts, join_episodes
+from metarl.agents.rollouts import Rollouts, join_episodes, pad_time
 from metarl.agents.samples import Samples, to_samples
 
 __all__ = [
@@ -48,6 +48,8 @@ __all__ = [
     "mean_kl",
     "new_normalizer",
     "normalize",
+    "pad_time",
     "policy_gradient_loss",
     "to_samples",
+    "wrap_module",
 ]

@@ -31,14 +31,14 @@ class Distribution(Protocol):
     def kl(self, other: Any) -> Tensor:
         """Return KL(self, other), ``[...]``."""
 
-    def kl_slope(self, other: Any) -> tuple[Tensor, ...]:
-        """Return the gradient of KL(self, other) by the ``parameters`` of the other one, sample by sample."""
+    def kl_gradient(self, other: Any) -> tuple[Tensor, ...]:
+        """Return the gradient of KL(self, other) with respect to the other one's ``parameters``, sample by sample."""
 
     def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the Fisher matrix of ``parameters`` times tangents, sample by sample."""
 
     def score(self, actions: Tensor) -> tuple[Tensor, ...]:
-        """Return the gradient of ``log_prob(actions)`` by ``parameters``, sample by sample."""
+        """Return the gradient of ``log_prob(actions)`` with respect to ``parameters``, sample by sample."""
 
     def detach(self) -> Distribution:
         """Return the same distribution outside of any graph."""
@@ -71,7 +71,7 @@ class Gaussian:
         distance = ((self.mean - other.mean) * torch.exp(-other.log_std)).square()
         return (other.log_std - self.log_std + 0.5 * (ratio + distance - 1.0)).sum(dim=-1)
 
-    def kl_slope(self, other: Gaussian) -> tuple[Tensor, ...]:
+    def kl_gradient(self, other: Gaussian) -> tuple[Tensor, ...]:
         """Return z / std' for the mean and 1 - std^2 / std'^2 - z^2 for log_std, with z = (mean' - mean) / std'."""
         z = (other.mean - self.mean) * torch.exp(-other.log_std)
         ratio = torch.exp(2 * (self.log_std - other.log_std))
@@ -120,7 +120,7 @@ class Categorical:
         own = torch.log_softmax(self.logits, dim=-1)
         return (own.exp() * (own - torch.log_softmax(other.logits, dim=-1))).sum(dim=-1)
 
-    def kl_slope(self, other: Categorical) -> tuple[Tensor, ...]:
+    def kl_gradient(self, other: Categorical) -> tuple[Tensor, ...]:
         """Return the other one's probabilities minus the own."""
         return (torch.softmax(other.logits, dim=-1) - torch.softmax(self.logits, dim=-1),)
 
@@ -170,10 +170,10 @@ class MultiCategorical:
         pairs = zip(self._parts(), other._parts(), strict=True)
         return torch.stack([own.kl(others) for own, others in pairs]).sum(dim=0)
 
-    def kl_slope(self, other: MultiCategorical) -> tuple[Tensor, ...]:
-        """Return the slopes of all choices, one after another."""
+    def kl_gradient(self, other: MultiCategorical) -> tuple[Tensor, ...]:
+        """Return the gradients of all choices, one after another."""
         pairs = zip(self._parts(), other._parts(), strict=True)
-        return (torch.cat([own.kl_slope(others)[0] for own, others in pairs], dim=-1),)
+        return (torch.cat([own.kl_gradient(others)[0] for own, others in pairs], dim=-1),)
 
     def metric(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the Fisher matrix, block by block, times tangents."""
@@ -240,7 +240,7 @@ class Mixture:
         """Raise an error."""
         raise NotImplementedError("the KL of mixtures has no closed form")
 
-    def kl_slope(self, other: Any) -> NoReturn:
+    def kl_gradient(self, other: Any) -> NoReturn:
         """Raise an error."""
         raise NotImplementedError("the KL of mixtures has no closed form")
 

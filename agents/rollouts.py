@@ -6,8 +6,8 @@ The layout of everything that learns is ``[task, episode, time, ...]``.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class Rollouts:
         mask: ``[task, episode, T]``, 1.0 while the episode runs, the step that ends it included, else 0.0.
         terminated: ``[task, episode, T]``, bool: the step ended the episode for good.
         truncated: ``[task, episode, T]``, bool: the step ended it from outside (a time limit).
+        infos: numbers of the environments' ``info`` by name, ``[task, episode, T]``, NaN where there was none.
 
     Raises:
         ValueError: the tensors' leading shapes disagree.
@@ -43,6 +44,7 @@ class Rollouts:
     mask: Tensor
     terminated: Tensor
     truncated: Tensor
+    infos: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = self.mask.shape
@@ -66,11 +68,15 @@ class Rollouts:
         """Return the rollouts on a device: one copy of all tensors together, which nobody waits for."""
         if device == self.mask.device:
             return self
-        tensors = [part for field in fields(self) for part in parts(getattr(self, field.name))]
+        tensors = [part for entry in fields(self) for part in parts(getattr(self, entry.name))]
         moved = iter(_move(tensors, device))
         return Rollouts(
-            **{field.name: map_observations(lambda _: next(moved), getattr(self, field.name)) for field in fields(self)}
+            **{entry.name: map_observations(lambda _: next(moved), getattr(self, entry.name)) for entry in fields(self)}
         )
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Rollouts:
+        """Return the rollouts with a function applied to every tensor."""
+        return Rollouts(**{entry.name: map_observations(function, getattr(self, entry.name)) for entry in fields(self)})
 
     def returns(self) -> Tensor:
         """Return the mean undiscounted return of each task's episodes, ``[task]``."""
@@ -95,19 +101,35 @@ def _move(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     return slots(block.to(device, non_blocking=True))
 
 
+def pad_time(rollouts: Rollouts, length: int) -> Rollouts:
+    """Return rollouts with ``length`` time steps: no episode runs in those added, the last observation stays."""
+    added = length - rollouts.mask.shape[2]
+    if added == 0:
+        return rollouts
+
+    def pad(tensor: Tensor, final: Tensor) -> Tensor:
+        return torch.cat([tensor, *[final] * added], dim=2)
+
+    padded = {}
+    for entry in fields(rollouts):
+        if entry.name == "observations":
+            padded[entry.name] = map_observations(lambda part: pad(part, part[:, :, -1:]), rollouts.observations)
+        else:
+            padded[entry.name] = map_observations(
+                lambda part: pad(part, torch.zeros_like(part[:, :, -1:])), getattr(rollouts, entry.name)
+            )
+    return Rollouts(**padded)
+
+
 def join_episodes(rollouts: Sequence[Rollouts]) -> Rollouts:
     """Join rollouts of the same tasks along the episode axis, padding shorter ones at the end of their time."""
     longest = max(part.mask.shape[2] for part in rollouts)
-
-    def pad(tensor: Tensor, length: int, last: bool) -> Tensor:
-        final = tensor[:, :, -1:] if last else torch.zeros_like(tensor[:, :, -1:])
-        return torch.cat([tensor, *[final] * (length - tensor.shape[2])], dim=2)
-
+    padded = [pad_time(part, longest) for part in rollouts]
     joined = {}
-    for field in fields(Rollouts):
-        last = field.name == "observations"
-        joined[field.name] = map_observations(
-            lambda *tensors, last=last: torch.cat([pad(tensor, longest + last, last) for tensor in tensors], dim=1),
-            *[getattr(part, field.name) for part in rollouts],
-        )
+    for entry in fields(Rollouts):
+        given = [getattr(part, entry.name) for part in padded]
+        if entry.name == "infos":
+            common = set.intersection(*(set(part) for part in given))
+            given = [{name: part[name] for name in sorted(common)} for part in given]
+        joined[entry.name] = map_observations(lambda *tensors: torch.cat(tensors, dim=1), *given)
     return Rollouts(**joined)

@@ -58,7 +58,7 @@ class Samples:
         """Return values of the samples, ``[..., sample]``, as ``[..., episode, time]``."""
         return values.reshape(*values.shape[:-1], -1, self.episode_rows)
 
-    def thin(self, fraction: float) -> Samples:
+    def subsample(self, fraction: float) -> Samples:
         """Return about ``fraction`` of each task's samples, weighted to a mean again, as episodes of one step each.
 
         One row of every stretch of ``1 / fraction`` rows, the same each time, but at no regular distance, which could

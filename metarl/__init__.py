@@ -10,43 +10,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from metarl.envs import RandomTask, as_task, check_family, make, make_vec, sample_tasks
+from metarl.learners.registry import class_places
 from metarl.version import __version__
 
 if TYPE_CHECKING:
-    from metarl.learners.anil import ANIL
-    from metarl.learners.cavia import CAVIA
-    from metarl.learners.e_maml import EMAML
-    from metarl.evaluation import Evaluation
-    from metarl.learners.fomaml import FOMAML
-    from metarl.learner import BaseLearner
-    from metarl.learners.maml import MAML
-    from metarl.learners.meta_sgd import MetaSGD
-    from metarl.learners.multi_task import MultiTask
-    from metarl.learners.pretrained import Pretrained
-    from metarl.learners.promp import ProMP
-    from metarl.learners.reptile import Reptile
-    from metarl.meta_learner import MetaLearner
-    from metarl.learners.task_aware import TaskAware
-    from metarl.learners.scratch import Random, Scratch
+    from metarl.evaluation import Evaluation as Evaluation
+    from metarl.learner import BaseLearner as BaseLearner
+    from metarl.learners.anil import ANIL as ANIL
+    from metarl.learners.cavia import CAVIA as CAVIA
+    from metarl.learners.e_maml import EMAML as EMAML
+    from metarl.learners.fomaml import FOMAML as FOMAML
+    from metarl.learners.maml import MAML as MAML
+    from metarl.learners.meta_sgd import MetaSGD as MetaSGD
+    from metarl.learners.multi_task import MultiTask as MultiTask
+    from metarl.learners.pretrained import Pretrained as Pretrained
+    from metarl.learners.promp import ProMP as ProMP
+    from metarl.learners.random import Random as Random
+    from metarl.learners.reptile import Reptile as Reptile
+    from metarl.learners.scratch import Scratch as Scratch
+    from metarl.learners.task_aware import TaskAware as TaskAware
+    from metarl.meta_learner import MetaLearner as MetaLearner
+
+# Where each name is that is imported when it is first used.
+_LAZY = {
+    **class_places(),
+    "BaseLearner": "metarl.learner",
+    "Evaluation": "metarl.evaluation",
+    "MetaLearner": "metarl.meta_learner",
+}
 
 __all__ = [
-    "ANIL",
-    "CAVIA",
-    "EMAML",
-    "FOMAML",
-    "MAML",
-    "BaseLearner",
-    "Evaluation",
-    "MetaLearner",
-    "MetaSGD",
-    "MultiTask",
-    "Pretrained",
-    "ProMP",
-    "Random",
+    *_LAZY,
     "RandomTask",
-    "Reptile",
-    "Scratch",
-    "TaskAware",
     "__version__",
     "as_task",
     "check_family",
@@ -54,25 +49,6 @@ __all__ = [
     "make_vec",
     "sample_tasks",
 ]
-
-_LAZY = {
-    "ANIL": "metarl.learners.anil",
-    "CAVIA": "metarl.learners.cavia",
-    "EMAML": "metarl.learners.e_maml",
-    "FOMAML": "metarl.learners.fomaml",
-    "MAML": "metarl.learners.maml",
-    "BaseLearner": "metarl.learner",
-    "Evaluation": "metarl.evaluation",
-    "MetaLearner": "metarl.meta_learner",
-    "MetaSGD": "metarl.learners.meta_sgd",
-    "MultiTask": "metarl.learners.multi_task",
-    "Pretrained": "metarl.learners.pretrained",
-    "ProMP": "metarl.learners.promp",
-    "Random": "metarl.learners.scratch",
-    "Reptile": "metarl.learners.reptile",
-    "Scratch": "metarl.learners.scratch",
-    "TaskAware": "metarl.learners.task_aware",
-}
 
 
 def __getattr__(name: str) -> Any:

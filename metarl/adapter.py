@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -11,15 +11,29 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from metarl import seeding
-from metarl.agents import Parameters, Rollouts, join_episodes
+from metarl.agents import Parameters, Policy, Rollouts, join_episodes
 from metarl.agents.observations import map_observations, transpose_images
 from metarl.envs import RolloutError
 from metarl.envs.actions import standard_actions
-from metarl.sampler import MAX_STEPS, refuse_non_finite, stack_steps
 from metarl.gradients.flat import one_task, task_parameters
+from metarl.sampler import MAX_STEPS, refuse_non_finite, stack_steps
+from metarl.settings import Settings
+from metarl.state import State
 
-if TYPE_CHECKING:
-    from metarl.agent import MetaAgent
+
+class AdaptingLearner(Protocol):
+    """What is asked of a learner here."""
+
+    settings: Settings
+    functional_policy: Policy
+    observation_space: gymnasium.Space[Any]
+    action_space: gymnasium.Space[Any]
+
+    def adapted(self, state: State, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
+        """Return stacked parameters after an adaptation step."""
+
+    def as_policy(self, parameters: Parameters, state: State) -> ActorCriticPolicy:
+        """Return a stable-baselines3 policy."""
 
 
 class Adapter:
@@ -33,20 +47,23 @@ class Adapter:
             observation, reward, terminated, truncated, _ = env.step(action)
             action = adapter.observe(observation, reward, terminated, truncated)
 
-    The learner does not change. Made by ``MetaAgent.adapter``.
+    The learner does not change, and what it learns later changes nothing here. Made by ``MetaAgent.adapter``.
 
     Attributes:
         returns: the undiscounted return of every episode so far, one list for each number of updates made before.
     """
 
-    def __init__(self, learner: MetaAgent, env: gymnasium.Env[Any, Any], episodes: int, seed: int) -> None:
+    def __init__(
+        self, learner: AdaptingLearner, state: State, env: gymnasium.Env[Any, Any], episodes: int, seed: int
+    ) -> None:
         self._learner = learner
+        self._state = state
         self._env = env
         self._to_env = _action_map(learner, env)
         self._episodes = episodes
         self._seed = seed
         self._space = env.observation_space
-        self._parameters: Parameters = one_task(learner.parameters)
+        self._parameters: Parameters = one_task(state.parameters)
         self._played: list[Rollouts] = []
         self._begun = False
         self._set_actor()
@@ -60,7 +77,7 @@ class Adapter:
     @property
     def policy(self) -> ActorCriticPolicy:
         """The policy after the updates so far, a stable-baselines3 policy."""
-        return self._learner.as_policy(task_parameters(self._parameters, 0))
+        return self._learner.as_policy(task_parameters(self._parameters, 0), self._state)
 
     def play(self) -> float:
         """Play an episode in the environment, update where it is due, and return the episode's return.
@@ -130,7 +147,7 @@ class Adapter:
         return seeding.Stream(self._seed, (seeding.ADAPTATION, self.updates, len(self._played)))
 
     def _set_actor(self) -> None:
-        self._actor = self._learner.actor(self._parameters)
+        self._actor = self._learner.functional_policy.actor(self._parameters, self._state.normalizer)
 
     def _batched(self, observation: Any, step: int) -> Any:
         batch = map_observations(lambda part: np.asarray(part)[None].copy(), observation)
@@ -146,13 +163,13 @@ class Adapter:
 
     def _update(self) -> None:
         rollouts = join_episodes(self._played)
-        self._parameters = self._learner.adapted(self._parameters, rollouts, self.updates)
+        self._parameters = self._learner.adapted(self._state, self._parameters, rollouts, self.updates)
         self._set_actor()
         self._played = []
         self.returns.append([])
 
 
-def _action_map(learner: MetaAgent, env: gymnasium.Env[Any, Any]) -> Callable[[Any], Any]:
+def _action_map(learner: AdaptingLearner, env: gymnasium.Env[Any, Any]) -> Callable[[Any], Any]:
     """Return the map from what a learner's policy samples to an environment's actions.
 
     Raises:

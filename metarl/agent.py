@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -12,20 +13,22 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from metarl import seeding
+from metarl.adaptation_loop import adapt_on_rollouts
 from metarl.adapter import Adapter
-from metarl.agents import Parameters, Policy, Rollouts, Samples, build_policy, new_normalizer, to_samples
-from metarl.agents.policies import Actor
-from metarl.gradients.devices import pick_device
+from metarl.agents import Normalizer, Parameters, Policy, Rollouts, Samples, build_policy, new_normalizer, to_samples
 from metarl.envs import make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
-from metarl.evaluation import Evaluation
-from metarl.gradients.inner import StepSize, inner_update
-from metarl.gradients.parallel import all_threads, one_thread
+from metarl.evaluation import Evaluation, evaluation_of
+from metarl.gradients import task_axis
+from metarl.gradients.adaptation import StepSize, inner_update
+from metarl.gradients.devices import pick_device
+from metarl.gradients.flat import one_task, task_parameters
+from metarl.gradients.parallel import one_thread
 from metarl.sampler import Sampler
 from metarl.sb3.models_out import Model, fit_value, to_model
 from metarl.settings import Settings
-from metarl.gradients.flat import one_task, task_parameters
+from metarl.state import State
 
 # Numbered for the random streams; ``given`` are tasks of the caller's own.
 SPLITS = (*task_tools.SPLITS, "given")
@@ -34,75 +37,121 @@ SPLITS = (*task_tools.SPLITS, "given")
 class MetaAgent:
     """An agent that adapts; ``BaseLearner`` adds how it is trained to.
 
+    Hooks of a subclass: ``prepare_policy``, ``adapting_parameters``, ``initial_state``, ``validate``,
+    ``begin_adaptation``, ``adapted``, ``step_size``, ``collect``, ``samples`` and ``inner_samples``.
+
     Attributes:
         settings: everything that determines it.
-        parameters: the shared parameters, no task axis.
-        normalizer: of observations and rewards.
-        iteration: after how many meta-iterations.
+        functional_policy: the policy as pure functions of its parameters.
+        state: all that training changes.
         adapts: names of the parameters that adaptation changes; None for all.
+        observation_space: of the family.
+        action_space: of the family, as the policy's actions are.
+        device: where updates run.
     """
 
     name = ""
-    adapts: frozenset[str] | None = None
     inner_objective: ClassVar[Literal["policy-gradient", "likelihood-ratio", "dice"]] = "policy-gradient"  # of its own
+    adapts_by_experience: ClassVar[bool] = True  # False: ``adapt`` needs the task only, and plays no episodes
 
-    def __init__(self, settings: Settings, policy_kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        policy_kwargs: dict[str, Any],
+        policy: Policy | None = None,
+        normalizer: Normalizer | None = None,
+    ) -> None:
         self.settings = settings
         self.device = pick_device(settings.device)
         self.policy_kwargs = policy_kwargs
         self._env = make(settings.family, **settings.family_kwargs)
         self.observation_space = self._env.observation_space
         self.action_space = self._env.action_space
-        network = {field.name: getattr(settings.policy, field.name) for field in dataclasses.fields(settings.policy)}
-        self._take_policy(
-            build_policy(self.observation_space, self.action_space, seed=settings.seed, **{**network, **policy_kwargs})
-        )
+        self.functional_policy = self.prepare_policy(policy or self._build_policy())
+        self.adapts = self.adapting_parameters(self.functional_policy)
         learning = settings.learning
-        self.normalizer = new_normalizer(
-            self._policy.observation_space, learning.normalize_observations, learning.normalize_rewards
+        empty = new_normalizer(
+            self.functional_policy.observation_space, learning.normalize_observations, learning.normalize_rewards
         )
+        self._normalizer = empty if normalizer is None else replace(normalizer, returns=empty.returns)
+        self.validate()
+        self.state = self.initial_state()
         self._sampler = Sampler(settings.family, settings.family_kwargs, learning.workers, learning.step_timeout)
-        self.iteration = 0
 
-    def _take_policy(self, policy: Policy) -> None:
-        self._policy = policy
-        self.parameters = {name: value.to(self.device) for name, value in policy.parameters().items()}
+    def _build_policy(self) -> Policy:
+        network = self.settings.policy
+        arguments = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
+        arguments |= self.policy_kwargs
+        return build_policy(self.observation_space, self.action_space, seed=self.settings.seed, **arguments)
 
-    def _play(self, parameters: Parameters, tasks: Any, episodes: int, streams: list[seeding.Stream]) -> Rollouts:
-        return self._collected(self._policy, parameters, tasks, episodes, streams)
+    def prepare_policy(self, policy: Policy) -> Policy:
+        """Return the policy that is trained, made of the one that was built; a pure function of it and the settings.
 
-    def _collected(
-        self, policy: Policy, parameters: Parameters, tasks: Any, episodes: int, streams: list[seeding.Stream]
-    ) -> Rollouts:
-        with all_threads():
-            return self._sampler.collect(policy, parameters, self.normalizer, tasks, episodes, streams)
+        Raises:
+            ValueError: the learner cannot train such a policy.
+        """
+        return policy
 
-    def begin(self, parameters: Parameters, tasks: Any) -> Parameters:
+    def adapting_parameters(self, policy: Policy) -> frozenset[str] | None:
+        """Return the names of the parameters that adaptation changes; None for all.
+
+        Raises:
+            ValueError: the settings ask for some that the policy does not have.
+        """
+        return None
+
+    def validate(self) -> None:
+        """Check that settings and policy fit each other, before any work.
+
+        Raises:
+            ValueError: they do not.
+        """
+
+    def initial_state(self) -> State:
+        """Return the state before training; a subclass adds its own tensors to it."""
+        parameters = {name: value.to(self.device) for name, value in self.functional_policy.parameters().items()}
+        return State(parameters=parameters, critic=self.functional_policy.critic(), normalizer=self._normalizer)
+
+    def begin_adaptation(self, parameters: Parameters, tasks: Any) -> Parameters:
         """Return what adaptation to a batch of tasks begins with: shared or stacked parameters as they are."""
         return parameters
 
-    def _samples(self, rollouts: Rollouts) -> Samples:
-        """Return rollouts as objectives read them."""
-        return self._estimate(rollouts)
+    def samples(self, state: State, rollouts: Rollouts) -> Samples:
+        """Return rollouts as objectives read them: ``[task, sample, ...]`` with advantages."""
+        return self._estimate(state, rollouts)
 
-    def _inner_samples(self, rollouts: Rollouts) -> Samples:
+    def inner_samples(self, state: State, rollouts: Rollouts) -> Samples:
         """Return rollouts as the inner update reads them: for DiCE discounted by time, with ``inner.baseline``."""
         inner = self.settings.inner
         if inner.objective_of(self) != "dice":
-            return self._samples(rollouts)
-        return self._estimate(rollouts, baseline=inner.baseline, discounted=True)
+            return self.samples(state, rollouts)
+        return self._estimate(state, rollouts, baseline=inner.baseline, discounted=True)
 
-    def _estimate(self, rollouts: Rollouts, **options: Any) -> Samples:
+    def _estimate(self, state: State, rollouts: Rollouts, **options: Any) -> Samples:
         rollouts = replace(
             rollouts,
-            observations=self.normalizer.observe(rollouts.observations),
-            rewards=self.normalizer.scale_rewards(rollouts.rewards),
+            observations=state.normalizer.observe(rollouts.observations),
+            rewards=state.normalizer.scale_rewards(rollouts.rewards),
         ).to(self.device)
         learning = self.settings.learning
-        features = self._policy.features(rollouts.observations)
+        features = self.functional_policy.features(rollouts.observations)
         options = {"gamma": learning.gamma, "gae_lambda": learning.gae_lambda, **options}
         with one_thread():
             return to_samples(rollouts, features, **options)
+
+    def step_size(self, state: State, step: int) -> StepSize:
+        """Return the size of adaptation step ``step`` (from 0) at evaluation; training uses the first for all."""
+        inner = self.settings.inner
+        return inner.step_size if step == 0 else inner.step_size * inner.later_step_scale
+
+    def adapted(self, state: State, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
+        """Return stacked parameters after adaptation step ``step`` (from 0) on rollouts collected with them."""
+        samples = self.inner_samples(state, rollouts)
+        return inner_update(self.functional_policy, parameters, samples, self.step_size(state, step), self.adapts)
+
+    def as_policy(self, parameters: Parameters, state: State) -> ActorCriticPolicy:
+        """Return a stable-baselines3 policy with parameters (no task axis) and the learner's normalisation."""
+        return self.functional_policy.module(parameters, state.critic, state.normalizer, self.device)
 
     def adapt(
         self,
@@ -130,7 +179,8 @@ class MetaAgent:
             while adapter.updates < steps:
                 adapter.play()
             return adapter.policy
-        return self.as_policy(task_parameters(self._adapt_to(self._one_task(task), steps, episodes, seed), 0))
+        parameters = self._adapt_to(self._one_task(task), steps, episodes, seed)
+        return self.as_policy(task_parameters(parameters, 0), self.state)
 
     def adapter(self, env: gymnasium.Env[Any, Any], *, episodes: int | None = None, seed: int | None = None) -> Adapter:
         """Return what adapts to one environment episode by episode, in a loop of one's own; see ``Adapter``.
@@ -146,20 +196,7 @@ class MetaAgent:
         _, episodes, seed = self._adaptation_counts(None, episodes, seed)
         if not isinstance(env, gymnasium.Env):
             raise ValueError(f"{type(env).__name__} is no gymnasium.Env; give the environment to adapt to")
-        return Adapter(self, env, episodes, seed)
-
-    def adapted(self, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
-        """Return stacked parameters after adaptation step ``step`` (from 0) on rollouts collected with them."""
-        samples = self._inner_samples(rollouts)
-        return inner_update(self._policy, parameters, samples, self.step_size(step), self.adapts)
-
-    def actor(self, parameters: Parameters) -> Actor:
-        """Return what acts with parameters, shared or stacked, on observations as the environments give them."""
-        return self._policy.actor(parameters, self.normalizer)
-
-    def as_policy(self, parameters: Parameters) -> ActorCriticPolicy:
-        """Return a stable-baselines3 policy with parameters (no task axis) and the learner's normalisation."""
-        return self._policy.module(parameters, self.normalizer, self.device)
+        return Adapter(self, self.state, env, episodes, seed)
 
     def _adaptation_counts(self, steps: int | None, episodes: int | None, seed: int | None) -> tuple[int, int, int]:
         return (
@@ -176,18 +213,55 @@ class MetaAgent:
             raise ValueError("the batch of tasks is empty; give at least one")
         return single
 
-    def _batch(self, tasks: Any) -> Any:
-        return task_tools.stack_tasks(task_tools.task_space(self._env), self._single_tasks(tasks))
-
     def _one_task(self, task: Any) -> Any:
         return task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])
 
     def _adapt_to(self, task: Any, steps: int, episodes: int, seed: int) -> Parameters:
-        parameters = self.begin(one_task(self.parameters), task)
-        for step in range(steps):
-            streams = seeding.streams(seed, seeding.ADAPTATION, step, tasks=range(1))
-            parameters = self.adapted(parameters, self._play(parameters, task, episodes, streams), step)
-        return parameters
+        """Return the parameters adapted to a batch of one task."""
+        if not self.adapts_by_experience:
+            steps = 0
+        streams = (seeding.streams(seed, seeding.ADAPTATION, step, tasks=range(1)) for step in range(steps))
+        state = self.state
+        return adapt_on_rollouts(
+            self.begin_adaptation(one_task(state.parameters), task),
+            lambda parameters, step: self.collect(state, parameters, task, next(streams), episodes=episodes),
+            lambda parameters, rollouts, step: self.adapted(state, parameters, rollouts, step),
+            steps,
+            play_adapted=False,
+        )[0]
+
+    def collect(
+        self,
+        state: State,
+        parameters: Parameters,
+        tasks: Any,
+        streams: Sequence[seeding.Stream],
+        *,
+        episodes: int | None = None,
+    ) -> Rollouts:
+        """Collect rollouts of a batch of tasks, or of those tasks in it that belong to this share (``task_axis``).
+
+        Args:
+            state: whose normaliser is used.
+            parameters: shared (no task axis), or stacked with one row for each task that is played.
+            tasks: the whole batch.
+            streams: the randomness of each task of the batch.
+            episodes: for each task; ``learning.episodes`` where it is not given.
+
+        Raises:
+            RolloutError: an environment failed.
+        """
+        own = task_axis.own_tasks(len(streams))
+        played = tasks if len(own) == len(streams) else task_tools.take_tasks(tasks, np.asarray(own))
+        rollouts = self._sampler.collect(
+            self.functional_policy,
+            parameters,
+            state.normalizer,
+            played,
+            episodes or self.settings.learning.episodes,
+            [streams[task] for task in own],
+        )
+        return task_axis.same_length(rollouts)
 
     def to_sb3(
         self,
@@ -218,16 +292,11 @@ class MetaAgent:
         one = self._one_task(task)
         parameters = self._adapt_to(one, steps, episodes, chosen)
         streams = seeding.streams(chosen, seeding.ADAPTATION, steps, tasks=range(1))
-        rollouts = self._play(parameters, one, episodes, streams)
-        policy = self.as_policy(task_parameters(parameters, 0))
+        rollouts = self.collect(self.state, parameters, one, streams, episodes=episodes)
+        policy = self.as_policy(task_parameters(parameters, 0), self.state)
         fit_value(policy, rollouts, float(arguments.get("gamma", 0.99)), chosen)
         env = make(self.settings.family, task=task, **self.settings.family_kwargs)
         return to_model(algorithm, policy, env, **{"seed": chosen, "device": self.device, **arguments})
-
-    def step_size(self, step: int) -> StepSize:
-        """Return the size of adaptation step ``step`` (from 0) at evaluation; training uses the first for all."""
-        inner = self.settings.inner
-        return inner.step_size if step == 0 else inner.step_size * inner.later_step_scale
 
     def evaluate(
         self,
@@ -278,40 +347,54 @@ class MetaAgent:
         # Groups of the size of training, so that its environments serve again.
         size = self.settings.learning.tasks
         groups = [range(start, min(start + size, len(single))) for start in range(0, len(single), size)]
-        returns = []
-        first: list[Rollouts] = []
-        for group in groups:
-            rollouts = self._adapt_group(single, group, episodes, steps, seed, split)
-            returns.append(np.stack([part.returns().double().numpy() for part in rollouts]))
-            first = first or rollouts
+        state = self.state
+        rollouts = [self._adapt_group(state, single, group, episodes, steps, seed, split) for group in groups]
         shared = task_tools.attribute(self._env, "splits_share_tasks", False)
         oracle = task_tools.attribute(self._env, "oracle_return")
-        evaluation = Evaluation(
+        evaluation = evaluation_of(
+            rollouts,
             family=self.settings.family,
             learner=self.name,
             split=f"{split} (the tasks of training)" if shared and split != "given" else split,
             seed=self.settings.seed,
             evaluation_seed=seed,
-            iteration=self.iteration,
+            iteration=state.iteration,
             episodes=episodes,
-            returns=np.concatenate(returns, axis=1),
             oracle=None if oracle is None else np.array([oracle(task) for task in single]),
         )
-        return evaluation, [single[i] for i in groups[0]], first
+        return evaluation, [single[i] for i in groups[0]], rollouts[0]
 
     def _adapt_group(
-        self, single: list[Any], group: range, episodes: int, steps: int, seed: int, split: str
+        self, state: State, single: list[Any], group: range, episodes: int, steps: int, seed: int, split: str
     ) -> list[Rollouts]:
         tasks = task_tools.stack_tasks(task_tools.task_space(self._env), [single[i] for i in group])
-        domain = (seeding.EVALUATION, SPLITS.index(split))
-        parameters = self.begin(self.parameters, tasks)
-        rollouts = []
-        for step in range(steps + 1):
-            streams = seeding.streams(seed, *domain, step, tasks=group)
-            rollouts.append(self._play(parameters, tasks, episodes, streams))
-            if step < steps:
-                parameters = self.adapted(parameters, rollouts[-1], step)
-        return rollouts
+        key = (seeding.EVALUATION, SPLITS.index(split))
+
+        def collect(parameters: Parameters, step: int) -> Rollouts:
+            streams = seeding.streams(seed, *key, step, tasks=group)
+            return self.collect(state, parameters, tasks, streams, episodes=episodes)
+
+        return adapt_on_rollouts(
+            self.begin_adaptation(state.parameters, tasks),
+            collect,
+            lambda parameters, rollouts, step: self.adapted(state, parameters, rollouts, step),
+            steps,
+        )[1]
+
+    @property
+    def parameters(self) -> Parameters:
+        """The shared parameters, no task axis."""
+        return self.state.parameters
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """Statistics of observations and rewards."""
+        return self.state.normalizer
+
+    @property
+    def iteration(self) -> int:
+        """How many meta-iterations were made."""
+        return self.state.iteration
 
     @property
     def env(self) -> gymnasium.Env[Any, Any]:
@@ -321,7 +404,7 @@ class MetaAgent:
     @property
     def policy(self) -> ActorCriticPolicy:
         """The policy before adaptation, a copy as a stable-baselines3 policy."""
-        return self.as_policy(self.parameters)
+        return self.as_policy(self.parameters, self.state)
 
     def predict(
         self,

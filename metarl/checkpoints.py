@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,19 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from metarl.state import State
+
 FORMAT = "metarl-checkpoint"
 VERSION = 1
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
+_COUNTS = ("iteration", "num_timesteps", "line_search_failures")
+_BEST_PARTS = {
+    "parameters": "best",
+    "critic": "best_critic",
+    "normalizer": "best_normalizer",
+    "extra": "best_extra",
+}
 
 
 def checkpoint_path(path: str | Path) -> Path:
@@ -24,18 +35,69 @@ def checkpoint_path(path: str | Path) -> Path:
     return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
 
 
-def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        facts: learner, versions, settings and counts, as JSON has them.
+        tensors: by part and name.
+    """
+
+    facts: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+
+    def states(self, initial: State) -> tuple[State, tuple[float, State] | None]:
+        """Return the state, and the score and state of the best validation where there was one.
+
+        Args:
+            initial: of a new learner with the same settings, whose shapes and devices the tensors have.
+
+        Raises:
+            ValueError: tensors that do not fit.
+            KeyError: something is missing.
+        """
+        facts = self.facts
+        initial = replace(initial, normalizer=replace(initial.normalizer, **facts["normalizer"]))
+        counts = {name: int(facts[name]) for name in _COUNTS}
+        state = replace(initial.restored(self.tensors), **counts)
+        best = facts["best"]
+        if best is None:
+            return state, None
+        # Earlier files keep one value function for both.
+        parts = {part: self.tensors.get(name, {}) for part, name in _BEST_PARTS.items()}
+        parts["critic"] = self.tensors.get("best_critic", self.tensors.get("critic", {}))
+        own = {**counts, **{name: int(best[name]) for name in _COUNTS if name in best}}
+        return state, (float(best["score"]), replace(initial.restored(parts), **own))
+
+
+def write_checkpoint(path: Path, state: State, best: tuple[float, State] | None, facts: Mapping[str, Any]) -> None:
     """Write a checkpoint; a crash at any moment leaves the old file or the new one, whole.
 
     Args:
         path: the file; its folder is made where it is missing.
-        tensors: by name.
-        state: what JSON takes.
+        state: of the learner.
+        best: score and state of the best validation so far, where there was one.
+        facts: what else JSON is to hold.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    host = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    body = {"format": FORMAT, "version": VERSION, **state}
+    parts = state.tensors()
+    if best is not None:
+        parts |= {_BEST_PARTS[part]: tensors for part, tensors in best[1].tensors().items()}
+    host = {
+        f"{part}/{name}": tensor.detach().cpu().clone().contiguous()
+        for part, tensors in parts.items()
+        for name, tensor in tensors.items()
+    }
+    body = {
+        "format": FORMAT,
+        "version": VERSION,
+        **facts,
+        **{name: getattr(state, name) for name in _COUNTS},
+        "normalizer": {"clip": state.normalizer.clip, "epsilon": state.normalizer.epsilon},
+        "best": None if best is None else {"score": best[0], **{name: getattr(best[1], name) for name in _COUNTS}},
+    }
     try:
         with beside.open("wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -48,8 +110,8 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, An
         beside.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a checkpoint's tensors and state.
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Return what a checkpoint holds.
 
     Raises:
         ValueError: there is no such file, or it is no checkpoint of metarl, is damaged, or is of a newer version.
@@ -75,4 +137,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(
             f"{str(path)!r} has checkpoint version {state.get('version')!r}, this metarl reads {VERSION}; update metarl"
         )
-    return tensors, state
+    by_part: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        part, _, own = name.partition("/")
+        by_part.setdefault(part, {})[own] = tensor
+    return Checkpoint(state, by_part)

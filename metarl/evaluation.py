@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metarl.agents import Rollouts
+from metarl.statistics import LEVEL, STATISTICS, bootstrap_interval
+
 SCHEMA = "metarl-results-1"
 STATISTIC = "mean undiscounted return of the stochastic policy; interval by bootstrap over tasks"
-LEVEL = 0.95
-RESAMPLES = 2000
-
-
-def bootstrap_interval(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of values ``[task]``; the same values give the same one.
-
-    Source: Efron 1979; the resampling is seeded with a constant.
-    """
-    rng = np.random.default_rng(0)
-    means = rng.choice(values, size=(RESAMPLES, len(values)), replace=True).mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +32,7 @@ class Evaluation:
         episodes: for each task and step.
         returns: ``[step, task]``, mean return of fresh rollouts after 0, 1, ... adaptation steps.
         oracle: ``[task]``, the best expected return where the family knows it, else None.
+        statistics: further statistics of episodes by name (``statistics.STATISTICS``), ``[step, task]`` as returns.
     """
 
     family: str
@@ -52,6 +44,7 @@ class Evaluation:
     episodes: int
     returns: NDArray[np.float64]
     oracle: NDArray[np.float64] | None
+    statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def mean(self, step: int) -> float:
         """Return the mean return over tasks after ``step`` adaptation steps."""
@@ -61,16 +54,16 @@ class Evaluation:
         """Return the results in the one schema of ``results.json`` and ``evaluations/<n>.json``."""
         adaptation = []
         for step, values in enumerate(self.returns):
-            low, high = bootstrap_interval(values)
+            summary = _summary(values)
+            per_task = summary.pop("per_task")
             adaptation.append(
                 {
                     "step": step,
-                    "mean": float(values.mean()),
-                    "low": low,
-                    "high": high,
+                    **summary,
                     "tasks": len(values),
                     "episodes": self.episodes,
-                    "per_task": [float(value) for value in values],
+                    "per_task": per_task,
+                    **{name: _summary(of_steps[step]) for name, of_steps in self.statistics.items()},
                 }
             )
         return {
@@ -93,11 +86,13 @@ class Evaluation:
             f"{self.family}, {self.learner}, {self.split} tasks ({self.returns.shape[1]} tasks, "
             f"{self.episodes} episodes a step, {LEVEL:.0%} intervals over tasks)",
             "",
-            f"{'adaptation steps':>16}  {'return':>10}  {'interval':>22}",
+            f"{'adaptation steps':>16}  {'return':>10}  {'interval':>22}"
+            + "".join(f"  {name:>10}  {'interval':>22}" for name in self.statistics),
         ]
         for entry in results["adaptation"]:
-            interval = f"[{entry['low']:.2f}, {entry['high']:.2f}]"
-            lines.append(f"{entry['step']:>16}  {entry['mean']:>10.2f}  {interval:>22}")
+            columns = [entry, *(entry[name] for name in self.statistics)]
+            shown = [f"{part['mean']:>10.2f}  {_interval(part):>22}" for part in columns]
+            lines.append(f"{entry['step']:>16}  {'  '.join(shown)}")
         if results["oracle"] is not None:
             lines.append(f"{'optimum':>16}  {results['oracle']:>10.2f}")
         return "\n".join(lines)
@@ -112,3 +107,32 @@ class Evaluation:
             for entry in results["adaptation"]:
                 oracle = "" if results["oracle"] is None else results["oracle"]
                 writer.writerow([*(entry[name] for name in names), oracle])
+
+
+def evaluation_of(rollouts: Sequence[Sequence[Rollouts]], **facts: Any) -> Evaluation:
+    """Return the evaluation of rollouts.
+
+    Args:
+        rollouts: for each group of tasks, those after 0, 1, ... adaptation steps.
+        facts: the evaluation's other attributes.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, statistic in STATISTICS.items():
+        by_group = []
+        for of_steps in rollouts:
+            values = [statistic(part) for part in of_steps]
+            if any(value is None for value in values):
+                break
+            by_group.append(np.stack([value.mean(dim=1).double().numpy() for value in values if value is not None]))
+        else:
+            found[name] = np.concatenate(by_group, axis=1)
+    return Evaluation(returns=found.pop("return"), statistics=found, **facts)
+
+
+def _summary(values: NDArray[np.float64]) -> dict[str, Any]:
+    low, high = bootstrap_interval(values)
+    return {"mean": float(values.mean()), "low": low, "high": high, "per_task": [float(value) for value in values]}
+
+
+def _interval(summary: Mapping[str, Any]) -> str:
+    return f"[{summary['low']:.2f}, {summary['high']:.2f}]"

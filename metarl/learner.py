@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import gymnasium
-import numpy as np
-import torch
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
-from torch import Tensor
 from tqdm import tqdm
 
-from metarl import logs, pretrained, seeding
+from metarl import seeding
 from metarl.agent import MetaAgent
-from metarl.agents import Normalizer, Parameters, Policy, Rollouts
-from metarl.agents.observations import channels_first
+from metarl.agents import Normalizer, Policy
 from metarl.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
-from metarl.envs import RandomTask, RolloutError, make, own_actions
+from metarl.envs import RandomTask, RolloutError, make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.figures import has_paths, paths_figure
+from metarl.gradients import task_axis
+from metarl.gradients.meta_update import TrustRegion
 from metarl.gradients.parallel import one_thread
+from metarl.learners.registry import option_owner
+from metarl.sb3 import loggers
+from metarl.sb3.callbacks import as_callback, episodes_for_callbacks
+from metarl.sb3.models_in import take_over
 from metarl.sb3.policy_arguments import decode, encode
-from metarl.settings import Settings, TrustRegion, as_dict, structure
+from metarl.settings import Settings, as_dict, structure
+from metarl.state import Outcome, State, advance
 from metarl.version import __version__
 
 _PICTURED_TASKS = 4
@@ -37,39 +39,22 @@ _OWN_POLICY_SETTINGS = {"hidden_sizes", "activation", "output_gain", "log_std_in
 
 @dataclass(frozen=True)
 class Best:
-    """The parameters with the best validation so far."""
+    """The state with the best validation so far."""
 
-    iteration: int
     score: float
-    parameters: Parameters
-    normalizer: Normalizer
-    extra: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a meta-iteration led to: new shared parameters, and the rollouts after 0, 1, ... inner steps.
-
-    ``extra`` is what becomes of the learner's own ``extra``: all of it, under the same names. ``steps`` are environment
-    steps that no rollouts tell of.
-    """
-
-    parameters: Parameters
-    rollouts: list[Rollouts]
-    extra: dict[str, Tensor] = field(default_factory=dict)
-    steps: int = 0
+    state: State
 
 
 class BaseLearner(MetaAgent):
     """A meta-learner: shared parameters, and how they are trained to adapt.
 
-    A learner is a subclass with ``_meta_iteration``, and ``outer_settings``: the dataclasses that ``[outer]`` may be,
-    the first where ``outer.update`` does not say which. What it keeps beside the shared parameters (step sizes, moments
-    of Adam) are tensors in ``extra``, which checkpoints hold; it is told apart from the learner's other state so that
-    ``_meta_iteration`` changes nothing and returns all.
+    A learner is a subclass with ``meta_iteration``, and ``outer_settings``: the dataclasses that ``[outer]`` may be,
+    the first where ``outer.update`` does not say which. ``options`` is a dataclass of settings beside those of each.
+    What it keeps beside the shared parameters (step sizes, moments of Adam) are tensors in ``State.own_tensors``, which
+    checkpoints hold: ``initial_state`` makes them, and ``meta_iteration`` returns them with the next state.
 
     Args:
-        policy: ``"MlpPolicy"``, ``"CnnPolicy"`` or ``"MultiInputPolicy"``, stable-baselines3's.
+        policy: ``"MlpPolicy"``, ``"CnnPolicy"`` or ``"MultiInputPolicy"``, stable-baselines3's, or ``"module:Class"``.
         family: the id of an environment family, or ``module:Id``.
         family_kwargs: arguments of the family's constructor.
         learning: settings of ``[learning]`` as a dict, as are ``inner``, ``outer`` and ``evaluation``.
@@ -88,9 +73,9 @@ class BaseLearner(MetaAgent):
     """
 
     outer_settings: ClassVar[tuple[type[Any], ...]] = (TrustRegion,)
+    options: ClassVar[type[Any] | None] = None
     trains: ClassVar[bool] = True  # False: ``learn`` only validates
     source: ClassVar[str] = ""
-    extra: dict[str, Tensor]
 
     def __init_subclass__(cls) -> None:
         if "name" not in cls.__dict__:
@@ -112,24 +97,33 @@ class BaseLearner(MetaAgent):
         verbose: int = 0,
         tensorboard_log: str | None = None,
     ) -> None:
+        self._begin(
+            *self._structured(
+                policy,
+                policy_kwargs,
+                family=family,
+                seed=seed,
+                device=device,
+                family_kwargs=family_kwargs,
+                learning=learning,
+                inner=inner,
+                outer=outer,
+                evaluation=evaluation,
+            ),
+            verbose,
+            tensorboard_log,
+        )
+
+    @classmethod
+    def _structured(
+        cls, policy: str, policy_kwargs: dict[str, Any] | None, **sections: Any
+    ) -> tuple[Settings, dict[str, Any]]:
+        """Return settings, and the arguments of the policy that are none of them."""
         policy_kwargs = dict(policy_kwargs or {})
         own = {key: policy_kwargs.pop(key) for key in _OWN_POLICY_SETTINGS & policy_kwargs.keys()}
-        settings = structure(
-            {
-                "family": family,
-                "learner": self.name,
-                "seed": seed,
-                "device": device,
-                "family_kwargs": {} if family_kwargs is None else family_kwargs,
-                "learning": {} if learning is None else learning,
-                "inner": {} if inner is None else inner,
-                "outer": {} if outer is None else outer,
-                "policy": {"name": policy, **own},
-                "evaluation": {} if evaluation is None else evaluation,
-            },
-            type(self),
-        )
-        self._begin(settings, policy_kwargs, verbose, tensorboard_log)
+        given = {key: {} if value is None else value for key, value in sections.items()}
+        data = {**given, "learner": cls.name, "policy": {"name": policy, **own}}
+        return structure(data, cls, option_owner), policy_kwargs
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -139,27 +133,22 @@ class BaseLearner(MetaAgent):
         return learner
 
     def _begin(
-        self, settings: Settings, policy_kwargs: dict[str, Any], verbose: int, tensorboard_log: str | None
+        self,
+        settings: Settings,
+        policy_kwargs: dict[str, Any],
+        verbose: int,
+        tensorboard_log: str | None,
+        policy: Policy | None = None,
+        normalizer: Normalizer | None = None,
     ) -> None:
-        super().__init__(settings, policy_kwargs)
+        super().__init__(settings, policy_kwargs, policy, normalizer)
         self.verbose = verbose
         self.tensorboard_log = tensorboard_log
-        self.num_timesteps = 0
-        self.line_search_failures = 0
         self.best: Best | None = None
-        self._rollout_seconds = 0.0
         self._given_tasks: Any = None
         self._logger: Logger | None = None
         self._own_logger = False
         self._callback_env: VecEnv | None = None
-
-    def _take_policy(self, policy: Policy) -> None:
-        super()._take_policy(policy)
-        self.extra = {name: value.to(self.device) for name, value in self._first_extra().items()}
-
-    def _first_extra(self) -> dict[str, Tensor]:
-        """Return what the learner keeps beside the shared parameters, as it is at first."""
-        return {}
 
     @classmethod
     def from_pretrained(
@@ -169,7 +158,11 @@ class BaseLearner(MetaAgent):
         *,
         policy_kwargs: dict[str, Any] | None = None,
         vec_normalize: VecNormalize | None = None,
-        **arguments: Any,
+        verbose: int = 0,
+        tensorboard_log: str | None = None,
+        seed: int = 1,
+        device: str = "auto",
+        **sections: Any,
     ) -> Self:
         """Return a new learner that starts from a PPO or A2C model of stable-baselines3.
 
@@ -183,40 +176,26 @@ class BaseLearner(MetaAgent):
             policy_kwargs: arguments of the model's policy that a file keeps only as pickled code: classes of one's own.
             vec_normalize: the ``VecNormalize`` that the model was trained with, whose observation statistics are taken
                 over and go on running; a model that still has its environments brings its own.
-            arguments: as for the class: ``family_kwargs``, ``learning``, ``inner``, ``seed``, ...
+            verbose: as for the class, as are ``tensorboard_log``, ``seed`` and ``device``.
+            tensorboard_log: see the class.
+            seed: see the class.
+            device: see the class.
+            sections: as for the class: ``family_kwargs``, ``learning``, ``inner``, ``outer``, ``evaluation``.
 
         Raises:
             ValueError: a model that cannot be taken over (state-dependent noise, squashed actions, other algorithms),
                 one that does not fit the family, or a file that is damaged or lacks something.
         """
-        taken = pretrained.read_source(source, policy_kwargs or {})
-        family_kwargs = arguments.get("family_kwargs") or {}
-        env = make(family, **family_kwargs)
-        try:
-            foreign, mapped = own_actions(env), env.action_space
-            space = channels_first(env.observation_space)
-        finally:
-            env.close()
-        pretrained.check_space(taken.described, "observation space", taken.spaces["observation_space"], space)
-        actions = pretrained.check_space(taken.described, "action space", taken.spaces["action_space"], foreign, mapped)
-        name, module = pretrained.make_module(taken, space, actions)
-        if isinstance(actions, gymnasium.spaces.Box) and actions != mapped:
-            pretrained.fold_actions(module, actions)
-        module.action_space = mapped
-
-        statistics = vec_normalize if vec_normalize is not None else taken.statistics
-        normalizer = None if statistics is None else pretrained.take_statistics(space, statistics)
-        learning = dict(arguments.pop("learning", None) or {})
-        if normalizer is not None:
-            learning["normalize_observations"] = True
-        architecture = pretrained.architecture(module)
-        if isinstance(mapped, gymnasium.spaces.Box):
-            floor = min(Settings().policy.log_std_min, float(module.log_std.detach().min()))
-            architecture["log_std_min"] = floor
-        learner = cls(name, family, learning=learning, policy_kwargs=architecture, **arguments)
-        learner._take_policy(Policy(module, learner.settings.policy.log_std_min))
-        if normalizer is not None:
-            learner.normalizer = replace(normalizer, returns=learner.normalizer.returns)
+        family_kwargs = sections.get("family_kwargs") or {}
+        floor = Settings().policy.log_std_min
+        taken = take_over(source, family, family_kwargs, policy_kwargs or {}, vec_normalize, floor)
+        if taken.normalizer is not None:
+            sections["learning"] = {**(sections.get("learning") or {}), "normalize_observations": True}
+        given = {"family": family, "seed": seed, "device": device, **sections}
+        settings, kept = cls._structured(taken.policy_name, taken.architecture, **given)
+        learner = cls.__new__(cls)
+        policy = taken.policy(settings.policy.log_std_min)
+        learner._begin(settings, kept, verbose, tensorboard_log, policy, taken.normalizer)
         return learner
 
     def learn(
@@ -260,17 +239,20 @@ class BaseLearner(MetaAgent):
         }.items():
             if value is not None:
                 whole_number(label, value)
-        self._given_tasks = None if tasks is None else self._batch(tasks)
+        self._given_tasks = None
+        if tasks is not None:
+            space = task_tools.task_space(self._env)
+            self._given_tasks = task_tools.stack_tasks(space, self._single_tasks(tasks))
         if reset_num_timesteps:
-            self.num_timesteps = 0
+            self.state = replace(self.state, num_timesteps=0)
         if not self._own_logger:
             if self._logger is not None:
                 self._logger.close()
             name = tb_log_name or type(self).__name__
-            self._logger = logs.default_logger(self.verbose, self.tensorboard_log, name, reset_num_timesteps)
+            self._logger = loggers.default_logger(self.verbose, self.tensorboard_log, name, reset_num_timesteps)
         last = math.inf if iterations is None else self.iteration + iterations
         last_step = math.inf if total_timesteps is None else self.num_timesteps + total_timesteps
-        callbacks = _as_callback(callback)
+        callbacks = as_callback(callback)
         callbacks.init_callback(self)  # type: ignore[arg-type]
         # Callbacks are called once for each iteration, so that is what a bar of theirs can count.
         expected = last_step if iterations is None else self.num_timesteps + iterations
@@ -296,36 +278,27 @@ class BaseLearner(MetaAgent):
         return self
 
     def _iterate(self, callbacks: BaseCallback, bar: Any) -> None:
-        began = time.perf_counter()
-        iteration = self.iteration + 1
+        began, played = time.perf_counter(), self._sampler.seconds
+        iteration, steps_before = self.iteration + 1, self.num_timesteps
         callbacks.on_rollout_start()
-        self._rollout_seconds = 0.0
         self.logger.record("rollout/iteration", iteration)
         try:
             with one_thread():
-                outcome = self._meta_iteration(iteration)
+                outcome = self.meta_iteration(self.state, iteration)
         except RolloutError as error:
             raise RolloutError(f"iteration {iteration}: {error}", error.row) from error
-        steps = outcome.steps + sum(part.steps() for part in outcome.rollouts)
-        normalizer = self.normalizer
-        for part in outcome.rollouts:
-            normalizer = normalizer.update(part, self.settings.learning.gamma)
-        # Copies, so that a resumed run, whose parameters are no views of a longer vector, computes the same bits.
-        parameters = {name: value.clone() for name, value in outcome.parameters.items()}
-        if "log_std" in parameters:
-            # The policy is the same, but below its floor the noise would have no gradient and never rise again.
-            parameters["log_std"].clamp_(min=self.settings.policy.log_std_min)
-        self.parameters, self.normalizer, self.iteration = parameters, normalizer, iteration
-        self.extra = {name: value.clone() for name, value in outcome.extra.items()}
-        self.num_timesteps += steps
-        callbacks.update_locals({"self": self, "iteration": iteration, **_episodes(outcome.rollouts)})
+        for name, value in outcome.metrics.items():
+            self.logger.record(name, value, exclude="csv" if isinstance(value, str) else None)
+        log_std_min = self.settings.policy.log_std_min
+        self.state = advance(outcome, gamma=self.settings.learning.gamma, log_std_min=log_std_min)
+        callbacks.update_locals({"self": self, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})
         callbacks.on_rollout_end()
-        seconds = time.perf_counter() - began
+        seconds, playing = time.perf_counter() - began, self._sampler.seconds - played
         self.logger.record("rollout/timesteps", self.num_timesteps, exclude="tensorboard")
-        self.logger.record("time/seconds_rollouts", self._rollout_seconds, exclude="csv")
-        self.logger.record("time/seconds_update", seconds - self._rollout_seconds, exclude="csv")
-        self.logger.record("time/steps_per_second", steps / seconds, exclude="csv")
-        means = [float(part.returns().mean()) for part in outcome.rollouts]
+        self.logger.record("time/seconds_rollouts", playing, exclude="csv")
+        self.logger.record("time/seconds_update", seconds - playing, exclude="csv")
+        self.logger.record("time/steps_per_second", (self.num_timesteps - steps_before) / seconds, exclude="csv")
+        means = [float(task_axis.tree_mean(part.returns())) for part in outcome.rollouts]
         for step, mean in enumerate(means):
             self.logger.record(f"rollout/return_step_{step}", mean)
         if len(means) > 1:
@@ -335,27 +308,54 @@ class BaseLearner(MetaAgent):
             bar.set_postfix_str(f"return before {means[0]:.2f}{after}")
         bar.update()
 
-    def _meta_iteration(self, iteration: int) -> Outcome:
-        """Collect, adapt, collect, and return what the shared parameters become; the learner stays as it is."""
+    def meta_iteration(self, state: State, iteration: int) -> Outcome:
+        """Collect, adapt, collect, and return the next state; the learner and ``state`` stay as they are.
+
+        Args:
+            state: what it starts from.
+            iteration: its number, from 1, which keys the randomness.
+        """
         raise NotImplementedError
 
-    def _training_tasks(self, iteration: int) -> Any:
+    def training_tasks(self, iteration: int) -> Any:
         """Return an iteration's batch of tasks: drawn anew, or those that ``learn`` was given."""
         if self._given_tasks is not None:
             return self._given_tasks
         rng = task_tools.task_rng(self.settings.seed, "train", iteration)
         return task_tools.draw_tasks(self._env, self.settings.learning.tasks, rng, "train")
 
-    def _collect(
-        self, parameters: Parameters, tasks: Any, iteration: int, step: int, *, episodes: int | None = None
-    ) -> Rollouts:
-        """Collect an iteration's rollouts after ``step`` inner steps, ``learning.episodes`` where none are given."""
-        began = time.perf_counter()
-        number = task_tools.count_tasks(tasks)
-        streams = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=range(number))
-        rollouts = self._play(parameters, tasks, episodes or self.settings.learning.episodes, streams)
-        self._rollout_seconds += time.perf_counter() - began
-        return rollouts
+    def refuse_given_tasks(self, reason: str) -> None:
+        """Refuse the tasks that ``learn`` was given, where the learner chooses its own.
+
+        Raises:
+            ValueError: some were given.
+        """
+        if self._given_tasks is not None:
+            raise ValueError(f"learner {self.name} {reason}; leave tasks out")
+
+    def training_streams(self, tasks: Any, iteration: int, step: int) -> list[seeding.Stream]:
+        """Return the randomness of each task's episodes after ``step`` inner steps of an iteration, for ``collect``."""
+        numbers = range(task_tools.count_tasks(tasks))
+        return seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=numbers)
+
+    def refuse_not_finite(self, what: str, faulty: float, tasks: Any, iteration: int) -> None:
+        """Refuse numbers of which those of a task are not finite.
+
+        Args:
+            what: they are.
+            faulty: the number of the first such task, -1 where there is none (``task_axis.first_not_finite``).
+            tasks: the iteration's batch of tasks.
+            iteration: its number.
+
+        Raises:
+            FloatingPointError: there is such a task; the message names it.
+        """
+        if faulty >= 0:
+            task = task_tools.plain(task_tools.take_tasks(tasks, int(faulty)))
+            raise FloatingPointError(
+                f"iteration {iteration}: the {what} of task {task} is not finite; smaller steps (inner.step_size, "
+                "outer.learning_rate) or a higher policy.log_std_min may help"
+            )
 
     def _validate(self) -> None:
         evaluation, tasks, rollouts = self.evaluate_rollouts("validation")
@@ -366,11 +366,17 @@ class BaseLearner(MetaAgent):
             self.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)
         for step in range(len(evaluation.returns)):
             self.logger.record(f"validation/return_step_{step}", evaluation.mean(step))
+            for name, values in evaluation.statistics.items():
+                self.logger.record(f"validation/{name}_step_{step}", float(values[step].mean()))
         self.logger.record("validation/gain", evaluation.mean(-1) - evaluation.mean(0))
         score = float(evaluation.returns[1:].mean())
         if self.best is None or score > self.best.score:
-            kept = {name: value.clone() for name, value in self.parameters.items()}
-            self.best = Best(self.iteration, score, kept, self.normalizer, self.extra)
+            self.best = Best(score, self.state)
+
+    @property
+    def num_timesteps(self) -> int:
+        """Environment steps of training so far."""
+        return self.state.num_timesteps
 
     @property
     def logger(self) -> Logger:
@@ -402,7 +408,7 @@ class BaseLearner(MetaAgent):
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint to ``path`` (``.zip`` is added where it is missing)."""
-        self._write(checkpoint_path(path), self.parameters, self.normalizer, self.extra, self.iteration)
+        self._write(checkpoint_path(path), self.state)
 
     def save_best(self, path: str | Path) -> None:
         """Write a checkpoint with the parameters of the best validation.
@@ -412,32 +418,13 @@ class BaseLearner(MetaAgent):
         """
         if self.best is None:
             raise ValueError("there was no validation yet; learn() validates every evaluation.every iterations")
-        best = self.best
-        self._write(checkpoint_path(path), best.parameters, best.normalizer, best.extra, best.iteration)
+        self._write(checkpoint_path(path), self.best.state)
 
-    def _write(
-        self, path: Path, parameters: Parameters, normalizer: Normalizer, extra: dict[str, Tensor], iteration: int
-    ) -> None:
-        parts = {"parameters": parameters, "critic": self._policy.critic(), "normalizer": normalizer.tensors()}
-        parts["extra"] = extra
-        best = None
-        if self.best is not None:
-            parts |= {"best": self.best.parameters, "best_normalizer": self.best.normalizer.tensors()}
-            parts["best_extra"] = self.best.extra
-            best = {"iteration": self.best.iteration, "score": self.best.score}
-        tensors = {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
-        state = {
-            "learner": self.name,
-            "metarl": __version__,
-            "settings": as_dict(self.settings),
-            "policy_kwargs": encode(self.policy_kwargs),
-            "iteration": iteration,
-            "num_timesteps": self.num_timesteps,
-            "line_search_failures": self.line_search_failures,
-            "normalizer": {"clip": normalizer.clip, "epsilon": normalizer.epsilon},
-            "best": best,
-        }
-        write_checkpoint(path, tensors, state)
+    def _write(self, path: Path, state: State) -> None:
+        facts = {"learner": self.name, "metarl": __version__, "settings": as_dict(self.settings)}
+        facts["policy_kwargs"] = encode(self.policy_kwargs)
+        best = None if self.best is None else (self.best.score, self.best.state)
+        write_checkpoint(path, state, best, facts)
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
@@ -453,67 +440,20 @@ class BaseLearner(MetaAgent):
                 fit the policy.
         """
         path = checkpoint_path(path)
-        tensors, state = read_checkpoint(path)
-        if state.get("learner") != cls.name:
-            raise ValueError(f"{str(path)!r} is a checkpoint of learner {state.get('learner')!r}, not {cls.name!r}")
+        checkpoint = read_checkpoint(path)
+        facts = checkpoint.facts
+        if facts.get("learner") != cls.name:
+            raise ValueError(f"{str(path)!r} is a checkpoint of learner {facts.get('learner')!r}, not {cls.name!r}")
         try:
-            data = dict(state["settings"])
-            kept = decode(state["policy_kwargs"], policy_kwargs or {})
+            data = dict(facts["settings"])
+            kept = decode(facts["policy_kwargs"], policy_kwargs or {})
             if device is not None:
                 data["device"] = device
-            settings = structure(data, cls)
+            settings = structure(data, cls, option_owner)
             learner = cls.__new__(cls)
             learner._begin(settings, kept, 0, None)
-            learner._restore(tensors, state)
+            learner.state, best = checkpoint.states(learner.state)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{str(path)!r} is damaged or no checkpoint of metarl ({error!r})") from error
+        learner.best = None if best is None else Best(*best)
         return learner
-
-    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        shapes = dict(self._policy.shapes)
-        self._policy.set_critic(_fitting(tensors, "critic", {k: v.shape for k, v in self._policy.critic().items()}))
-        on_device = {name: value.to(self.device) for name, value in _fitting(tensors, "parameters", shapes).items()}
-        self.parameters = on_device
-        empty = replace(self.normalizer, **state["normalizer"])
-        moments = {name: value.shape for name, value in empty.tensors().items()}
-        self.normalizer = empty.restore(_fitting(tensors, "normalizer", moments))
-        sizes = {name: value.shape for name, value in self.extra.items()}
-        self.extra = {name: value.to(self.device) for name, value in _fitting(tensors, "extra", sizes).items()}
-        if state["best"] is not None:
-            best = state["best"]
-            self.best = Best(
-                int(best["iteration"]),
-                float(best["score"]),
-                {name: value.to(self.device) for name, value in _fitting(tensors, "best", shapes).items()},
-                empty.restore(_fitting(tensors, "best_normalizer", moments)),
-                {name: value.to(self.device) for name, value in _fitting(tensors, "best_extra", sizes).items()},
-            )
-        self.iteration = int(state["iteration"])
-        self.num_timesteps = int(state["num_timesteps"])
-        self.line_search_failures = int(state["line_search_failures"])
-
-
-def _fitting(tensors: dict[str, Tensor], part: str, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """Return a part of a checkpoint's tensors, by name."""
-    found = {name.partition("/")[2]: value for name, value in tensors.items() if name.partition("/")[0] == part}
-    if {name: value.shape for name, value in found.items()} != shapes:
-        raise ValueError("the checkpoint's tensors do not fit its policy; it was damaged or edited")
-    return {name: found[name] for name in shapes}
-
-
-def _episodes(rollouts: list[Rollouts]) -> dict[str, Any]:
-    """Return an iteration's episodes as stable-baselines3's callbacks read those of a step: all have ended."""
-    if not rollouts:
-        return {}
-    returns = torch.cat([(part.rewards * part.mask).sum(dim=2).flatten() for part in rollouts]).double().numpy()
-    lengths = torch.cat([part.mask.sum(dim=2).flatten() for part in rollouts]).long().tolist()
-    infos = [{"episode": {"r": float(r), "l": length}} for r, length in zip(returns, lengths, strict=True)]
-    return {"rewards": returns, "dones": np.ones(len(returns), dtype=np.bool_), "infos": infos}
-
-
-def _as_callback(callback: Any) -> BaseCallback:
-    if callback is None:
-        return CallbackList([])
-    if isinstance(callback, list):
-        return CallbackList(callback)
-    return callback if isinstance(callback, BaseCallback) else ConvertCallback(callback)

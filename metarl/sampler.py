@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ from metarl.agents.observations import map_observations, transpose_images
 from metarl.agents.policies import Actor
 from metarl.envs import RolloutError, WorkerFamilyVectorEnv, choose_workers, find_family, make_vec
 from metarl.envs import tasks as task_tools
+from metarl.gradients.parallel import all_threads
 from metarl.seeding import Stream
+from metarl.statistics import SUCCESS_INFO
 
 MAX_STEPS = 100_000
 KEPT_VECTORS = 2
@@ -30,6 +33,9 @@ class Sampler:
         family_kwargs: arguments of its constructor.
         workers: processes that step a family without a batched implementation; ``auto``: measured.
         step_timeout: seconds that a worker may take for a step.
+
+    Attributes:
+        seconds: that ``collect`` took so far.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class Sampler:
         self.family_kwargs = family_kwargs
         self.workers = workers
         self.step_timeout = step_timeout
+        self.seconds = 0.0
         self._vectors: dict[int, VectorEnv[Any, Any, Any]] = {}
 
     def vector(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
@@ -90,11 +97,15 @@ class Sampler:
         env = self.vector(n_tasks * episodes)
         seeds = [seed for stream in streams for seed in stream.environment_seeds(episodes)]
         options = {"tasks": task_tools.repeat_tasks(tasks, episodes)}
-        with self._naming(env, tasks, episodes):
-            first = _reset(env, seeds, options)
-            actor = policy.actor(parameters, normalizer)
-            noise = actor.noise([stream.noise() for stream in streams], episodes)
-            return _play(env, actor, noise, first, n_tasks, episodes)
+        began = time.perf_counter()
+        try:
+            with self._naming(env, tasks, episodes), all_threads():
+                first = _reset(env, seeds, options)
+                actor = policy.actor(parameters, normalizer)
+                noise = actor.noise([stream.noise() for stream in streams], episodes)
+                return play_episodes(env, actor, noise, first, n_tasks, episodes)
+        finally:
+            self.seconds += time.perf_counter() - began
 
     @contextlib.contextmanager
     def _naming(self, env: VectorEnv[Any, Any, Any], tasks: Any, episodes: int) -> Iterator[None]:
@@ -129,12 +140,26 @@ def _reset(env: VectorEnv[Any, Any, Any], seeds: list[int], options: dict[str, A
         raise RolloutError(f"raised {type(error).__name__} in reset: {error}", None) from error
 
 
-def _play(
+def play_episodes(
     env: VectorEnv[Any, Any, Any], actor: Actor, noise: Noise, first: Any, n_tasks: int, episodes: int
 ) -> Rollouts:
+    """Step the environments until all episodes have ended, and return what was collected.
+
+    Args:
+        env: ``n_tasks * episodes`` sub-environments, just reset.
+        actor: decides on actions.
+        noise: of the actions.
+        first: the first observations.
+        n_tasks: the sub-environments are those of this many tasks,
+        episodes: with this many episodes each, in task-major order.
+
+    Raises:
+        RolloutError: an environment failed; the message does not name the task yet.
+    """
     space = env.single_observation_space
     observations = [transpose_images(space, first)]
     steps: list[tuple[NDArray[Any], ...]] = []
+    infos: list[dict[str, NDArray[np.float64]]] = []
     running = np.ones(n_tasks * episodes, dtype=np.bool_)
     refuse_non_finite("gave the observation", first, "at reset")
     while running.any():
@@ -148,7 +173,7 @@ def _play(
         flat = actions.reshape(n_tasks * episodes, *actions.shape[2:])
         refuse_non_finite("got the action", flat, when)
         try:
-            following, rewards, terminated, truncated, _ = env.step(flat)
+            following, rewards, terminated, truncated, info = env.step(flat)
         except RolloutError as error:
             raise RolloutError(f"{error}, {when}", error.row) from error
         except Exception as error:
@@ -165,13 +190,27 @@ def _play(
                 truncated & running,
             )
         )
+        infos.append({name: found for name in SUCCESS_INFO if (found := _numbers(info, name, running)) is not None})
         observations.append(transpose_images(space, following))
         running = running & ~(terminated | truncated)
-    return stack_steps(observations, steps, n_tasks, episodes)
+    return stack_steps(observations, steps, n_tasks, episodes, infos)
+
+
+def _numbers(info: dict[str, Any], name: str, running: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+    """Return a number of a vector environment's ``info``, NaN where there is none; None where nobody gives one."""
+    found = info.get(name)
+    if not isinstance(found, np.ndarray) or found.shape != running.shape or found.dtype.kind not in "biuf":
+        return None
+    told = running & np.asarray(info.get(f"_{name}", True), dtype=np.bool_)
+    return np.where(told, found.astype(np.float64), np.nan)
 
 
 def stack_steps(
-    observations: list[Any], steps: list[tuple[NDArray[Any], ...]], n_tasks: int, episodes: int
+    observations: list[Any],
+    steps: list[tuple[NDArray[Any], ...]],
+    n_tasks: int,
+    episodes: int,
+    infos: Sequence[dict[str, NDArray[np.float64]]] = (),
 ) -> Rollouts:
     """Return rollouts of what was collected step by step.
 
@@ -181,6 +220,7 @@ def stack_steps(
             terminated, truncated.
         n_tasks: the sub-environments are those of this many tasks,
         episodes: with this many episodes each, in task-major order.
+        infos: numbers of ``info`` by name, for each step or for none.
     """
 
     def stack(*arrays: NDArray[Any]) -> torch.Tensor:
@@ -189,6 +229,8 @@ def stack_steps(
             stacked = stacked.astype(np.float32)
         return torch.from_numpy(stacked.reshape(n_tasks, episodes, *stacked.shape[1:]))
 
+    names = sorted({name for step in infos for name in step})
+    missing = np.full(n_tasks * episodes, np.nan)
     actions, log_probs, rewards, running, terminated, truncated = (stack(*part) for part in zip(*steps, strict=True))
     return Rollouts(
         observations=map_observations(stack, *observations),
@@ -198,6 +240,7 @@ def stack_steps(
         mask=running.float(),
         terminated=terminated,
         truncated=truncated,
+        infos={name: stack(*(step.get(name, missing) for step in infos)) for name in names},
     )
 
 

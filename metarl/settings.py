@@ -6,24 +6,14 @@ import dataclasses
 import difflib
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from metarl.learners.registry import LEARNERS, find_learner
-
-Count = Annotated[int, Field(strict=True, ge=1)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
-Unit = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
-
-Switch = Annotated[bool, Field(strict=True)]
-
-FORBID = ConfigDict(extra="forbid")  # of unknown keys: the ``__pydantic_config__`` of a dataclass of settings
+from metarl.fields import FORBID, Count, Finite, Positive, Switch, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,60 +59,11 @@ class Inner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Derivatives:
-    """How the derivatives of a meta-update are computed."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    path: Literal["auto", "fast", "general"] = "auto"  # fast: for perceptrons
-    memory: Literal["keep", "recompute"] = "keep"  # recompute: slower, activations take no memory
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrustRegion(Derivatives):
-    """A meta-update by a trust-region step (TRPO)."""
-
-    update: Literal["trpo"] = "trpo"
-    max_kl: Positive = 0.01  # mean KL of the adapted policies, old to new
-    max_kl_before: Positive = 0.01  # mean KL of the policy before adaptation, which without a bound can collapse
-    cg_iterations: Count = 10
-    damping: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 1e-5
-    line_search_steps: Count = 15
-    line_search_ratio: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.8
-    fisher_fraction: Share = 1.0  # share of the samples in the Fisher-vector products; DiCE and the gradient take all
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epochs:
-    """Several epochs of Adam on the clipped surrogate (PPO), all on the same rollouts."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    epochs: Count = 5
-    learning_rate: Positive = 1e-3
-    clip: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = 0.3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clipped(Epochs, Derivatives):
-    """A meta-update by PPO's epochs."""
-
-    update: Literal["ppo"] = "ppo"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlainGradient(Derivatives):
-    """A meta-update by one step along the meta-gradient (vanilla policy gradient)."""
-
-    update: Literal["vpg"] = "vpg"
-    optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: Positive = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
 class PolicyNetwork:
     """The policy and its initial weights."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    name: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"] = "MlpPolicy"
+    name: Annotated[str, Field(strict=True, min_length=1)] = "MlpPolicy"  # or "module:Class", a policy of one's own
     hidden_sizes: tuple[Count, ...] = (64, 64)
     activation: Literal["tanh", "relu"] = "tanh"
     output_gain: Positive = 1.0  # a small one collapses on navigation
@@ -154,7 +95,7 @@ class Settings:
     family_kwargs: dict[str, Any] = field(default_factory=dict)
     learning: Learning = field(default_factory=Learning)
     inner: Inner = field(default_factory=Inner)
-    outer: Any = field(default_factory=TrustRegion)  # one of the learner's ``outer_settings``
+    outer: Any = None  # the learner's: one of its ``outer_settings``, with its ``options``
     policy: PolicyNetwork = field(default_factory=PolicyNetwork)
     evaluation: Evaluating = field(default_factory=Evaluating)
 
@@ -164,32 +105,27 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def structure(data: dict[str, Any], learner: Any = None) -> Settings:
+def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | None] = lambda option: None) -> Settings:
     """Turn nested dicts, as from TOML, into settings; ``outer`` becomes that of the learner.
 
     Args:
         data: nested dicts.
-        learner: the learner's class; that which ``data`` names where it is not given.
+        learner: the learner's class.
+        owner: name of a setting of ``[outer]`` -> a learner that has it, for the message where this one has not.
 
     Raises:
         ValueError: unknown keys and wrong values, all of them in one message, each with the nearest valid key or
             what was expected.
     """
     problems: list[str] = []
-    name = data.get("learner", "maml")
+    kind = _outer_kind(learner, data.get("outer"))
+    outer: Any = None
     try:
-        learner = find_learner(name) if learner is None and isinstance(name, str) else learner
+        outer = _adapter(kind).validate_python(data.get("outer", {}))
+    except ValidationError as error:
+        problems += [_outer_sentence(problem, learner, kind, owner) for problem in error.errors()]
     except ValueError as error:
         problems.append(str(error))
-    kind = TrustRegion if learner is None else _outer_kind(learner, data.get("outer"))
-    outer: Any = None
-    if learner is not None:
-        try:
-            outer = _adapter(kind).validate_python(data.get("outer", {}))
-        except ValidationError as error:
-            problems += [_outer_sentence(problem, learner, kind) for problem in error.errors()]
-        except ValueError as error:
-            problems.append(str(error))
     try:
         settings: Settings = _adapter(Settings).validate_python({**data, "outer": outer})
     except ValidationError as error:
@@ -234,9 +170,37 @@ def as_dict(settings: Settings) -> dict[str, Any]:
     return plain
 
 
+def outer_kinds(learner: Any) -> tuple[type, ...]:
+    """Return the dataclasses that ``[outer]`` of a learner may be: each of its meta-updates with its own options."""
+    kinds: tuple[type, ...] = learner.outer_settings
+    return kinds if learner.options is None else tuple(_combined(learner.options, kind) for kind in kinds)
+
+
+def outer_options(learner: Any) -> set[str]:
+    """Return the names of all settings that ``[outer]`` of a learner may have."""
+    return {name for kind in outer_kinds(learner) for name in _field_names(kind)}
+
+
+@functools.cache
+def _combined(options: type, kind: type) -> type:
+    """Return a dataclass with the fields of both."""
+
+    def reduce(settings: Any) -> tuple[Any, ...]:
+        return _make_combined, (options, kind, dataclasses.asdict(settings))
+
+    members = {"__doc__": kind.__doc__, "__reduce__": reduce}
+    made = type(f"{options.__name__}With{kind.__name__}", (options, kind), members)
+    return dataclass(frozen=True, kw_only=True)(made)
+
+
+def _make_combined(options: type, kind: type, values: dict[str, Any]) -> Any:
+    """Return settings as ``pickle`` and ``copy`` make them again."""
+    return _combined(options, kind)(**values)
+
+
 def _outer_kind(learner: Any, data: Any) -> type:
     """Return which of a learner's kinds of meta-update is meant: by ``update``, the first where it is not given."""
-    kinds: tuple[type, ...] = learner.outer_settings
+    kinds = outer_kinds(learner)
     wanted = data.get("update") if isinstance(data, dict) else None
     return next((kind for kind in kinds if wanted == getattr(kind, "update", None)), kinds[0])
 
@@ -256,7 +220,7 @@ def valid_keys(outer: type) -> list[str]:
     return keys
 
 
-def _outer_sentence(problem: Any, learner: Any, kind: type) -> str:
+def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str], str | None]) -> str:
     keys = [part for part in problem["loc"] if isinstance(part, str | int)]
     unknown = problem["type"] in ("unexpected_keyword_argument", "extra_forbidden")
     key = str(keys[0]) if keys else ""
@@ -264,15 +228,15 @@ def _outer_sentence(problem: Any, learner: Any, kind: type) -> str:
         kinds = ", ".join(repr(getattr(other, "update", None)) for other in learner.outer_settings)
         return f"outer.update is {problem['input']!r}; learner {learner.name!r} takes {kinds}"
     if unknown:
-        for other in learner.outer_settings:
+        for other in outer_kinds(learner):
             if key in _field_names(other):
                 return (
-                    f"outer.{key} is a setting of outer.update = {other.update!r}, and this is "
+                    f"outer.{key} is a setting of outer.update = {getattr(other, 'update', None)!r}, and this is "
                     f"{getattr(kind, 'update', None)!r}; set outer.update as well, or leave it out"
                 )
-        for name in LEARNERS:
-            if any(key in _field_names(other) for other in find_learner(name).outer_settings):
-                return f"outer.{key} is a setting of learner {name!r}, not of {learner.name!r}; leave it out"
+        name = owner(key)
+        if name is not None:
+            return f"outer.{key} is a setting of learner {name!r}, not of {learner.name!r}; leave it out"
     return _sentence(".".join(["outer", *map(str, keys)]), problem, valid_keys(kind))
 
 

@@ -18,13 +18,13 @@ from metarl.agents import (
     likelihood_ratio_gain,
     mean_kl,
 )
-from metarl.gradients.terms import Outputs, Slopes
+from metarl.gradients.backend import OutputGradients, Outputs, TaskGroups
 from metarl.gradients.flat import flatten, named
 
-Parts = tuple[Tensor, ...]
+Tensors = tuple[Tensor, ...]
 
 
-class GeneralPath:
+class AutogradBackend:
     """The general path of a policy; vectors are flat, in the order of the policy's parameters.
 
     Args:
@@ -49,7 +49,7 @@ class GeneralPath:
         self.adapts = frozenset(policy.shapes) if adapts is None else adapts
         self.keep = keep
 
-    def parts(self, samples: Samples) -> list[int] | list[slice]:
+    def groups(self, samples: Samples) -> TaskGroups:
         """Return which tasks are taken at once: one each."""
         return list(range(samples.weights.shape[0]))
 
@@ -61,42 +61,42 @@ class GeneralPath:
         """Return those of the parameters that adapt."""
         return [part for name, part in parts.items() if name in self.adapts]
 
-    def with_zeros(self, parts: Parts, like: Parameters) -> Tensor:
+    def with_zeros(self, parts: Tensors, like: Parameters) -> Tensor:
         """Return what belongs to the parameters that adapt as a flat vector, with 0 for others."""
         given = iter(parts)
         return flatten(next(given) if name in self.adapts else torch.zeros_like(part) for name, part in like.items())
 
-    def inner_loss(self, vector: Tensor, samples: Samples) -> InnerLoss:
+    def inner_loss(self, vector: Tensor, samples: Samples) -> AutogradInnerLoss:
         """Return the inner loss of one task at its parameters."""
-        return InnerLoss(self, vector, samples)
+        return AutogradInnerLoss(self, vector, samples)
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
         """Return the gradient of the inner loss alone, 0 for what does not adapt; nothing is kept."""
         own = named(self.policy.shapes, _copied(vector))
         # Nothing is recorded below the lowest layer that adapts.
         own = {name: part.requires_grad_() if name in self.adapts else part for name, part in own.items()}
-        loss = self.objective.loss(self.policy.distribution(own, samples.observations), samples)
+        loss = self.objective.loss(self.policy.distribution(own, samples), samples)
         return self.with_zeros(_gradient(loss, self.adapting(own)), own)
 
     def gradient(self, vector: Tensor, samples: Samples, objective: InnerObjective) -> Tensor:
         """Return the gradient of another objective's loss by all parameters; nothing is kept."""
         own = self.leaves(vector)
-        loss = objective.loss(self.policy.distribution(own, samples.observations), samples)
+        loss = objective.loss(self.policy.distribution(own, samples), samples)
         return flatten(_gradient(loss, list(own.values())))
 
     @torch.no_grad()
     def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
         """Return what the policy says of samples."""
-        return [(self.policy.distribution(named(self.policy.shapes, vector), samples.observations), samples)]
+        return [(self.policy.distribution(named(self.policy.shapes, vector), samples), samples)]
 
-    def adapted(self, vector: Tensor, query: Samples) -> AdaptedPolicy:
+    def adapted(self, vector: Tensor, query: Samples) -> AutogradAdaptedPolicy:
         """Return the adapted policy of one task on what was collected with it."""
-        return AdaptedPolicy(self, vector, query)
+        return AutogradAdaptedPolicy(self, vector, query)
 
     def graph(self, vector: Tensor, samples: Samples) -> Graph:
         """Return the graph of the inner loss's gradient by what adapts."""
         own = self.leaves(vector)
-        distribution = self.policy.distribution(own, samples.observations)
+        distribution = self.policy.distribution(own, samples)
         loss = self.objective.loss(distribution, samples)
         gradient = _gradient(loss, self.adapting(own), create_graph=True)
         if len(gradient) == len(own):
@@ -118,17 +118,17 @@ class Graph:
 
     own: Parameters
     distribution: Distribution
-    gradient: Parts
-    transposed: tuple[list[Tensor], Parts] | None
+    gradient: Tensors
+    transposed: tuple[list[Tensor], Tensors] | None
 
 
-class InnerLoss:
+class AutogradInnerLoss:
     """One task's inner loss at some parameters: its ``gradient`` by what adapts, and products with its derivative.
 
     ``outputs`` is what the policy says there.
     """
 
-    def __init__(self, path: GeneralPath, vector: Tensor, samples: Samples) -> None:
+    def __init__(self, path: AutogradBackend, vector: Tensor, samples: Samples) -> None:
         self._path = path
         self._at = (vector, samples)
         graph = path.graph(vector, samples)
@@ -145,38 +145,38 @@ class InnerLoss:
         directions, transposed = graph.transposed
         return self._path.with_zeros(_pull(transposed, directions, parts), graph.own)
 
-    def pull(self, vector: Tensor, slopes: Slopes | None = None) -> Tensor:
+    def pull(self, vector: Tensor, output_gradients: OutputGradients | None = None) -> Tensor:
         """Return the transposed of ``push``: the Hessian times what of a vector adapts.
 
         Args:
             vector: ``[parameter]``.
-            slopes: of another function of ``outputs``, whose gradient by all parameters is added.
+            output_gradients: of another function of ``outputs``, whose gradient by all parameters is added.
         """
         graph = self._kept or self._path.graph(*self._at)
         outputs = list(graph.gradient)
         cotangents = self._path.adapting(named(self._path.policy.shapes, vector))
-        if slopes is not None:
+        if output_gradients is not None:
             outputs += graph.distribution.parameters
-            cotangents += slopes[0]
+            cotangents += output_gradients[0]
         return flatten(_pull(outputs, list(graph.own.values()), cotangents))
 
 
-class AdaptedPolicy:
+class AutogradAdaptedPolicy:
     """One task's adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
 
-    def __init__(self, path: GeneralPath, vector: Tensor, query: Samples) -> None:
+    def __init__(self, path: AutogradBackend, vector: Tensor, query: Samples) -> None:
         self._path = path
         self._query = query
         self._vector = vector
         own = path.leaves(vector)
-        distribution = path.policy.distribution(own, query.observations)
+        distribution = path.policy.distribution(own, query)
         gain = likelihood_ratio_gain(distribution, query)
         self.gradient = flatten(_gradient(gain, list(own.values()), retain_graph=True))
         self.gain = gain.detach()
         self._old = distribution.detach()
         self._kept = self._graph(own, distribution.parameters) if path.keep else None
 
-    def _graph(self, own: Parameters, outputs: Parts) -> tuple[list[Tensor], Parts, list[Tensor], Parts]:
+    def _graph(self, own: Parameters, outputs: Tensors) -> tuple[list[Tensor], Tensors, list[Tensor], Tensors]:
         leaves = list(own.values())
         return leaves, outputs, *_transposed(outputs, leaves)
 
@@ -184,7 +184,7 @@ class AdaptedPolicy:
         """Return the Fisher matrix, averaged over the samples, times a vector."""
         if self._kept is None:
             own = self._path.leaves(self._vector)
-            graph = self._graph(own, self._path.policy.distribution(own, self._query.observations).parameters)
+            graph = self._graph(own, self._path.policy.distribution(own, self._query).parameters)
         else:
             graph = self._kept
         leaves, outputs, directions, backward = graph
@@ -197,11 +197,11 @@ class AdaptedPolicy:
     def compare(self, vector: Tensor) -> Tensor:
         """Return the gain of other parameters on the same samples, and their mean KL from these: ``[2]``."""
         parameters = named(self._path.policy.shapes, vector)
-        new = self._path.policy.distribution(parameters, self._query.observations)
+        new = self._path.policy.distribution(parameters, self._query)
         return torch.stack([likelihood_ratio_gain(new, self._query), mean_kl(self._old, new, self._query)])
 
 
-def _transposed(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> tuple[list[Tensor], Parts]:
+def _transposed(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> tuple[list[Tensor], Tensors]:
     """Return directions of outputs, and the backward pass of these as a graph.
 
     It is linear in the directions, so differentiating it by them gives the forward derivative of the outputs.
@@ -217,7 +217,7 @@ def _copied(vector: Tensor) -> Tensor:
 
 def _gradient(
     loss: Tensor, leaves: Sequence[Tensor], *, create_graph: bool = False, retain_graph: bool = False
-) -> Parts:
+) -> Tensors:
     return torch.autograd.grad(
         loss,
         leaves,
@@ -230,7 +230,7 @@ def _gradient(
 
 def _pull(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, create_graph: bool = False
-) -> Parts:
+) -> Tensors:
     return torch.autograd.grad(
         outputs,
         inputs,

@@ -18,17 +18,17 @@ from torch import Tensor
 
 from metarl.agents import InnerObjective, Samples
 from metarl.agents.policies.context import CONTEXT_WEIGHTS, ContextPolicy
-from metarl.gradients.perceptron_backend import AdaptedPolicy, FastPath
-from metarl.gradients.terms import Outputs, Slopes
+from metarl.gradients.backend import OutputGradients, Outputs, TaskGroups
+from metarl.gradients.perceptron_backend import PerceptronAdaptedPolicy, PerceptronBackend
 
 
-class ContextPath:
+class ContextBackend:
     """The fast path of a policy whose context is all that adapts; vectors are flat, the context last.
 
     Args:
         policy: a perceptron with a context.
         objective: of the inner update.
-        keep: as for ``FastPath``, as are ``device`` and ``at_once``.
+        keep: as for ``PerceptronBackend``, as are ``device`` and ``at_once``.
     """
 
     name = "fast"
@@ -45,15 +45,17 @@ class ContextPath:
         self.policy = policy
         self.objective = objective
         adapts = frozenset({policy.first_bias})
-        self.plain = FastPath(policy.plain, objective, adapts=adapts, keep=keep, device=device, at_once=at_once)
+        self.plain = PerceptronBackend(
+            policy.plain, objective, adapts=adapts, keep=keep, device=device, at_once=at_once
+        )
 
-    def parts(self, samples: Samples) -> list[int] | list[slice]:
+    def groups(self, samples: Samples) -> TaskGroups:
         """Return which tasks are taken at once: one each, or slices of them."""
-        return self.plain.parts(samples)
+        return self.plain.groups(samples)
 
-    def inner_loss(self, vector: Tensor, samples: Samples) -> ContextLoss:
+    def inner_loss(self, vector: Tensor, samples: Samples) -> ContextInnerLoss:
         """Return the inner loss at some parameters."""
-        return ContextLoss(self, vector, samples)
+        return ContextInnerLoss(self, vector, samples)
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
         """Return the gradient of the inner loss by the context, 0 for the rest; nothing is kept."""
@@ -69,9 +71,9 @@ class ContextPath:
         """Return what the policy says of samples."""
         return self.plain.outputs(Fold(self.policy, vector).vector, samples)
 
-    def adapted(self, vector: Tensor, query: Samples) -> AdaptedContext:
+    def adapted(self, vector: Tensor, query: Samples) -> ContextAdaptedPolicy:
         """Return the adapted policy on what was collected with it."""
-        return AdaptedContext(self, vector, query)
+        return ContextAdaptedPolicy(self, vector, query)
 
 
 class Fold:
@@ -142,13 +144,13 @@ def _apply(matrix: Tensor, column: Tensor) -> Tensor:
     return (matrix * column.mT).sum(dim=-1, keepdim=True)
 
 
-class ContextLoss:
+class ContextInnerLoss:
     """The inner loss at some parameters: its ``gradient`` by the context, and products with its derivative.
 
     ``outputs`` is what the policy says there.
     """
 
-    def __init__(self, path: ContextPath, vector: Tensor, samples: Samples) -> None:
+    def __init__(self, path: ContextBackend, vector: Tensor, samples: Samples) -> None:
         self._fold = Fold(path.policy, vector)
         self._plain = path.plain.inner_loss(self._fold.vector, samples)
         self.gradient = self._fold.pull_context(self._plain.gradient)
@@ -160,20 +162,20 @@ class ContextLoss:
         moved = self._plain.push(self._fold.push(vector))
         return self._fold.pull_context(moved) + self._fold.bend_push(vector, self._plain.gradient)
 
-    def pull(self, vector: Tensor, slopes: Slopes | None = None) -> Tensor:
-        """Return the transposed of ``push``; see ``FastPath``."""
+    def pull(self, vector: Tensor, output_gradients: OutputGradients | None = None) -> Tensor:
+        """Return the transposed of ``push``; see ``PerceptronBackend``."""
         vector = vector.expand_as(self.gradient)
-        moved = self._plain.pull(self._fold.push_context(vector), slopes)
+        moved = self._plain.pull(self._fold.push_context(vector), output_gradients)
         return self._fold.pull(moved) + self._fold.bend_pull(vector, self._plain.gradient)
 
 
-class AdaptedContext:
+class ContextAdaptedPolicy:
     """The adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
 
-    def __init__(self, path: ContextPath, vector: Tensor, query: Samples) -> None:
+    def __init__(self, path: ContextBackend, vector: Tensor, query: Samples) -> None:
         self._policy = path.policy
         self._fold = Fold(path.policy, vector)
-        self._plain: AdaptedPolicy = path.plain.adapted(self._fold.vector, query)
+        self._plain: PerceptronAdaptedPolicy = path.plain.adapted(self._fold.vector, query)
         self.gain = self._plain.gain
         self.gradient = self._fold.pull(self._plain.gradient)
 

@@ -1,163 +1,236 @@
-"""The meta-updates: what the shared parameters become, by a trust region or by steps along the meta-gradient.
+"""The meta-updates: what the shared parameters become, each with its settings.
 
-On a GPU they read nothing back, but what the line search decides on; so it is the caller who finds out, when it reads
-the metrics, whether a meta-gradient was not finite.
+A meta-update is a frozen dataclass of settings with a method ``apply``; ``META_UPDATES`` lists those that variants of
+MAML take, and ``outer.update`` chooses one by the value of its field ``update``.
+
+On a GPU nothing is read back to the host but what the line search decides on; so it is the caller who finds out, when
+it reads the metrics, whether a meta-gradient was not finite.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
 from metarl.agents import LIKELIHOOD_RATIO, InnerObjective, Samples, clipped_objective
-from metarl.gradients.curvature import Chain, Curvature, mean_over_tasks, objective_gradients
-from metarl.envs import tasks as task_tools
-from metarl.gradients.inner import for_parts, task_vectors
-from metarl.gradients.optimizers import ascend
-from metarl.settings import Clipped, PlainGradient, TrustRegion
-from metarl.gradients.terms import Term
-from metarl.gradients.trust_region import Step, conjugate_gradient, full_step, line_search
+from metarl.fields import FORBID, Count, Inside, NotNegative, Positive, Share
+from metarl.gradients import task_axis
+from metarl.gradients.adaptation import Adaptation
+from metarl.gradients.backend import ObjectiveTerm
+from metarl.gradients.curvature import Curvature, adapted_kl, meta_gradients
+from metarl.gradients.optimizers import ascend, first_moments
+from metarl.gradients.trust_region import conjugate_gradient, full_step, line_search
 
-MAY_HELP = "a smaller inner.step_size or a higher policy.log_std_min may help"
+Moments = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class MetaGradients:
-    """The meta-gradients that an update went along, as far as metrics and messages tell of them.
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What a meta-update works on.
 
     Attributes:
-        norms: ``[gradient]``.
-        faulty: ``[gradient]``, the number of the first task whose part of a gradient is not finite, where one is not.
-    """
-
-    norms: Tensor
-    faulty: Tensor
-
-
-def trust_region_step(
-    chain: Chain,
-    query: Samples,
-    outer: TrustRegion,
-    kl_before: Callable[[Tensor], Tensor],
-    term: Term | None,
-) -> tuple[Step, MetaGradients]:
-    """Return the step within the trust region of the adapted policies; nothing is accepted along what is not finite.
-
-    Args:
-        chain: the inner updates.
+        adaptation: the inner updates.
         query: the samples collected with the adapted parameters.
-        outer: settings.
-        kl_before: ``chain.vector`` changed -> the mean KL of the policy before adaptation.
+        kl_before: ``adaptation.vector`` changed, and samples collected before adaptation -> the mean KL, old to new,
+            of the policy before adaptation.
         term: what is added to the surrogate.
-
-    Source: Schulman et al. 2015, appendix C; Finn et al. 2017, section 4.2.
     """
-    curvature = Curvature(chain, query, outer.fisher_fraction, term)
-    solution, residual = conjugate_gradient(
-        lambda vector: curvature.product(vector) + outer.damping * vector, curvature.gradient, outer.cg_iterations
-    )
-    step = line_search(
-        lambda vector: (*curvature.evaluate(vector), kl_before(vector)),
-        curvature.parameters,
-        full_step(solution, residual, curvature.gradient, outer.max_kl),
-        gain=curvature.gain,
-        max_kls=(outer.max_kl, outer.max_kl_before),
-        steps=outer.line_search_steps,
-        ratio=outer.line_search_ratio,
-    )
-    return step, MetaGradients(curvature.gradient.norm()[None], first_not_finite(curvature.gradients)[None])
+
+    adaptation: Adaptation
+    query: Samples
+    kl_before: Callable[[Tensor, Samples], Tensor]
+    term: ObjectiveTerm | None
 
 
-def gradient_steps(
-    chain: Chain,
-    query: Samples,
-    outer: Clipped | PlainGradient,
-    state: dict[str, Tensor],
-    term: Term | None,
-) -> tuple[Tensor, dict[str, Tensor], MetaGradients]:
-    """Take steps along the meta-gradient: PPO's epochs on the clipped surrogate, or one step.
+@dataclass(frozen=True, kw_only=True)
+class MetaStep:
+    """Where a meta-update led.
 
-    From the second epoch on the inner updates are taken again, from the new shared parameters on the same samples.
-    Return what ``chain.vector`` became, the optimiser's state, and the meta-gradients.
-
-    Args:
-        chain: the inner updates.
-        query: the samples collected with the adapted parameters.
-        outer: settings.
-        state: of the optimiser.
-        term: what is added to the surrogate.
-
-    Source: Schulman et al. 2017 (PPO), algorithm 1, through the inner updates as in Rothfuss et al. 2019, algorithm 1.
+    Attributes:
+        vector: what ``adaptation.vector`` became.
+        moments: the optimiser's state.
+        gradient_norms: ``[gradient]``, the norms of the meta-gradients it went along.
+        faulty_tasks: ``[gradient]``, the number of the first task whose part of a gradient is not finite, else -1.
+        metrics: by name, not read from the device yet.
+        accepted: whether a step was taken; None where that is not decided.
     """
-    objective = clipped_objective(outer.clip) if isinstance(outer, Clipped) else LIKELIHOOD_RATIO
-    vector, norms, faulty = chain.vector, [], []
-    for epoch in range(outer.epochs if isinstance(outer, Clipped) else 1):
-        here = chain if epoch == 0 else chain.at(vector)
-        gradients = meta_gradients(here, query, objective, term)
-        gradient = mean_over_tasks(gradients)
-        norms.append(gradient.norm())
-        faulty.append(first_not_finite(gradients))
-        vector, state = ascend(vector, gradient, state, outer.learning_rate)
-    return vector, state, MetaGradients(torch.stack(norms), torch.stack(faulty))
+
+    vector: Tensor
+    moments: Moments
+    gradient_norms: Tensor
+    faulty_tasks: Tensor
+    metrics: dict[str, Tensor | float] = field(default_factory=dict)
+    accepted: bool | None = None
 
 
-def meta_gradients(chain: Chain, query: Samples, objective: InnerObjective, term: Term | None = None) -> Tensor:
-    """Return the gradient by ``chain.vector`` of minus an objective's loss after adaptation, ``[task, parameter]``.
+@dataclass(frozen=True, kw_only=True)
+class Derivatives:
+    """How the derivatives of a meta-update are computed."""
 
-    Args:
-        chain: the inner updates.
-        query: the samples that the objective is of.
-        objective: after adaptation.
-        term: what is added.
-    """
-    vectors = task_vectors(chain.policy, chain.parameters[-1], query.weights.shape[0])
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+    path: Literal["auto", "fast", "general"] = "auto"  # fast: for perceptrons
+    memory: Literal["keep", "recompute"] = "keep"  # recompute: slower, activations take no memory
 
-    def upwards(vector: Tensor, samples: Samples) -> Tensor:
-        return -chain.path.gradient(vector, samples, objective)
+    def first_moments(self, vector: Tensor) -> Moments:
+        """Return the optimiser's state before its first step on a flat vector."""
+        return {}
 
-    gradients = for_parts(chain.parts, vectors, query, upwards)
-    return objective_gradients(chain, gradients, term)
+    def apply(self, problem: Problem, moments: Moments) -> MetaStep:
+        """Return where the meta-update leads.
 
-
-def first_not_finite(vectors: Tensor) -> Tensor:
-    """Return the number of the first task whose vector ``[task, parameter]`` is not finite; 0 where all are."""
-    return (~torch.isfinite(vectors)).any(dim=1).int().argmax()
-
-
-def refuse_not_finite(norms: Sequence[float], faulty: Sequence[float], iteration: int, tasks: Any) -> None:
-    """Refuse meta-gradients of which one is not finite.
-
-    Args:
-        norms: of each.
-        faulty: the number of the first task whose part of it is not finite.
-        iteration: for the message.
-        tasks: the batch of them.
-
-    Raises:
-        FloatingPointError: a norm is not finite.
-    """
-    for norm, number in zip(norms, faulty, strict=True):
-        if not math.isfinite(norm):
-            task = task_tools.plain(task_tools.take_tasks(tasks, int(number)))
-            raise FloatingPointError(
-                f"iteration {iteration}: the meta-gradient is not finite, first that of task {task}; {MAY_HELP}"
-            )
+        Args:
+            problem: what it works on.
+            moments: the optimiser's state.
+        """
+        raise NotImplementedError
 
 
-def check_finite(gradients: Tensor, iteration: int, tasks: Any) -> None:
-    """Refuse policy gradients ``[task, parameter]`` that are not finite.
+@dataclass(frozen=True, kw_only=True)
+class TrustRegion(Derivatives):
+    """A meta-update by a trust-region step (TRPO)."""
 
-    Raises:
-        FloatingPointError: the message names the iteration and the first task.
-    """
-    if not bool(torch.isfinite(gradients).all()):
-        task = task_tools.plain(task_tools.take_tasks(tasks, int(first_not_finite(gradients))))
-        raise FloatingPointError(
-            f"iteration {iteration}: the policy gradient of task {task} is not finite; a smaller "
-            "outer.learning_rate or a higher policy.log_std_min may help"
+    update: Literal["trpo"] = "trpo"
+    max_kl: Positive = 0.01  # mean KL of the adapted policies, old to new
+    max_kl_before: Positive = 0.01  # mean KL of the policy before adaptation, which without a bound can collapse
+    cg_iterations: Count = 10
+    damping: NotNegative = 1e-5
+    line_search_steps: Count = 15
+    line_search_ratio: Inside = 0.8
+    fisher_fraction: Share = 1.0  # share of the samples in the Fisher-vector products; DiCE and the gradient take all
+
+    def apply(self, problem: Problem, moments: Moments) -> MetaStep:
+        """Return the step within the trust region; nothing is accepted along what is not finite.
+
+        Source: Schulman et al. 2015, appendix C; Finn et al. 2017, section 4.2.
+        """
+        curvature = Curvature(problem.adaptation, problem.query, self.fisher_fraction, problem.term)
+        solution, residual = conjugate_gradient(
+            lambda vector: curvature.product(vector) + self.damping * vector, curvature.gradient, self.cg_iterations
         )
+        before = problem.adaptation.supports[0].subsample(self.fisher_fraction)
+        step = line_search(
+            lambda vector: (*curvature.evaluate(vector), problem.kl_before(vector, before)),
+            curvature.vector,
+            full_step(solution, residual, curvature.gradient, self.max_kl),
+            gain=curvature.gain,
+            max_kls=(self.max_kl, self.max_kl_before),
+            steps=self.line_search_steps,
+            ratio=self.line_search_ratio,
+        )
+        metrics: dict[str, Tensor | float] = {}
+        if step.accepted is not None:
+            metrics = dict(zip(("train/kl", "train/kl_before"), step.kls, strict=True))
+            assert step.improvement is not None
+            metrics["train/surrogate_improvement"] = step.improvement
+            metrics["train/line_search_step"] = self.line_search_ratio**step.accepted
+        return MetaStep(
+            vector=step.parameters,
+            moments={},
+            gradient_norms=curvature.gradient.norm()[None],
+            faulty_tasks=task_axis.first_not_finite(curvature.gradients)[None],
+            metrics=metrics,
+            accepted=step.accepted is not None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epochs:
+    """Several epochs of Adam on the clipped surrogate (PPO), all on the same rollouts."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+    epochs: Count = 5
+    learning_rate: Positive = 1e-3
+    clip: Inside = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clipped(Epochs, Derivatives):
+    """A meta-update by PPO's epochs."""
+
+    update: Literal["ppo"] = "ppo"
+
+    def first_moments(self, vector: Tensor) -> Moments:
+        """Return Adam's state before its first step."""
+        return first_moments("adam", vector)
+
+    def apply(self, problem: Problem, moments: Moments) -> MetaStep:
+        """Return where Adam's steps lead, the inner updates taken again before each from the second on.
+
+        Source: Schulman et al. 2017 (PPO), algorithm 1, through the inner updates as in Rothfuss et al. 2019,
+        algorithm 1.
+        """
+        return _along_gradients(problem, moments, clipped_objective(self.clip), self.epochs, self.learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainGradient(Derivatives):
+    """A meta-update by one step along the meta-gradient (vanilla policy gradient)."""
+
+    update: Literal["vpg"] = "vpg"
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Positive = 1e-3
+
+    def first_moments(self, vector: Tensor) -> Moments:
+        """Return the optimiser's state before its first step."""
+        return first_moments(self.optimizer, vector)
+
+    def apply(self, problem: Problem, moments: Moments) -> MetaStep:
+        """Return where one step along the meta-gradient leads."""
+        return _along_gradients(problem, moments, LIKELIHOOD_RATIO, 1, self.learning_rate)
+
+
+META_UPDATES: tuple[type[Any], ...] = (TrustRegion, Clipped, PlainGradient)
+
+
+def _along_gradients(
+    problem: Problem, moments: Moments, objective: InnerObjective, epochs: int, learning_rate: float
+) -> MetaStep:
+    """Take steps along the meta-gradient; from the second on the inner updates are taken again, on the same samples."""
+    adaptation, query = problem.adaptation, problem.query
+    norms, faulty = [], []
+
+    def gradient(vector: Tensor, epoch: int) -> Tensor:
+        here = adaptation if epoch == 0 else adaptation.at(vector)
+        gradients = meta_gradients(here, query, objective, problem.term)
+        found = task_axis.mean(gradients)
+        norms.append(found.norm())
+        faulty.append(task_axis.first_not_finite(gradients))
+        return found
+
+    vector, moments = ascend_epochs(adaptation.vector, moments, gradient, epochs, learning_rate)
+    return MetaStep(
+        vector=vector,
+        moments=moments,
+        gradient_norms=torch.stack(norms),
+        faulty_tasks=torch.stack(faulty),
+        metrics={
+            "train/kl": adapted_kl(adaptation, vector, query),
+            "train/kl_before": problem.kl_before(vector, adaptation.supports[0]),
+        },
+    )
+
+
+def ascend_epochs(
+    vector: Tensor,
+    moments: Moments,
+    gradient: Callable[[Tensor, int], Tensor],
+    epochs: int,
+    learning_rate: float,
+) -> tuple[Tensor, Moments]:
+    """Return a vector after several steps of an optimiser, and the optimiser's state.
+
+    Args:
+        vector: ``[..., parameter]``.
+        moments: the optimiser's state.
+        gradient: vector and number of the epoch, from 0 -> what to increase, as the vector.
+        epochs: how many steps.
+        learning_rate: of each.
+    """
+    for epoch in range(epochs):
+        vector, moments = ascend(vector, gradient(vector, epoch), moments, learning_rate)
+    return vector, moments

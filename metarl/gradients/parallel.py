@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents import Samples
+from metarl.gradients.backend import TaskGroups
 
 Result = TypeVar("Result")
 
@@ -93,22 +94,27 @@ def map_tasks(work: Callable[[int], Result], n_tasks: int, device: torch.device)
     return [found[task] for task in range(n_tasks)]
 
 
-def mean_over_steps(measure: Callable[[Samples], Tensor], samples: Samples) -> Tensor:
-    """Return the mean of a measure over the steps that ran, of all tasks; on the CPU in the memory of a few tasks.
+def map_groups(
+    groups: TaskGroups, vectors: Tensor, samples: Samples, work: Callable[[Tensor, Samples], Result]
+) -> list[Result]:
+    """Return the results of ``work(vector, samples)`` for each group of tasks.
 
     Args:
-        measure: samples without a task axis -> ``[sample]``.
+        groups: which tasks are taken at once.
+        vectors: ``[task, parameter]``.
         samples: ``[task, sample, ...]``.
+        work: see ``Backend`` for its arguments.
     """
 
-    def total(part: Samples) -> Tensor:
-        return measure(part) @ part.weights
+    def work_on(group: int) -> Result:
+        return work(vectors[groups[group]].clone(), samples.task(groups[group]))
 
-    if samples.weights.device.type != "cpu":
-        return total(samples.joined()) / samples.weights.sum()
-    n_tasks = samples.weights.shape[0]
-    totals = map_tasks(lambda task: total(samples.task(task)), n_tasks, samples.weights.device)
-    return torch.stack(totals).sum() / samples.weights.sum()
+    return map_tasks(work_on, len(groups), samples.weights.device)
+
+
+def join_groups(groups: TaskGroups, results: list[Tensor]) -> Tensor:
+    """Return results for each group of tasks as one tensor with a leading task axis."""
+    return torch.cat(results) if isinstance(groups[0], slice) else torch.stack(results)
 
 
 @functools.cache

@@ -56,7 +56,7 @@ from metarl.agents import Distribution, Gaussian, Policy, Second
 from metarl.gradients.flat import named
 
 
-class Take(Protocol):
+class Allocator(Protocol):
     """Gives tensors to write into."""
 
     def __call__(self, tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
@@ -200,16 +200,16 @@ class Head:
             return score[0].mT.contiguous(), None
         return score[0].mT.contiguous(), score[1].mT * self._above_floor(weights)
 
-    def cotangents(self, weights: Weights, slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    def cotangents(self, weights: Weights, derivatives: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Return a derivative by the distribution's parameters as one by the last layer, and by log_std over all rows.
 
         Args:
             weights: of the policy.
-            slopes: ``[..., row, output]`` for each of the distribution's parameters.
+            derivatives: ``[..., row, output]`` for each of the distribution's parameters.
         """
         if weights.log_std is None:
-            return slopes[0].mT, None
-        return slopes[0].mT, slopes[1].mT.sum(dim=-1, keepdim=True) * self._above_floor(weights)
+            return derivatives[0].mT, None
+        return derivatives[0].mT, derivatives[1].mT.sum(dim=-1, keepdim=True) * self._above_floor(weights)
 
     def loss_bend(
         self,
@@ -281,7 +281,7 @@ class Trace:
         bends: t_l by layer from 0, of the lowest that adapts on; without those where phi'' is 0.
             Neither has what ``FirstLayers`` has gathered.
         bend: B.
-        output_slopes: S of the equations above, for each output ``[..., width, row]``; for Fisher-vector products.
+        output_derivatives: S of the equations above, for each output ``[..., width, row]``; for Fisher-vector products.
     """
 
     activations: Sequence[type[nn.Module] | None]
@@ -290,17 +290,19 @@ class Trace:
     deltas: dict[int, Tensor] = field(default_factory=dict)
     bends: dict[int, Tensor] = field(default_factory=dict)
     bend: Bend | None = None
-    output_slopes: list[Tensor] | None = None
+    output_derivatives: list[Tensor] | None = None
 
 
-def forward(weights: Weights, activations: Sequence[type[nn.Module] | None], observations: Tensor, take: Take) -> Trace:
-    """Return a_D, and h_l in tensors from ``take``."""
-    x = take("h0", (*observations.shape[:-2], observations.shape[-1] + 1, observations.shape[-2])).mT
+def forward(
+    weights: Weights, activations: Sequence[type[nn.Module] | None], observations: Tensor, allocate: Allocator
+) -> Trace:
+    """Return a_D, and h_l in tensors from ``allocate``."""
+    x = allocate("h0", (*observations.shape[:-2], observations.shape[-1] + 1, observations.shape[-2])).mT
     x[..., :-1] = observations
     x[..., -1] = 1.0
     hidden = [x]
     for i, activation in enumerate(activations):
-        h = take(f"h{i + 1}", (*observations.shape[:-1], weights.biases[i].shape[-1]))
+        h = allocate(f"h{i + 1}", (*observations.shape[:-1], weights.biases[i].shape[-1]))
         _layer(weights, i, hidden[i], out=h)
         if activation is nn.Tanh and h.device.type == "cpu":
             np.tanh(h.numpy(), out=h.numpy())  # several times faster than torch.tanh
@@ -317,8 +319,8 @@ def pull(
     trace: Trace,
     cotangents: tuple[Tensor, Tensor | None],
     out: Weights | None,
-    take: Take,
-    keep: Take | None = None,
+    allocate: Allocator,
+    keep: Allocator | None = None,
     lowest: int = 0,
 ) -> Tensor:
     """Add to ``out`` the gradient that follows from delta_D, ``[..., output, row]``, and its like for log_std.
@@ -338,16 +340,16 @@ def pull(
             _add_layer(out, i, delta, h)
         if i == lowest:
             break
-        into = keep if keep is not None and i > 1 else take
+        into = keep if keep is not None and i > 1 else allocate
         e = torch.matmul(delta, weights.weights[i], out=into(f"delta{i}", h.shape))
         if keep is not None and trace.activations[i - 1] is nn.Tanh:
             trace.bends[i - 1] = torch.mul(h, e, out=keep(f"t{i}", h.shape))
-        delta = _times_slope(e, h, trace.activations[i - 1], out=e)
+        delta = _times_derivative(e, h, trace.activations[i - 1], out=e)
     return delta
 
 
 def push(
-    weights: Weights, trace: Trace, direction: Weights, take: Take, lowest: int = 0
+    weights: Weights, trace: Trace, direction: Weights, allocate: Allocator, lowest: int = 0
 ) -> tuple[list[Tensor | None], Tensor]:
     """Return R h_1 to R h_{D-1}, and R a_D; None stands for 0.
 
@@ -360,14 +362,14 @@ def push(
             tangents.append(None)
             continue
         h = trace.hidden[i + 1]
-        moved = take(f"Rh{i + 1}", h.shape)
+        moved = allocate(f"Rh{i + 1}", h.shape)
         if direction.counts[i][0]:
             _layer(direction, i, trace.hidden[i], out=moved)
         else:
             moved.copy_(direction.biases[i])
         if before is not None:
             _add_product(moved, before, weights.transposed[i])
-        before = _times_slope(moved, h, activation, out=moved)
+        before = _times_derivative(moved, h, activation, out=moved)
         tangents.append(before)
     output = _last_layer(direction, trace.hidden)
     if before is not None:
@@ -380,14 +382,14 @@ def add_hessian(
     trace: Trace,
     direction: Weights,
     out: Weights,
-    take: Take,
+    allocate: Allocator,
     added: tuple[Tensor, Tensor | None] | None = None,
 ) -> None:
     """Add the Hessian-vector product of the loss whose B the trace has to ``out``.
 
     ``added`` are cotangents, as for ``pull``, of another function, whose gradient is added with it.
     """
-    tangents, output = push(weights, trace, direction, take)
+    tangents, output = push(weights, trace, direction, allocate)
     assert trace.bend is not None
     turned, turned_log_std = trace.bend.apply(output, direction.log_std)
     if added is not None:
@@ -408,7 +410,7 @@ def add_hessian(
             break
         h, bend = trace.hidden[i], trace.bends.get(i - 1)
         # Where it can be, in place of what is needed no more, and in the cache still.
-        into = tangent if bend is None and tangent is not None else take(f"Rdelta{i}", h.shape)
+        into = tangent if bend is None and tangent is not None else allocate(f"Rdelta{i}", h.shape)
         if delta is None or not direction.counts[i][0]:
             torch.matmul(moved, weights.weights[i], out=into)
         elif i == last:
@@ -418,37 +420,37 @@ def add_hessian(
         else:
             torch.matmul(moved, weights.weights[i], out=into)
             _add_product(into, delta, direction.weights[i])
-        moved = _times_slope(into, h, trace.activations[i - 1], out=into)
+        moved = _times_derivative(into, h, trace.activations[i - 1], out=into)
         if bend is not None and tangent is not None:
             moved.addcmul_(bend, tangent, value=-2.0)
 
 
-def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, take: Take) -> None:
+def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, allocate: Allocator) -> None:
     """Add the Fisher-vector product, with the trace's B, to ``out``."""
     assert trace.bend is not None
-    if trace.output_slopes is None:
-        _, output = push(weights, trace, direction, take)
-        pull(weights, trace, trace.bend.apply(output, direction.log_std), out, take)
+    if trace.output_derivatives is None:
+        _, output = push(weights, trace, direction, allocate)
+        pull(weights, trace, trace.bend.apply(output, direction.log_std), out, allocate)
         return
-    _, output = push(weights, trace, direction, take, lowest=1)
+    _, output = push(weights, trace, direction, allocate, lowest=1)
     x, moved = trace.hidden[0].mT, direction.first_layer()
-    for i, slopes in enumerate(trace.output_slopes):
-        output[..., i, :] += ((moved @ slopes) * x).sum(dim=-2)
+    for i, derivatives in enumerate(trace.output_derivatives):
+        output[..., i, :] += ((moved @ derivatives) * x).sum(dim=-2)
     cotangents = trace.bend.apply(output, direction.log_std)
-    pull(weights, trace, cotangents, out, take, lowest=1)
-    for i, slopes in enumerate(trace.output_slopes):
-        _add_first(out, (x * cotangents[0][..., i, None, :]) @ slopes.mT)
+    pull(weights, trace, cotangents, out, allocate, lowest=1)
+    for i, derivatives in enumerate(trace.output_derivatives):
+        _add_first(out, (x * cotangents[0][..., i, None, :]) @ derivatives.mT)
 
 
-def keep_output_slopes(weights: Weights, trace: Trace, keep: Take, take: Take) -> None:
+def keep_output_derivatives(weights: Weights, trace: Trace, keep: Allocator, allocate: Allocator) -> None:
     """Put S into a trace, in tensors from ``keep``."""
     kept = []
     for i in range(trace.output.shape[-2]):
         one = torch.zeros_like(trace.output)
         one[..., i, :] = 1.0
-        slopes = pull(weights, trace, (one, None), None, take).mT
-        kept.append(keep("S", slopes.shape).copy_(slopes))
-    trace.output_slopes = kept
+        derivatives = pull(weights, trace, (one, None), None, allocate).mT
+        kept.append(keep("S", derivatives.shape).copy_(derivatives))
+    trace.output_derivatives = kept
 
 
 class FirstLayers:
@@ -459,13 +461,13 @@ class FirstLayers:
         keep: gives the tensors T and Q.
     """
 
-    def __init__(self, trace: Trace, keep: Take) -> None:
+    def __init__(self, trace: Trace, keep: Allocator) -> None:
         x, h, delta = trace.hidden[0], trace.hidden[1], trace.deltas[1]
         tasks, inputs = x.shape[:-2], x.shape[-1]
         self._mixed = keep("T", (*tasks, delta.shape[-1], inputs, h.shape[-1]), axes=3).zero_()
         self._own = keep("Q", (*tasks, inputs, inputs, h.shape[-1]), axes=3).zero_() if 0 in trace.bends else None
 
-    def gather(self, trace: Trace, take: Take) -> None:
+    def gather(self, trace: Trace, allocate: Allocator) -> None:
         """Add what a block of rows has, whose delta_2 and t_1 are needed no more after that."""
         delta, bend = trace.deltas[1], trace.bends.get(0)
         rows, inputs, width = *trace.hidden[0].shape[-2:], trace.hidden[1].shape[-1]
@@ -473,20 +475,20 @@ class FirstLayers:
         for start in range(0, rows, size):
             part = (..., slice(start, start + size), slice(None))
             x, h = trace.hidden[0][part], trace.hidden[1][part]
-            slopes = take("s", h.shape).fill_(1.0)
-            _times_slope(slopes, h, trace.activations[0], out=slopes)
-            spread = take("sx", (*x.shape, width), axes=3)
-            torch.mul(slopes.unsqueeze(-2), x.unsqueeze(-1), out=spread)
+            derivatives = allocate("s", h.shape).fill_(1.0)
+            _times_derivative(derivatives, h, trace.activations[0], out=derivatives)
+            spread = allocate("sx", (*x.shape, width), axes=3)
+            torch.mul(derivatives.unsqueeze(-2), x.unsqueeze(-1), out=spread)
             _add_product(self._mixed.flatten(-2), delta[part].mT, spread.flatten(-2))
             if self._own is not None:
                 assert bend is not None
                 pairs = x.unsqueeze(-1) * x.unsqueeze(-2)
-                _add_product(self._own.flatten(-3, -2), pairs.flatten(-2).mT, slopes.mul_(bend[part]))
+                _add_product(self._own.flatten(-3, -2), pairs.flatten(-2).mT, derivatives.mul_(bend[part]))
 
-    def add(self, direction: Weights, out: Weights, take: Take) -> None:
+    def add(self, direction: Weights, out: Weights, allocate: Allocator) -> None:
         """Add their part of a Hessian-vector product to ``out``."""
         moved = direction.first_layer()
-        terms = take("terms of T", self._mixed.shape, axes=3)
+        terms = allocate("terms of T", self._mixed.shape, axes=3)
         if out.counts[1][0]:
             out.weights[1].add_(torch.mul(self._mixed, moved.unsqueeze(-3), out=terms).sum(dim=-2))
         if not any(out.counts[0]):
@@ -513,7 +515,7 @@ def over_rows(left: Tensor, right: Tensor) -> Tensor:
     return (left * right).sum(dim=-1, keepdim=True)
 
 
-def _times_slope(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None, out: Tensor) -> Tensor:
+def _times_derivative(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None, out: Tensor) -> Tensor:
     """Return the tensor times ``phi'``, which follows from ``h = phi(a)``: 1 - h^2 for tanh.
 
     In ``out``; without an activation the tensor itself, as it is.

@@ -30,20 +30,20 @@ from metarl.agents import (
     likelihood_ratio_parts,
     mean_kl,
 )
+from metarl.gradients.backend import OutputGradients, Outputs, TaskGroups
 from metarl.gradients.perceptron import (
+    Allocator,
     FirstLayers,
     Head,
-    Take,
     Trace,
     Weights,
     add_fisher,
     add_hessian,
     forward,
-    keep_output_slopes,
+    keep_output_derivatives,
     over_rows,
     pull,
 )
-from metarl.gradients.terms import Outputs, Slopes
 
 # At most this many numbers of a layer in a block: more spill the cache, less keeps threads waiting for each other.
 BLOCK_NUMBERS = 2**19
@@ -80,8 +80,8 @@ class _Buffers(threading.local):
     def __init__(self) -> None:
         self._held: dict[tuple[str, torch.dtype], tuple[Tensor, Tensor]] = {}  # all of it, and the latest view
 
-    def take(self, dtype: torch.dtype) -> Take:
-        def take(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
+    def allocate(self, dtype: torch.dtype) -> Allocator:
+        def allocate(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
             held, latest = self._held.get((tag, dtype), (None, None))
             if latest is None or latest.shape != tuple(shape):
                 length = _length(shape, axes, dtype)
@@ -91,11 +91,11 @@ class _Buffers(threading.local):
                 self._held[tag, dtype] = held, latest
             return latest
 
-        return take
+        return allocate
 
 
 class _Slots(threading.local):
-    """Weights of this thread by tag and type, written into again and again: views take long to make."""
+    """Weights of this thread by tag and type, written into again and again: views allocate long to make."""
 
     def __init__(self) -> None:
         self.held: dict[tuple[str, frozenset[str] | None, torch.Size, torch.dtype], Weights] = {}
@@ -118,8 +118,8 @@ class _Store:
         # Apart, since a garbage collection can hand tensors back while this thread holds the lock.
         self._returned: deque[Tensor] = deque()
 
-    def take(self, dtype: torch.dtype, owned: list[Tensor]) -> Take:
-        def take(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
+    def allocate(self, dtype: torch.dtype, owned: list[Tensor]) -> Allocator:
+        def allocate(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
             length = _length(shape, axes, dtype)
             held = self._fitting(length, dtype)
             if held is None:
@@ -127,7 +127,7 @@ class _Store:
             owned.append(held)
             return _shaped(held, shape, axes)
 
-        return take
+        return allocate
 
     def give_back(self, owned: list[Tensor]) -> None:
         self._returned.extend(owned)
@@ -144,7 +144,7 @@ class _Store:
             return None
 
 
-def _new(vector: Tensor) -> Take:
+def _new(vector: Tensor) -> Allocator:
     """Return what makes new tensors of a vector's type: a GPU's memory is handed out without delay."""
     return lambda tag, shape, axes=2: vector.new_empty(shape)
 
@@ -158,7 +158,7 @@ class Block:
     distribution: Distribution
 
 
-class FastPath:
+class PerceptronBackend:
     """The fast path of a policy that is a perceptron; vectors are flat, in the order of the policy's parameters.
 
     Args:
@@ -198,7 +198,7 @@ class FastPath:
         self._width = max(shape[0] for shape in policy.shapes.values())
         self._marks = None if adapts is None else _marks(policy, adapts, device)
 
-    def parts(self, samples: Samples) -> list[int] | list[slice]:
+    def groups(self, samples: Samples) -> TaskGroups:
         """Return which tasks are taken at once: one each, or slices of them."""
         n_tasks, rows = samples.weights.shape
         if self._at_once == "all":
@@ -210,9 +210,9 @@ class FastPath:
         size = math.ceil(n_tasks / groups)
         return [slice(start, min(start + size, n_tasks)) for start in range(0, n_tasks, size)]
 
-    def inner_loss(self, vector: Tensor, samples: Samples) -> InnerLoss:
+    def inner_loss(self, vector: Tensor, samples: Samples) -> PerceptronInnerLoss:
         """Return the inner loss of one task at its parameters."""
-        return InnerLoss(self, vector, samples)
+        return PerceptronInnerLoss(self, vector, samples)
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
         """Return the gradient of the inner loss alone, 0 for what does not adapt; nothing is kept."""
@@ -227,21 +227,21 @@ class FastPath:
     ) -> Tensor:
         weights, out = self.filled("weights", vector, vector), self.slot("gradient", vector, names)
         out.flat.zero_()
-        take = self.scratch(vector)
+        allocate = self.scratch(vector)
         for rows in self.inner_rows(samples):
-            block = self.block(weights, rows, take)
+            block = self.block(weights, rows, allocate)
             first, _ = objective.derivatives(block.distribution, rows)
-            self.pull_scores(weights, block, first, out, take, lowest=out.lowest)
+            self.pull_scores(weights, block, first, out, allocate, lowest=out.lowest)
         return out.flat.clone()
 
     def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
         """Return what the policy says of samples, in the blocks that an inner loss's ``outputs`` have."""
-        weights, take = Weights(self.policy, _aligned(vector).copy_(vector)), self.scratch(vector)
-        return [(self.block(weights, rows, take).distribution, rows) for rows in self.inner_rows(samples)]
+        weights, allocate = Weights(self.policy, _aligned(vector).copy_(vector)), self.scratch(vector)
+        return [(self.block(weights, rows, allocate).distribution, rows) for rows in self.inner_rows(samples)]
 
-    def adapted(self, vector: Tensor, query: Samples) -> AdaptedPolicy:
+    def adapted(self, vector: Tensor, query: Samples) -> PerceptronAdaptedPolicy:
         """Return the adapted policy of one task on what was collected with it."""
-        return AdaptedPolicy(self, vector, query)
+        return PerceptronAdaptedPolicy(self, vector, query)
 
     def slot(self, tag: str, like: Tensor, names: frozenset[str] | None = None) -> Weights:
         """Return weights to write into, of a vector's shape and type; this thread gets the same ones each time."""
@@ -271,16 +271,16 @@ class FastPath:
         product.flat.zero_()
         return product
 
-    def scratch(self, vector: Tensor) -> Take:
+    def scratch(self, vector: Tensor) -> Allocator:
         """Return what gives tensors, of a vector's type, that are needed until the next block."""
-        return _new(vector) if self._at_once == "all" else _BUFFERS.take(vector.dtype)
+        return _new(vector) if self._at_once == "all" else _BUFFERS.allocate(vector.dtype)
 
-    def storage(self, vector: Tensor, owned: list[Tensor]) -> Take:
+    def storage(self, vector: Tensor, owned: list[Tensor]) -> Allocator:
         """Return what gives tensors, of a vector's type, to be kept and at last handed to ``give_back``."""
-        return _new(vector) if self._at_once == "all" else self._store.take(vector.dtype, owned)
+        return _new(vector) if self._at_once == "all" else self._store.allocate(vector.dtype, owned)
 
     def give_back(self, owned: list[Tensor]) -> None:
-        """Take back tensors that were kept, to be used again."""
+        """Allocator back tensors that were kept, to be used again."""
         self._store.give_back(owned)
 
     def rows(self, samples: Samples, unit: int = 1) -> Iterator[Samples]:
@@ -304,19 +304,19 @@ class FastPath:
         rows = samples.weights.shape[-1]
         return len(self._layers) > 1 and self._inputs <= min(24, rows / 80, 2 * rows / self._width)
 
-    def keeps_output_slopes(self) -> bool:
+    def keeps_output_derivatives(self) -> bool:
         """Return whether S saves time: a number for each row, unit and output, gone through once for each input."""
         return len(self._layers) > 2 and self.keep and self._outputs * (self._inputs + 4) <= 24
 
     def inner_rows(self, samples: Samples) -> Iterator[Samples]:
-        """Yield the samples in blocks as the inner objective can take them."""
+        """Yield the samples in blocks as the inner objective can allocate them."""
         return self.rows(samples, samples.episode_rows if self.objective.coupled else 1)
 
-    def block(self, weights: Weights, samples: Samples, take: Take) -> Block:
+    def block(self, weights: Weights, samples: Samples, allocate: Allocator) -> Block:
         """Return the forward pass of a block of rows."""
         assert isinstance(samples.observations, Tensor)
         observations = samples.observations.flatten(samples.weights.dim()).to(weights.biases[0].dtype)
-        trace = forward(weights, self._activations, observations, take)
+        trace = forward(weights, self._activations, observations, allocate)
         return Block(samples, trace, self.head.distribution(weights, trace.output))
 
     def pull_scores(
@@ -325,15 +325,15 @@ class FastPath:
         block: Block,
         first: Tensor,
         out: Weights | None,
-        take: Take,
-        keep: Take | None = None,
+        allocate: Allocator,
+        keep: Allocator | None = None,
         lowest: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
         """Add the gradient of a function of log-probabilities with derivative ``first`` to ``out``; return scores."""
         score, log_std_score = self.head.score(weights, block.distribution, block.samples.actions)
         first = first.unsqueeze(-2)
         cotangents = score * first, None if log_std_score is None else over_rows(log_std_score, first)
-        pull(weights, block.trace, cotangents, out, take, keep, lowest)
+        pull(weights, block.trace, cotangents, out, allocate, keep, lowest)
         return score, log_std_score
 
 
@@ -343,13 +343,13 @@ def _marks(policy: Policy, names: frozenset[str], device: torch.device) -> Tenso
     return torch.cat(marks).to(device)
 
 
-class InnerLoss:
+class PerceptronInnerLoss:
     """One task's inner loss at some parameters: its ``gradient`` by what adapts, and products with its derivative.
 
     ``outputs`` is what the policy says there.
     """
 
-    def __init__(self, path: FastPath, vector: Tensor, samples: Samples) -> None:
+    def __init__(self, path: PerceptronBackend, vector: Tensor, samples: Samples) -> None:
         self._path = path
         self._owned: list[Tensor] = []
         self._samples = samples
@@ -369,14 +369,14 @@ class InnerLoss:
     def __del__(self) -> None:
         self._path.give_back(self._owned)
 
-    def _blocks(self, out: Weights | None, keep: Take | None) -> Iterator[Block]:
+    def _blocks(self, out: Weights | None, keep: Allocator | None) -> Iterator[Block]:
         path, weights = self._path, self._weights
-        take = path.scratch(self._vector)
+        allocate = path.scratch(self._vector)
         for rows in path.inner_rows(self._samples):
-            block = path.block(weights, rows, keep or take)
+            block = path.block(weights, rows, keep or allocate)
             derivatives = path.objective.derivatives(block.distribution, rows)
             lowest = self._lowest if self._common is None else 1
-            score = path.pull_scores(weights, block, derivatives[0], out, take, keep or take, lowest)
+            score = path.pull_scores(weights, block, derivatives[0], out, allocate, keep or allocate, lowest)
             delta = block.trace.deltas[len(weights.weights) - 1].mT
             block.trace.bend = path.head.loss_bend(weights, block.distribution, score, derivatives, delta)
             yield block
@@ -387,26 +387,26 @@ class InnerLoss:
         direction = self._path.filled("direction", vector, self.gradient)
         return self._add(direction, self._path.zeros(self.gradient, self._path.adapts))
 
-    def pull(self, vector: Tensor, slopes: Slopes | None = None) -> Tensor:
+    def pull(self, vector: Tensor, output_gradients: OutputGradients | None = None) -> Tensor:
         """Return the transposed of ``push``: the Hessian times what of a vector adapts.
 
         Args:
             vector: ``[..., parameter]``.
-            slopes: of another function of ``outputs``, whose gradient by all parameters is added.
+            output_gradients: of another function of ``outputs``, whose gradient by all parameters is added.
         """
         direction = self._path.spread_adapting(vector, self.gradient)
-        return self._add(direction, self._path.zeros(self.gradient), slopes)
+        return self._add(direction, self._path.zeros(self.gradient), output_gradients)
 
     def _gather(self) -> None:
         """Gather what all products have in common, before the first: where there is one there are many."""
         path = self._path
         if self._common is not None or self._lowest > 1 or not path.gathers(self._samples):
             return
-        keep, take = path.storage(self._vector, self._owned), path.scratch(self._vector)
+        keep, allocate = path.storage(self._vector, self._owned), path.scratch(self._vector)
         common: FirstLayers | None = None
         for trace in self._traces():
             common = common or FirstLayers(trace, keep)
-            common.gather(trace, take)
+            common.gather(trace, allocate)
         self._common = common
         spent = {trace.deltas.pop(1).data_ptr() for trace in self._kept}
         spent |= {trace.bends.pop(0).data_ptr() for trace in self._kept if 0 in trace.bends}
@@ -423,20 +423,20 @@ class InnerLoss:
                 del block.trace.deltas[1]
             yield block.trace
 
-    def _add(self, direction: Weights, out: Weights, slopes: Slopes | None = None) -> Tensor:
-        take = self._path.scratch(self.gradient)
+    def _add(self, direction: Weights, out: Weights, output_gradients: OutputGradients | None = None) -> Tensor:
+        allocate = self._path.scratch(self.gradient)
         for i, trace in enumerate(self._traces()):
-            added = None if slopes is None else self._path.head.cotangents(self._weights, slopes[i])
-            add_hessian(self._weights, trace, direction, out, take, added)
+            added = None if output_gradients is None else self._path.head.cotangents(self._weights, output_gradients[i])
+            add_hessian(self._weights, trace, direction, out, allocate, added)
         if self._common is not None:
-            self._common.add(direction, out, take)
+            self._common.add(direction, out, allocate)
         return out.flat.clone()
 
 
-class AdaptedPolicy:
+class PerceptronAdaptedPolicy:
     """One task's adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
 
-    def __init__(self, path: FastPath, vector: Tensor, query: Samples) -> None:
+    def __init__(self, path: PerceptronBackend, vector: Tensor, query: Samples) -> None:
         self._path = path
         self._owned: list[Tensor] = []
         self._query = query
@@ -444,13 +444,13 @@ class AdaptedPolicy:
         self.gain = vector.new_zeros(vector.shape[:-1])
         self.gradient = _aligned(vector).zero_()
         out = Weights(path.policy, self.gradient)
-        take = path.scratch(vector)
+        allocate = path.scratch(vector)
         self._old: list[Distribution] = []
         self._kept: list[Trace] = []
-        for block in self._blocks(path.storage(vector, self._owned) if path.keep else take):
+        for block in self._blocks(path.storage(vector, self._owned) if path.keep else allocate):
             terms = likelihood_ratio_parts(block.distribution, block.samples)
             self.gain += terms.sum(dim=-1)
-            path.pull_scores(self._weights, block, terms, out, take)
+            path.pull_scores(self._weights, block, terms, out, allocate)
             self._old.append(block.distribution)
             if path.keep:
                 self._kept.append(block.trace)
@@ -458,30 +458,30 @@ class AdaptedPolicy:
     def __del__(self) -> None:
         self._path.give_back(self._owned)
 
-    def _blocks(self, take: Take) -> Iterator[Block]:
+    def _blocks(self, allocate: Allocator) -> Iterator[Block]:
         for rows in self._path.rows(self._query):
-            block = self._path.block(self._weights, rows, take)
+            block = self._path.block(self._weights, rows, allocate)
             block.trace.bend = self._path.head.fisher_bend(self._weights, block.distribution, rows.weights)
             yield block
 
     def fisher(self, vector: Tensor) -> Tensor:
         """Return the Fisher matrix, averaged over the samples, times a vector."""
         direction, out = self._path.filled("direction", vector, self.gradient), self._path.zeros(self.gradient)
-        take = self._path.scratch(self.gradient)
-        if self._path.keeps_output_slopes():
+        allocate = self._path.scratch(self.gradient)
+        if self._path.keeps_output_derivatives():
             for trace in self._kept:
-                if trace.output_slopes is None:
-                    keep_output_slopes(self._weights, trace, self._path.storage(vector, self._owned), take)
-        for trace in self._kept if self._path.keep else (block.trace for block in self._blocks(take)):
-            add_fisher(self._weights, trace, direction, out, take)
+                if trace.output_derivatives is None:
+                    keep_output_derivatives(self._weights, trace, self._path.storage(vector, self._owned), allocate)
+        for trace in self._kept if self._path.keep else (block.trace for block in self._blocks(allocate)):
+            add_fisher(self._weights, trace, direction, out, allocate)
         return out.flat.clone()
 
     def compare(self, vector: Tensor) -> Tensor:
         """Return the gain of other parameters on the same samples, and their mean KL from these: ``[..., 2]``."""
         total = vector.new_zeros(*vector.shape[:-1], 2)
         weights = self._path.filled("weights", vector, vector)
-        take = self._path.scratch(vector)
+        allocate = self._path.scratch(vector)
         for rows, old in zip(self._path.rows(self._query), self._old, strict=True):
-            new = self._path.block(weights, rows, take).distribution
+            new = self._path.block(weights, rows, allocate).distribution
             total += torch.stack([likelihood_ratio_gain(new, rows), mean_kl(old, new, rows)], dim=-1)
         return total

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import ConfigDict
 
 from metarl.agents import Policy
+from metarl.fields import FORBID, Count
 from metarl.learners.maml import MAML
-from metarl.settings import FORBID, Clipped, Count, PlainGradient, TrustRegion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,21 +18,6 @@ class Head:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     head_layers: Count = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadTrustRegion(Head, TrustRegion):
-    """ANIL with TRPO."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadClipped(Head, Clipped):
-    """ANIL with PPO."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadPlainGradient(Head, PlainGradient):
-    """ANIL with a plain gradient step."""
 
 
 class ANIL(MAML):
@@ -44,10 +29,15 @@ class ANIL(MAML):
     """
 
     name = "anil"
-    outer_settings: ClassVar[tuple[type[Any], ...]] = (HeadTrustRegion, HeadClipped, HeadPlainGradient)
+    options = Head
     source = "Raghu et al. 2020"
 
-    def _take_policy(self, policy: Policy) -> None:
+    def adapting_parameters(self, policy: Policy) -> frozenset[str]:
+        """Return the names of the head's parameters, and of the exploration noise.
+
+        Raises:
+            ValueError: ``outer.head_layers`` is more than the policy has.
+        """
         layers = list(dict.fromkeys(name.rpartition(".")[0] for name in policy.shapes if "." in name))
         wanted = self.settings.outer.head_layers
         if wanted > len(layers):
@@ -56,5 +46,4 @@ class ANIL(MAML):
                 f"expected at most {len(layers)}, with which ANIL is MAML"
             )
         head = set(layers[len(layers) - wanted :])
-        self.adapts = frozenset(name for name in policy.shapes if name.rpartition(".")[0] in head or "." not in name)
-        super()._take_policy(policy)
+        return frozenset(name for name in policy.shapes if name.rpartition(".")[0] in head or "." not in name)

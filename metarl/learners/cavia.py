@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from metarl.agents import Parameters, Policy
-from metarl.gradients.context_backend import CONTEXT, ContextPolicy
-from metarl.gradients.curvature import Added, Chain, Jacobian
-from metarl.gradients.inner import Path
+from metarl.agents import Policy
+from metarl.agents.policies import ContextPolicy
+from metarl.agents.policies.context import CONTEXT
+from metarl.fields import FORBID, Count
+from metarl.gradients.adaptation import LinearMap
 from metarl.learners.maml import MAML
-from metarl.settings import FORBID, Clipped, Count, PlainGradient, TrustRegion
+from metarl.state import State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +25,6 @@ class Context:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     context_size: Count = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContextTrustRegion(Context, TrustRegion):
-    """CAVIA with TRPO."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContextClipped(Context, Clipped):
-    """CAVIA with PPO."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContextPlainGradient(Context, PlainGradient):
-    """CAVIA with a plain gradient step."""
 
 
 class CAVIA(MAML):
@@ -53,52 +39,48 @@ class CAVIA(MAML):
     """
 
     name = "cavia"
-    outer_settings: ClassVar[tuple[type[Any], ...]] = (ContextTrustRegion, ContextClipped, ContextPlainGradient)
+    options = Context
     source = "Zintgraf et al. 2019"
-    adapts = frozenset({CONTEXT})
+    functional_policy: ContextPolicy
 
-    def _take_policy(self, policy: Policy) -> None:
+    def prepare_policy(self, policy: Policy) -> Policy:
+        """Return the policy with a context.
+
+        Raises:
+            ValueError: it is no perceptron.
+        """
         policy.need_perceptron(
             "learner cavia appends a context to the observation, which", "learner anil adapts the head of any policy"
         )
-        super()._take_policy(ContextPolicy(policy, self.settings.outer.context_size, self.settings.seed))
+        return ContextPolicy(policy, self.settings.outer.context_size, self.settings.seed)
 
-    def _chain(self) -> Chain:
-        return ContextChain(self._policy, self.path, self.parameters)
+    def adapting_parameters(self, policy: Policy) -> frozenset[str]:
+        """Return the context's name."""
+        return frozenset({CONTEXT})
 
+    def meta_vector(self, state: State) -> Tensor:
+        """Return what the meta-update changes: all parameters but the context, which comes last."""
+        return super().meta_vector(state)[: -self.settings.outer.context_size]
 
-class ContextChain(Chain):
-    """Inner updates of a context, which starts at 0 and so is no part of what the meta-update changes."""
-
-    def __init__(self, policy: Policy, path: Path, parameters: Parameters) -> None:
-        super().__init__(policy, path, parameters)
-        assert isinstance(policy, ContextPolicy)
-        self._size = policy.context_size
-        self.vector = self.vector[: -self._size]
-
-    def _read(self, vector: Tensor) -> tuple[Tensor, Sequence[float | Tensor]]:
-        return _padded(vector, self._size), self._scales
-
-    def jacobians(self) -> list[Jacobian]:
-        """Return each part's Jacobian by the shared parameters without the context."""
-        return [ContextJacobian(part, self._size) for part in super().jacobians()]
+    def linear_map(self) -> LinearMap:
+        """Return the map that appends a context of 0."""
+        return WithoutLast(self.settings.outer.context_size)
 
 
-class ContextJacobian(Jacobian):
-    """The Jacobian of one task's adapted parameters by all shared ones but the context."""
+class WithoutLast(LinearMap):
+    """The vector is the shared parameters without the last ones, which are 0.
 
-    def __init__(self, plain: Jacobian, size: int) -> None:
-        self._steps = plain._steps
-        self._size = size
+    Args:
+        count: how many are left out.
+    """
 
-    def forward(self, vector: Tensor) -> Tensor:
-        """Return J v."""
-        return super().forward(_padded(vector, self._size))
+    def __init__(self, count: int) -> None:
+        self._count = count
 
-    def backward(self, vector: Tensor, added: Added | None = None) -> Tensor:
-        """Return J^T w."""
-        return super().backward(vector, added)[..., : -self._size]
+    def apply(self, vector: Tensor) -> tuple[Tensor, None]:
+        """Return the shared parameters."""
+        return torch.cat([vector, vector.new_zeros(self._count)]), None
 
-
-def _padded(vector: Tensor, size: int) -> Tensor:
-    return torch.cat([vector, vector.new_zeros(size)])
+    def transpose(self, parameters: Tensor, step_sizes: Sequence[Tensor]) -> Tensor:
+        """Return a gradient with respect to the shared parameters without its last entries."""
+        return parameters[..., : -self._count]

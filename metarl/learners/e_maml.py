@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from torch import Tensor
 
 from metarl.agents import Rollouts
-from metarl.gradients.curvature import Chain
+from metarl.fields import FORBID, NotNegative
+from metarl.gradients import task_axis
+from metarl.gradients.adaptation import Adaptation
+from metarl.gradients.backend import ObjectiveTerm, OutputGradients, Outputs
 from metarl.learners.maml import MAML
-from metarl.settings import FORBID, Clipped, PlainGradient, TrustRegion
-from metarl.gradients.terms import Outputs, Slopes, Term
+from metarl.state import State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,22 +24,7 @@ class Credit:
     """How much sampling before adaptation is credited."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    credit: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 1.0  # 0: plain MAML
-
-
-@dataclass(frozen=True, kw_only=True)
-class CreditTrustRegion(Credit, TrustRegion):
-    """E-MAML with TRPO."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CreditClipped(Credit, Clipped):
-    """E-MAML with PPO."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CreditPlainGradient(Credit, PlainGradient):
-    """E-MAML with a plain gradient step."""
+    credit: NotNegative = 1.0  # 0: plain MAML
 
 
 class EMAML(MAML):
@@ -56,36 +43,35 @@ class EMAML(MAML):
     """
 
     name = "e-maml"
-    outer_settings: ClassVar[tuple[type[Any], ...]] = (CreditTrustRegion, CreditClipped, CreditPlainGradient)
+    options = Credit
     source = "Stadie et al. 2018"
 
-    def _term(self, chain: Chain, rollouts: list[Rollouts]) -> Term | None:
+    def objective_term(self, state: State, adaptation: Adaptation, rollouts: list[Rollouts]) -> ObjectiveTerm | None:
+        """Return the credit of what was sampled before each inner step."""
         returns = rollouts[-1].returns().to(self.device)
-        spread = returns.std(correction=0)
-        adjusted = torch.where(spread > 0, (returns - returns.mean()) / spread.clamp(min=1e-8), 0.0)
-        credit = self.settings.outer.credit * adjusted
-        return SamplingCredit([credit[part] for part in chain.parts])
+        credit = self.settings.outer.credit * task_axis.standardize(returns)
+        return SamplingCredit([credit[group] for group in adaptation.groups])
 
 
 class SamplingCredit:
     """``credit_i * mean_t log pi(a_t|s_t)`` of what was sampled before each inner step.
 
     Args:
-        credits: for each part of the tasks a number, or ``[task]``.
+        credits: for each group of tasks a number, or ``[task]``.
     """
 
     def __init__(self, credits: Sequence[Tensor]) -> None:
         self._credits = credits
 
-    def value(self, part: int, step: int, outputs: Outputs) -> Tensor:
-        """Return the term of a part of the tasks and an inner step."""
+    def value(self, group: int, step: int, outputs: Outputs) -> Tensor:
+        """Return the term of a group of tasks and an inner step."""
         means = [(policy.log_prob(rows.actions) * rows.weights).sum(dim=-1) for policy, rows in outputs]
-        return self._credits[part].to(means[0].dtype) * torch.stack(means).sum(dim=0)
+        return self._credits[group].to(means[0].dtype) * torch.stack(means).sum(dim=0)
 
-    def slopes(self, part: int, step: int, outputs: Outputs) -> Slopes:
-        """Return its derivative by what the policy says."""
+    def output_gradients(self, group: int, step: int, outputs: Outputs) -> OutputGradients:
+        """Return its gradient with respect to the parameters of the policies' distributions."""
         found = []
         for policy, rows in outputs:
-            shares = (self._credits[part].unsqueeze(-1).to(rows.weights.dtype) * rows.weights).unsqueeze(-1)
+            shares = (self._credits[group].unsqueeze(-1).to(rows.weights.dtype) * rows.weights).unsqueeze(-1)
             found.append([shares * score for score in policy.score(rows.actions)])
         return found

@@ -6,40 +6,24 @@ meta-optimiser.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from metarl.adaptation_loop import adapt_on_rollouts
 from metarl.agents import DICE, LIKELIHOOD_RATIO, POLICY_GRADIENT, Parameters, Policy, Rollouts, Samples
-from metarl.gradients.curvature import Chain, adapted_kl
-from metarl.gradients.inner import StepSize, choose_path
-from metarl.learner import BaseLearner, Outcome
-from metarl.gradients.meta_update import MetaGradients, gradient_steps, refuse_not_finite, trust_region_step
-from metarl.gradients.optimizers import first_moments
-from metarl.gradients.parallel import mean_over_steps
-from metarl.settings import Clipped, PlainGradient, TrustRegion
-from metarl.gradients.terms import Term
+from metarl.gradients import task_axis
+from metarl.gradients.adaptation import Adaptation, LinearMap, StepSize, choose_backend
+from metarl.gradients.backend import Backend, ObjectiveTerm
+from metarl.gradients.flat import flatten
+from metarl.gradients.meta_update import META_UPDATES, MetaStep, Problem
+from metarl.learner import BaseLearner
+from metarl.state import Outcome, State
 
 _OBJECTIVES = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOOD_RATIO, "dice": DICE}
-
-
-@dataclass(frozen=True)
-class Update:
-    """Where a meta-update led.
-
-    Attributes:
-        vector: what ``chain.vector`` became.
-        extra: what the learner keeps beside the shared parameters.
-        gradients: the meta-gradients it went along.
-        figures: metrics by name, not read from the device yet.
-    """
-
-    vector: Tensor
-    extra: dict[str, Tensor]
-    gradients: MetaGradients
-    figures: dict[str, Tensor]
 
 
 class MAML(BaseLearner):
@@ -50,115 +34,151 @@ class MAML(BaseLearner):
     The arguments are those of ``BaseLearner``.
 
     ``MAML("MlpPolicy", "metarl/Navigation2D-v0", seed=1).learn(iterations=100)``
+
+    Variants override ``first_order``, ``linear_map`` with ``meta_vector``, ``inner_step_size``, ``objective_term``,
+    ``next_state`` and the hooks of ``MetaAgent``.
     """
 
     name = "maml"
-    outer_settings: ClassVar[tuple[type[Any], ...]] = (TrustRegion, Clipped, PlainGradient)
+    outer_settings: ClassVar[tuple[type[Any], ...]] = META_UPDATES
     source = "Finn et al. 2017"
+    first_order: ClassVar[bool] = False  # True: the derivative of the inner updates is taken for the identity
 
-    def _take_policy(self, policy: Policy) -> None:
+    @functools.cached_property
+    def backend(self) -> Backend:
+        """How derivatives are computed, with the memory that it uses again from iteration to iteration."""
         outer = self.settings.outer
-        objective = _OBJECTIVES[self.settings.inner.objective_of(self)]
-        keep = outer.memory == "keep"
-        self.path = choose_path(
-            policy, self.device, path=outer.path, objective=objective, adapts=self.adapts, keep=keep
+        return choose_backend(
+            self.functional_policy,
+            self.device,
+            path=outer.path,
+            objective=_OBJECTIVES[self.settings.inner.objective_of(self)],
+            adapts=self.adapts,
+            keep=outer.memory == "keep",
         )
-        super()._take_policy(policy)
 
-    def _first_extra(self) -> dict[str, Tensor]:
-        outer = self.settings.outer
-        if outer.update == "trpo":
-            return {}
-        return first_moments("adam" if outer.update == "ppo" else outer.optimizer, self._chain().vector)
+    def validate(self) -> None:
+        """Check that there is a backend for the policy, as ``outer.path`` asks for it."""
+        assert self.backend is not None
 
-    def _chain(self) -> Chain:
-        """Return the inner updates of an iteration, before the first."""
-        return Chain(self._policy, self.path, self.parameters)
+    def initial_state(self) -> State:
+        """Return the state before training, with the moments of the meta-update's optimiser."""
+        state = super().initial_state()
+        return replace(state, own_tensors=self.settings.outer.first_moments(self.meta_vector(state)))
 
-    def training_step_size(self, step: int) -> StepSize:
+    def meta_vector(self, state: State) -> Tensor:
+        """Return what the meta-update changes, flat: the shared parameters."""
+        return flatten(state.parameters.values()).detach()
+
+    def linear_map(self) -> LinearMap:
+        """Return the linear map from ``meta_vector`` to shared parameters and step sizes."""
+        return LinearMap()
+
+    def inner_step_size(self, state: State, step: int) -> StepSize:
         """Return the size of inner step ``step`` (from 0) in training."""
         return self.settings.inner.step_size
 
-    def _term(self, chain: Chain, rollouts: list[Rollouts]) -> Term | None:
-        """Return what is added to the meta-objective."""
+    def objective_term(self, state: State, adaptation: Adaptation, rollouts: list[Rollouts]) -> ObjectiveTerm | None:
+        """Return what is added to the meta-objective, or None.
+
+        Args:
+            state: what the iteration started from.
+            adaptation: the inner updates.
+            rollouts: before the first inner step, between them, and after the last.
+        """
         return None
 
-    def _meta_iteration(self, iteration: int) -> Outcome:
-        tasks = self._training_tasks(iteration)
-        if iteration == 1:
-            self.logger.record("train/path", self.path.name, exclude="csv")
-        chain = self._chain()
-        rollouts = []
-        for step in range(self.settings.inner.steps + 1):
-            rollouts.append(self._collect(chain.parameters[-1], tasks, iteration, step))
-            if step < self.settings.inner.steps:
-                chain.adapt(self._inner_samples(rollouts[-1]), self.training_step_size(step))
-        update = self._meta_update(chain, self._samples(rollouts[-1]), self._term(chain, rollouts))
-        self._read(update, self._policy_figures(chain.supports[0]), iteration, tasks)
-        return Outcome(chain.shared(update.vector), rollouts, update.extra)
-
-    def _meta_update(self, chain: Chain, query: Samples, term: Term | None) -> Update:
-        """Return what ``chain.vector`` becomes."""
-        outer = self.settings.outer
-        if outer.update != "trpo":
-            vector, state, gradients = gradient_steps(chain, query, outer, self.extra, term)
-            kls = {
-                "train/kl": adapted_kl(chain, vector, query),
-                "train/kl_before": self._kl_before(chain, vector, chain.supports[0]),
-            }
-            return Update(vector, state, gradients, kls)
-        met = chain.supports[0].thin(outer.fisher_fraction)
-        step, gradients = trust_region_step(
-            chain, query, outer, lambda vector: self._kl_before(chain, vector, met), term
+    def next_state(self, state: State, adaptation: Adaptation, step: MetaStep) -> State:
+        """Return the next state, from what the meta-update led to."""
+        failed = step.accepted is False
+        return replace(
+            state,
+            parameters=adaptation.shared(step.vector),
+            own_tensors=step.moments,
+            line_search_failures=state.line_search_failures + failed,
         )
-        if step.accepted is None:
-            self.line_search_failures += 1
-        else:
-            for name, kl in zip(("train/kl", "train/kl_before"), step.kls, strict=True):
-                self.logger.record(name, kl)
-            self.logger.record("train/surrogate_improvement", step.improvement)
-            self.logger.record("train/line_search_step", outer.line_search_ratio**step.accepted)
-        self.logger.record("train/line_search_failures", self.line_search_failures)
-        return Update(step.parameters, {}, gradients, {})
 
-    def _read(self, update: Update, figures: dict[str, Tensor], iteration: int, tasks: Any) -> None:
+    def metrics(self, state: State, step: MetaStep) -> dict[str, Tensor | float]:
+        """Return further metrics of an iteration by the logger's tags; tensors are read from the device together."""
+        return {}
+
+    def meta_iteration(self, state: State, iteration: int) -> Outcome:
+        """Collect and adapt in turn, then change the shared parameters for a larger return after adaptation."""
+        tasks = self.training_tasks(iteration)
+        policy = self.functional_policy
+        adaptation = Adaptation(
+            policy, self.backend, self.meta_vector(state), self.linear_map(), first_order=self.first_order
+        )
+
+        def collect(parameters: Parameters, step: int) -> Rollouts:
+            return self.collect(state, parameters, tasks, self.training_streams(tasks, iteration, step))
+
+        def update(parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
+            adaptation.adapt(self.inner_samples(state, rollouts), self.inner_step_size(state, step))
+            return adaptation.parameters[-1]
+
+        _, rollouts = adapt_on_rollouts(adaptation.parameters[0], collect, update, self.settings.inner.steps)
+        step = self.settings.outer.apply(
+            Problem(
+                adaptation=adaptation,
+                query=self.samples(state, rollouts[-1]),
+                kl_before=lambda vector, samples: shared_kl(
+                    policy, adaptation.parameters[0], adaptation.shared(vector), samples
+                ),
+                term=self.objective_term(state, adaptation, rollouts),
+            ),
+            state.own_tensors,
+        )
+        following = self.next_state(state, adaptation, step)
+        figures = {
+            "train/gradient_norm": step.gradient_norms[0],
+            **step.metrics,
+            **self.metrics(state, step),
+            **_policy_metrics(policy, state.parameters, adaptation.supports[0]),
+        }
+        metrics: dict[str, float | str] = {**self._read(step, figures, tasks, iteration)}
+        if step.accepted is not None:
+            metrics["train/line_search_failures"] = following.line_search_failures
+        if iteration == 1:
+            metrics["train/path"] = self.backend.name
+        return Outcome(state=following, rollouts=rollouts, metrics=metrics)
+
+    def _read(self, step: MetaStep, figures: dict[str, Tensor | float], tasks: Any, iteration: int) -> dict[str, float]:
         """Read what is logged in one go: on a GPU the host waits for nothing else but the line search.
 
         Raises:
             FloatingPointError: a meta-gradient is not finite.
         """
-        norms, faulty = update.gradients.norms, update.gradients.faulty
-        figures = {"train/gradient_norm": norms[0], **update.figures, **figures}
-        logged = torch.stack([value.double() for value in figures.values()])
-        values = torch.cat([logged, norms.double(), faulty.double()]).tolist()
-        read = values[: len(figures)]
-        refuse_not_finite(values[len(figures) : -len(faulty)], values[-len(faulty) :], iteration, tasks)
-        for name, value in zip(figures, read, strict=True):
-            self.logger.record(name, value)
+        tensors = {name: value for name, value in figures.items() if isinstance(value, Tensor)}
+        logged = torch.stack([value.double().to(self.device) for value in tensors.values()])
+        # A norm that is not finite may be that of the sum only; the first task is named then.
+        overflowed = torch.where(torch.isfinite(step.gradient_norms), -1, 0)
+        faulty = torch.maximum(step.faulty_tasks, overflowed)
+        values = torch.cat([logged, faulty.double()]).tolist()
+        for number in values[len(tensors) :]:
+            self.refuse_not_finite("meta-gradient", number, tasks, iteration)
+        read = dict(zip(tensors, values, strict=False))
+        return {name: read.get(name, value) for name, value in figures.items()}  # type: ignore[misc]
 
-    def _kl_before(self, chain: Chain, vector: Tensor, samples: Samples) -> Tensor:
-        """Return the mean KL, old to new, of the policy before adaptation on what it met, or a share of it."""
-        return shared_kl(self._policy, chain.parameters[0], chain.shared(vector), samples)
 
-    @torch.no_grad()
-    def _policy_figures(self, samples: Samples) -> dict[str, Tensor]:
-        """Return entropy and noise of the shared policy, on what it met before adaptation, by the metrics' names."""
+@torch.no_grad()
+def _policy_metrics(policy: Policy, parameters: Parameters, samples: Samples) -> dict[str, Tensor]:
+    """Return entropy and noise of the shared policy, on the samples collected before adaptation, by their tags."""
 
-        def entropy(part: Samples) -> Tensor:
-            return self._policy.distribution(self.parameters, part.observations).entropy()
+    def entropy(part: Samples) -> Tensor:
+        return policy.distribution(parameters, part).entropy()
 
-        figures = {"policy/entropy": mean_over_steps(entropy, samples)}
-        if "log_std" in self.parameters:
-            log_std = self._policy.head(self.parameters["action_net.bias"], self.parameters["log_std"]).parameters[1]
-            figures["policy/std"] = log_std.exp().mean()
-        return figures
+    metrics = {"policy/entropy": task_axis.mean_over_steps(entropy, samples)}
+    if "log_std" in parameters:
+        metrics["policy/std"] = policy.floored(parameters["log_std"]).exp().mean()
+    return metrics
 
 
 def shared_kl(policy: Policy, old: Parameters, new: Parameters, samples: Samples) -> Tensor:
     """Return the mean KL, old to new, of shared parameters on the samples of all tasks."""
 
     def kl(part: Samples) -> Tensor:
-        return policy.distribution(old, part.observations).kl(policy.distribution(new, part.observations))
+        return policy.distribution(old, part).kl(policy.distribution(new, part))
 
     with torch.no_grad():
-        return mean_over_steps(kl, samples)
+        return task_axis.mean_over_steps(kl, samples)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from metarl.agents import Parameters, Policy, Samples
-from metarl.gradients.curvature import Added, Chain, Jacobian
-from metarl.gradients.inner import Path, StepSize
-from metarl.learners.maml import MAML, Update
-from metarl.settings import FORBID, Clipped, PlainGradient, Switch, TrustRegion
-from metarl.gradients.terms import Term
+from metarl.fields import FORBID, Switch
+from metarl.gradients.adaptation import Adaptation, LinearMap, StepSize
+from metarl.gradients.meta_update import MetaStep
+from metarl.learners.maml import MAML
+from metarl.state import State
 
-_SIZES = "step_sizes"
+SIZES = "step_sizes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,21 +27,6 @@ class StepSizes:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     step_sizes: Literal["parameter", "layer", "one"] = "parameter"  # one for each number, for each tensor, for all
     per_step: Switch = False  # others for each inner step
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizedTrustRegion(StepSizes, TrustRegion):
-    """Meta-SGD with TRPO."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizedClipped(StepSizes, Clipped):
-    """Meta-SGD with PPO."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizedPlainGradient(StepSizes, PlainGradient):
-    """Meta-SGD with a plain gradient step."""
 
 
 class MetaSGD(MAML):
@@ -53,104 +39,92 @@ class MetaSGD(MAML):
     """
 
     name = "meta-sgd"
-    outer_settings: ClassVar[tuple[type[Any], ...]] = (SizedTrustRegion, SizedClipped, SizedPlainGradient)
+    options = StepSizes
     source = "Li et al. 2017"
 
-    def _take_policy(self, policy: Policy) -> None:
-        outer = self.settings.outer
-        shapes = policy.shapes.values()
-        owner = torch.arange(sum(shape.numel() for shape in shapes))
+    def initial_state(self) -> State:
+        """Return the state before training, with step sizes and the moments of theta and alpha together."""
+        sizes = torch.full(self.step_size_map.shape, self.settings.inner.step_size, device=self.device)
+        state = super(MAML, self).initial_state()
+        state = replace(state, own_tensors={SIZES: sizes})
+        moments = self.settings.outer.first_moments(self.meta_vector(state))
+        return replace(state, own_tensors={**moments, SIZES: sizes})
+
+    def meta_vector(self, state: State) -> Tensor:
+        """Return what the meta-update changes: shared parameters and step sizes, ``[theta, alpha]``."""
+        shared = super().meta_vector(state)
+        return torch.cat([shared, state.own_tensors[SIZES].to(shared.dtype).flatten()])
+
+    @functools.cached_property
+    def step_size_map(self) -> StepSizeMap:
+        """Which step size is whose."""
+        outer, steps = self.settings.outer, self.settings.inner.steps
+        counts = torch.tensor([shape.numel() for shape in self.functional_policy.shapes.values()])
+        owner = torch.arange(int(counts.sum()))
         if outer.step_sizes == "layer":
-            owner = torch.repeat_interleave(torch.tensor([shape.numel() for shape in shapes]))
+            owner = torch.repeat_interleave(counts)
         elif outer.step_sizes == "one":
             owner = torch.zeros_like(owner)
-        self._owner = owner.to(self.device)
-        super()._take_policy(policy)
+        return StepSizeMap(owner, sets=steps if outer.per_step else 1, steps=steps, device=self.device)
 
-    def _first_extra(self) -> dict[str, Tensor]:
-        shape = (self.settings.inner.steps if self.settings.outer.per_step else 1, int(self._owner.max()) + 1)
-        self.extra = {_SIZES: torch.full(shape, self.settings.inner.step_size, device=self.device)}
-        return {**super()._first_extra(), **self.extra}
+    def linear_map(self) -> StepSizeMap:
+        """Return the map from ``[theta, alpha]`` to shared parameters and each inner step's sizes."""
+        return self.step_size_map
 
-    def _chain(self) -> Chain:
-        return SizedChain(self._policy, self.path, self.parameters, self.extra[_SIZES], self._owner)
-
-    def training_step_size(self, step: int) -> StepSize:
+    def inner_step_size(self, state: State, step: int) -> Tensor:
         """Return the learned sizes of inner step ``step``, one for each parameter, flat."""
-        sizes = self.extra[_SIZES]
-        return sizes[min(step, len(sizes) - 1)][self._owner]
+        return self.step_size_map.of_step(state.own_tensors[SIZES], step)
 
-    def step_size(self, step: int) -> StepSize:
+    def step_size(self, state: State, step: int) -> StepSize:
         """Return the learned sizes of adaptation step ``step``; those of steps not trained for are scaled."""
-        learned = self.training_step_size(step)
-        assert isinstance(learned, Tensor)
-        return learned if step < len(self.extra[_SIZES]) else learned * self.settings.inner.later_step_scale
+        learned = self.inner_step_size(state, step)
+        trained = len(state.own_tensors[SIZES])
+        return learned if step < trained else learned * self.settings.inner.later_step_scale
 
-    def _meta_update(self, chain: Chain, query: Samples, term: Term | None) -> Update:
-        sizes = self.extra[_SIZES]
-        update = super()._meta_update(chain, query, term)
-        learned = {_SIZES: update.vector[-sizes.numel() :].reshape(sizes.shape)}
-        figures = {**update.figures, "policy/step_size": sizes.mean()}
-        return replace(update, extra={**update.extra, **learned}, figures=figures)
+    def next_state(self, state: State, adaptation: Adaptation, step: MetaStep) -> State:
+        """Return the next state, with the step sizes that the meta-update led to."""
+        sizes = state.own_tensors[SIZES]
+        following = super().next_state(state, adaptation, step)
+        learned = step.vector[-sizes.numel() :].reshape(sizes.shape)
+        return replace(following, own_tensors={**following.own_tensors, SIZES: learned})
+
+    def metrics(self, state: State, step: MetaStep) -> dict[str, Tensor | float]:
+        """Return the mean of the step sizes."""
+        return {"policy/step_size": state.own_tensors[SIZES].mean()}
 
 
-class SizedChain(Chain):
-    """Inner updates with step sizes that belong to what the meta-update changes: ``vector`` is ``[theta, alpha]``.
+class StepSizeMap(LinearMap):
+    """The vector is shared parameters and step sizes, ``[theta, alpha]``.
+
+    Attributes:
+        shape: of the step sizes, ``[set, size]``; set k is that of inner step k, the last one that of all later steps.
 
     Args:
-        policy: whose distribution is differentiated.
-        path: how derivatives are computed.
-        parameters: shared.
-        sizes: ``[set, size]``; set k is that of inner step k, the last one that of all further steps.
         owner: ``[parameter]``, which size is a parameter's.
+        sets: how many sets there are.
+        steps: how many inner steps.
+        device: of the vectors.
     """
 
-    def __init__(self, policy: Policy, path: Path, parameters: Parameters, sizes: Tensor, owner: Tensor) -> None:
-        super().__init__(policy, path, parameters)
-        self._sizes = sizes.to(self.vector.dtype)
-        self._owner = owner
-        self.vector = torch.cat([self.vector, self._sizes.flatten()])
+    learns_step_sizes = True
 
-    def _split(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        return vector[: len(self._owner)], vector[len(self._owner) :].reshape(self._sizes.shape)
+    def __init__(self, owner: Tensor, sets: int, steps: int, device: torch.device) -> None:
+        self.shape = (sets, int(owner.max()) + 1)
+        self._owner = owner.to(device)
+        self._steps = steps
 
-    def _of_step(self, sizes: Tensor, step: int) -> Tensor:
+    def of_step(self, sizes: Tensor, step: int) -> Tensor:
+        """Return the sizes of an inner step, one for each parameter, from all sizes ``[set, size]``."""
         return sizes[min(step, len(sizes) - 1)][self._owner]
 
-    def _read(self, vector: Tensor) -> tuple[Tensor, list[Tensor]]:
-        own, sizes = self._split(vector)
-        return own, [self._of_step(sizes, step) for step in range(len(self.supports))]
+    def apply(self, vector: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the shared parameters and each inner step's sizes."""
+        sizes = vector[len(self._owner) :].reshape(self.shape)
+        return vector[: len(self._owner)], [self.of_step(sizes, step) for step in range(self._steps)]
 
-    def _from(self, vector: Tensor) -> Chain:
-        return SizedChain(self.policy, self.path, self.shared(vector), self._split(vector)[1], self._owner)
-
-    def jacobians(self) -> list[Jacobian]:
-        """Return each part's Jacobian by ``[theta, alpha]``."""
-        return [SizedJacobian(part, self._sizes.shape, self._owner) for part in super().jacobians()]
-
-
-class SizedJacobian(Jacobian):
-    """The Jacobian of one task's adapted parameters by the shared ones and the step sizes."""
-
-    def __init__(self, plain: Jacobian, shape: torch.Size, owner: Tensor) -> None:
-        self._steps = plain._steps
-        self._shape = shape
-        self._owner = owner
-
-    def forward(self, vector: Tensor) -> Tensor:
-        """Return J v for a change of ``[theta, alpha]``."""
-        sizes = vector[len(self._owner) :].reshape(self._shape)
-        vector = vector[: len(self._owner)]
-        for step, (loss, size) in enumerate(self._steps):
-            change = sizes[min(step, len(sizes) - 1)][self._owner]
-            vector = vector - size * loss.push(vector) - change * loss.gradient
-        return vector
-
-    def backward(self, vector: Tensor, added: Added | None = None) -> Tensor:
-        """Return J^T w, ``[theta, alpha]``."""
-        slopes = vector.new_zeros(*vector.shape[:-1], *self._shape)
-        for step, (loss, size) in reversed(list(enumerate(self._steps))):
-            own = slopes[..., min(step, self._shape[0] - 1), :]
-            own.index_add_(-1, self._owner, -loss.gradient * vector)
-            vector = vector - self._pull(step, loss, size * vector, added)
-        return torch.cat([vector, slopes.flatten(-2)], dim=-1)
+    def transpose(self, parameters: Tensor, step_sizes: Sequence[Tensor]) -> Tensor:
+        """Return the gradient with respect to ``[theta, alpha]``."""
+        gradients = parameters.new_zeros(*parameters.shape[:-1], *self.shape)
+        for step, gradient in reversed(list(enumerate(step_sizes))):
+            gradients[..., min(step, self.shape[0] - 1), :].index_add_(-1, self._owner, gradient)
+        return torch.cat([parameters, gradients.flatten(-2)], dim=-1)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from metarl import seeding
 from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
-from metarl.agents.policies.mixture import LOGITS, MixturePolicy
+from metarl.agents.policies import MixturePolicy
+from metarl.agents.policies.mixture import LOGITS
 from metarl.envs import tasks as task_tools
-from metarl.gradients.inner import choose_path, loss_gradients
-from metarl.learner import BaseLearner, Outcome
-from metarl.gradients.meta_update import check_finite
-from metarl.gradients.optimizers import ascend, first_moments
-from metarl.gradients.parallel import map_tasks
-from metarl.settings import Count, Epochs, Positive
+from metarl.fields import Count, Positive
+from metarl.gradients import task_axis
+from metarl.gradients.adaptation import choose_backend, loss_gradients
 from metarl.gradients.flat import flatten_tasks, named, task_parameters
+from metarl.gradients.meta_update import Epochs, ascend_epochs
+from metarl.gradients.optimizers import first_moments
+from metarl.gradients.parallel import map_tasks
+from metarl.learner import BaseLearner
+from metarl.state import Outcome, State
 
 _TASKS = "tasks"
 
@@ -50,70 +52,97 @@ class MultiTask(BaseLearner):
     name = "multi-task"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (Components,)
     source = "Jacobs et al. 1991"
-    _policy: MixturePolicy
+    functional_policy: MixturePolicy
 
-    def _take_policy(self, policy: Policy) -> None:
+    def prepare_policy(self, policy: Policy) -> Policy:
+        """Return a mixture of the policy.
+
+        Raises:
+            ValueError: it is no perceptron, or an iteration has fewer episodes than components.
+        """
         policy.need_perceptron("learner multi-task mixes perceptrons, and so", "learner pretrained takes any policy")
-        learning, outer = self.settings.learning, self.settings.outer
-        total = learning.tasks * learning.episodes * (self.settings.inner.steps + 1)
-        if outer.components > total:
+        components, total = self.settings.outer.components, self._episodes_in_all()
+        if components > total:
             raise ValueError(
-                f"outer.components is {outer.components}, more than the {total} episodes of an iteration "
+                f"outer.components is {components}, more than the {total} episodes of an iteration "
                 "(learning.tasks * learning.episodes * (inner.steps + 1)); take fewer components"
             )
-        self._episodes = total // outer.components
-        self._path = choose_path(policy, self.device)
-        super()._take_policy(MixturePolicy(policy, outer.components))
+        return MixturePolicy(policy, components)
 
-    def _first_extra(self) -> dict[str, Tensor]:
+    def _episodes_in_all(self) -> int:
+        learning = self.settings.learning
+        return learning.tasks * learning.episodes * (self.settings.inner.steps + 1)
+
+    def initial_state(self) -> State:
+        """Return the state before training, with the components' tasks and Adam's moments."""
+        state = super().initial_state()
         rng = task_tools.task_rng(self.settings.seed, "train", 0)
         tasks = task_tools.draw_tasks(self._env, self.settings.outer.components, rng, "train")
-        vectors = task_tools.to_vectors(task_tools.task_space(self._env), tasks)
-        components = flatten_tasks(self._policy.components(self.parameters))
-        return {_TASKS: torch.from_numpy(vectors), **first_moments("adam", components)}
+        vectors = torch.from_numpy(task_tools.to_vectors(task_tools.task_space(self._env), tasks)).to(self.device)
+        components = flatten_tasks(self.functional_policy.components(state.parameters))
+        return replace(state, own_tensors={_TASKS: vectors, **first_moments("adam", components)})
 
-    @property
-    def tasks(self) -> Any:
-        """The components' tasks, a batch."""
-        return task_tools.from_vectors(task_tools.task_space(self._env), self.extra[_TASKS].cpu().numpy())
+    def component_tasks(self, state: State) -> Any:
+        """Return the components' tasks, a batch."""
+        vectors = state.own_tensors[_TASKS].cpu().numpy()
+        return task_tools.from_vectors(task_tools.task_space(self._env), vectors)
 
-    def _play(self, parameters: Parameters, tasks: Any, episodes: int, streams: list[seeding.Stream]) -> Rollouts:
-        policy = self._policy if LOGITS in parameters else self._policy.plain
-        return self._collected(policy, parameters, tasks, episodes, streams)
+    def meta_iteration(self, state: State, iteration: int) -> Outcome:
+        """Play each component's task, and train each component by PPO's epochs on its own rollouts."""
+        self.refuse_given_tasks("trains on the tasks that it drew at its start")
+        outer, tasks = self.settings.outer, self.component_tasks(state)
+        components = self.functional_policy.components(state.parameters)
+        own = task_axis.own_tasks(outer.components)
+        rows = slice(own.start, own.stop)
+        rollouts = self.collect(
+            state,
+            {name: value[rows] for name, value in components.items()},
+            tasks,
+            self.training_streams(tasks, iteration, 0),
+            episodes=self._episodes_in_all() // outer.components,
+        )
+        samples = self.samples(state, rollouts)
+        backend = choose_backend(self.functional_policy.plain, self.device)
+        objective = clipped_objective(outer.clip)
 
-    def _meta_iteration(self, iteration: int) -> Outcome:
-        if self._given_tasks is not None:
-            raise ValueError("learner multi-task trains on the tasks that it drew at its start; leave tasks out")
-        outer, tasks = self.settings.outer, self.tasks
-        components = self._policy.components(self.parameters)
-        rollouts = self._collect(components, tasks, iteration, 0, episodes=self._episodes)
-        samples = self._samples(rollouts)
-        vectors, state, objective = flatten_tasks(components), self.extra, clipped_objective(outer.clip)
-        for _ in range(outer.epochs):
-            slopes = loss_gradients(self._path, vectors, samples, objective)
-            check_finite(slopes, iteration, tasks)
-            vectors, state = ascend(vectors, -slopes, state, outer.learning_rate)
-        trained = named(self._policy.plain.shapes, vectors)
-        parameters = {name: trained.get(name, value) for name, value in self.parameters.items()}
-        return Outcome(parameters, [rollouts], {_TASKS: self.extra[_TASKS], **state})
+        def gradient(vectors: Tensor, epoch: int) -> Tensor:
+            gradients = loss_gradients(backend, vectors, samples, objective)
+            faulty = float(task_axis.first_not_finite(gradients))
+            self.refuse_not_finite("policy gradient", faulty, tasks, iteration)
+            return -gradients
 
-    def adapted(self, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
+        moments = {name: part[rows] if part.dim() == 2 else part for name, part in state.own_tensors.items()}
+        vectors, moments = ascend_epochs(
+            flatten_tasks(components)[rows], moments, gradient, outer.epochs, outer.learning_rate
+        )
+        trained = named(self.functional_policy.plain.shapes, task_axis.gather(vectors))
+        moments = {name: task_axis.gather(part) if part.dim() == 2 else part for name, part in moments.items()}
+        return Outcome(
+            state=replace(
+                state,
+                parameters={name: trained.get(name, value) for name, value in state.parameters.items()},
+                own_tensors={_TASKS: state.own_tensors[_TASKS], **moments},
+            ),
+            rollouts=[rollouts],
+        )
+
+    def adapted(self, state: State, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
         """Return stacked parameters with other weights after adaptation step ``step`` (from 0)."""
-        samples = self._inner_samples(rollouts)
+        samples = self.inner_samples(state, rollouts)
         n_tasks = samples.weights.shape[0]
-        shapes = self._policy.shapes
+        policy, shapes = self.functional_policy, self.functional_policy.shapes
         stacked = {name: value.expand(n_tasks, *shapes[name]) for name, value in parameters.items()}
 
         @torch.no_grad()
-        def rise(task: int) -> Tensor:
+        def gradient(task: int) -> Tensor:
             own = samples.task(task)
-            mixture = self._policy.distribution(task_parameters(stacked, task), own.observations)
+            mixture = policy.distribution(task_parameters(stacked, task), own)
             return (own.advantages * own.weights) @ mixture.weight_score(own.actions)
 
-        rises = torch.stack(map_tasks(rise, n_tasks, self.device))
-        return {**stacked, LOGITS: stacked[LOGITS] + self.step_size(step) * rises}
+        gradients = torch.stack(map_tasks(gradient, n_tasks, self.device))
+        return {**stacked, LOGITS: stacked[LOGITS] + self.step_size(state, step) * gradients}
 
-    def step_size(self, step: int) -> float:
+    def step_size(self, state: State, step: int) -> float:
         """Return the size of adaptation step ``step`` (from 0) of the weights."""
         size = self.settings.outer.weight_step_size
         return float(size if step == 0 else size * self.settings.inner.later_step_scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import gymnasium
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from metarl import seeding
 from metarl.envs import RandomTask, make
-from metarl.learner import BaseLearner, Outcome
+from metarl.fields import FORBID, Count, Positive
+from metarl.learner import BaseLearner
 from metarl.sb3.models_out import to_model
-from metarl.settings import FORBID, Count, Positive
+from metarl.state import Outcome, State
 
 _MOMENTS = {"exp_avg": "adam_mean", "exp_avg_sq": "adam_square"}
 _STEPS = "adam_steps"
@@ -57,24 +58,33 @@ class Pretrained(BaseLearner):
     outer_settings: ClassVar[tuple[type[Any], ...]] = (JointTraining,)
     source = "Finn et al. 2017; Schulman et al. 2017"
 
-    def _first_extra(self) -> dict[str, Tensor]:
+    def validate(self) -> None:
+        """Check that observations are not to be normalised, which PPO's own environments are not.
+
+        Raises:
+            ValueError: they are.
+        """
         if self.settings.learning.normalize_observations:
             raise ValueError(
                 "learner pretrained normalises no observations; set learning.normalize_observations = false"
             )
-        everything = {**self.parameters, **self._policy.critic()}
+
+    def initial_state(self) -> State:
+        """Return the state before training, with Adam's moments of actor and critic."""
+        state = super().initial_state()
+        everything = {**state.parameters, **state.critic}
         zeros = {
             f"{kind}/{name}": torch.zeros_like(part) for kind in _MOMENTS.values() for name, part in everything.items()
         }
-        return {**zeros, _STEPS: torch.zeros(())}
+        return replace(state, own_tensors={**zeros, _STEPS: torch.zeros((), device=self.device)})
 
     def _make_env(self) -> gymnasium.Env[Any, Any]:
         return Monitor(RandomTask(make(self.settings.family, **self.settings.family_kwargs)))
 
-    def _meta_iteration(self, iteration: int) -> Outcome:
+    def meta_iteration(self, state: State, iteration: int) -> Outcome:
+        """Let PPO learn for as many steps as an iteration of MAML plays at most."""
+        self.refuse_given_tasks("trains on new tasks of the family only")
         learning, outer = self.settings.learning, self.settings.outer
-        if self._given_tasks is not None:
-            raise ValueError("learner pretrained trains on new tasks of the family only; leave tasks out")
         (stream,) = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, tasks=range(1))
         (seed,) = stream.environment_seeds(1)
         env = DummyVecEnv([self._make_env] * outer.environments)
@@ -84,7 +94,7 @@ class Pretrained(BaseLearner):
             with _random_state_kept():
                 model = to_model(
                     PPO,
-                    self.as_policy(self.parameters),
+                    self.as_policy(state.parameters, state),
                     env,
                     seed=seed,
                     device=self.device,
@@ -94,33 +104,42 @@ class Pretrained(BaseLearner):
                     batch_size=length * outer.environments // outer.minibatches,
                     gamma=learning.gamma,
                 )
-                self._put_moments(model)
+                _put_moments(model, state.own_tensors)
                 model.learn(episodes * length)
         finally:
             env.close()
+        metrics: dict[str, float | str] = {}
         if model.ep_info_buffer:
-            returns = [entry["r"] for entry in model.ep_info_buffer]
-            self.logger.record("rollout/return_step_0", float(np.mean(returns)))
+            metrics["rollout/return_step_0"] = float(np.mean([entry["r"] for entry in model.ep_info_buffer]))
         own = {name: value.detach() for name, value in model.policy.named_parameters()}
-        self._policy.set_critic(own)
-        parameters = {name: own[name] for name in self.parameters}
-        return Outcome(parameters, [], self._moments(model), model.num_timesteps)
+        following = replace(
+            state,
+            parameters={name: own[name] for name in state.parameters},
+            critic={name: own[name].cpu() for name in state.critic},
+            own_tensors=_moments(model, state.own_tensors),
+            num_timesteps=state.num_timesteps + model.num_timesteps,
+        )
+        return Outcome(state=following, rollouts=[], metrics=metrics)
 
-    def _put_moments(self, model: PPO) -> None:
-        optimizer = model.policy.optimizer
-        for name, parameter in model.policy.named_parameters():
-            if f"{_MOMENTS['exp_avg']}/{name}" in self.extra:
-                kept = {key: self.extra[f"{kind}/{name}"].clone() for key, kind in _MOMENTS.items()}
-                optimizer.state[parameter] = {"step": self.extra[_STEPS].cpu().clone(), **kept}
 
-    def _moments(self, model: PPO) -> dict[str, Tensor]:
-        found = {_STEPS: self.extra[_STEPS]}
-        for name, parameter in model.policy.named_parameters():
-            state = model.policy.optimizer.state[parameter]
-            if f"{_MOMENTS['exp_avg']}/{name}" in self.extra:
-                found |= {f"{kind}/{name}": state[key] for key, kind in _MOMENTS.items()}
-                found[_STEPS] = state["step"].to(self.device)
-        return {name: found[name] for name in self.extra}
+def _put_moments(model: PPO, kept: dict[str, Tensor]) -> None:
+    """Give a model's optimizer the moments that are kept."""
+    optimizer = model.policy.optimizer
+    for name, parameter in model.policy.named_parameters():
+        if f"{_MOMENTS['exp_avg']}/{name}" in kept:
+            own = {key: kept[f"{kind}/{name}"].clone() for key, kind in _MOMENTS.items()}
+            optimizer.state[parameter] = {"step": kept[_STEPS].cpu().clone(), **own}
+
+
+def _moments(model: PPO, before: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the moments of a model's optimizer, under the names of those before."""
+    found = {_STEPS: before[_STEPS]}
+    for name, parameter in model.policy.named_parameters():
+        own = model.policy.optimizer.state[parameter]
+        if f"{_MOMENTS['exp_avg']}/{name}" in before:
+            found |= {f"{kind}/{name}": own[key] for key, kind in _MOMENTS.items()}
+            found[_STEPS] = own["step"].to(before[_STEPS].device)
+    return {name: found[name] for name in before}
 
 
 def _episode_length(env: gymnasium.Env[Any, Any]) -> int:

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import ConfigDict
 from torch import Tensor
 
-from metarl.agents import Rollouts, Samples, mean_kl
-from metarl.gradients.curvature import Chain
-from metarl.learners.maml import MAML, Update
-from metarl.settings import Clipped, Positive, Switch
-from metarl.gradients.terms import Outputs, Slopes, Term
+from metarl.agents import Rollouts, mean_kl
+from metarl.fields import FORBID, NotNegative, Positive, Switch
+from metarl.gradients.adaptation import Adaptation
+from metarl.gradients.backend import ObjectiveTerm, OutputGradients, Outputs
+from metarl.gradients.meta_update import Clipped, MetaStep
+from metarl.learners.maml import MAML
+from metarl.state import State
 
-_COEFFICIENT = "kl_coefficient"
+COEFFICIENT = "kl_coefficient"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProximalUpdate(Clipped):
-    """PPO's epochs with a penalty on the KL of the policies before adaptation."""
+class Penalty:
+    """A penalty on the KL of the policies before adaptation."""
 
-    kl_coefficient: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 5e-4
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+    kl_coefficient: NotNegative = 5e-4
     adaptive: Switch = False  # double the coefficient where the KL is above 1.5 times the target, halve it below 1/1.5
     target_kl: Positive = 0.01
 
@@ -41,52 +44,60 @@ class ProMP(MAML):
     """
 
     name = "promp"
-    outer_settings: ClassVar[tuple[type[Any], ...]] = (ProximalUpdate,)
+    outer_settings: ClassVar[tuple[type[Any], ...]] = (Clipped,)
+    options = Penalty
     source = "Rothfuss et al. 2019"
     inner_objective = "likelihood-ratio"
 
-    def _first_extra(self) -> dict[str, Tensor]:
-        coefficient = torch.tensor(self.settings.outer.kl_coefficient, dtype=torch.float64)
-        return {**super()._first_extra(), _COEFFICIENT: coefficient}
+    def initial_state(self) -> State:
+        """Return the state before training, with the penalty's coefficient."""
+        state = super().initial_state()
+        coefficient = torch.tensor(self.settings.outer.kl_coefficient, dtype=torch.float64, device=self.device)
+        return replace(state, own_tensors={**state.own_tensors, COEFFICIENT: coefficient})
 
-    def _term(self, chain: Chain, rollouts: list[Rollouts]) -> Term | None:
-        return KLPenalty(chain, self.extra[_COEFFICIENT])
+    def objective_term(self, state: State, adaptation: Adaptation, rollouts: list[Rollouts]) -> ObjectiveTerm | None:
+        """Return the penalty."""
+        return KLPenalty(adaptation, state.own_tensors[COEFFICIENT])
 
-    def _meta_update(self, chain: Chain, query: Samples, term: Term | None) -> Update:
-        coefficient = self.extra[_COEFFICIENT]
-        update = super()._meta_update(chain, query, term)
-        figures = {**update.figures, "train/kl_coefficient": coefficient}
-        outer = self.settings.outer
+    def next_state(self, state: State, adaptation: Adaptation, step: MetaStep) -> State:
+        """Return the next state, with the coefficient adapted to the KL where that is asked for."""
+        outer, coefficient = self.settings.outer, state.own_tensors[COEFFICIENT]
         if outer.adaptive:
-            kl = update.figures["train/kl_before"]
+            kl = step.metrics["train/kl_before"]
+            assert isinstance(kl, Tensor)
             coefficient = torch.where(kl > 1.5 * outer.target_kl, 2.0 * coefficient, coefficient)
             coefficient = torch.where(kl < outer.target_kl / 1.5, coefficient / 2.0, coefficient)
-        return replace(update, extra={**update.extra, _COEFFICIENT: coefficient}, figures=figures)
+        following = super().next_state(state, adaptation, step)
+        return replace(following, own_tensors={**following.own_tensors, COEFFICIENT: coefficient})
+
+    def metrics(self, state: State, step: MetaStep) -> dict[str, Tensor | float]:
+        """Return the coefficient."""
+        return {"train/kl_coefficient": state.own_tensors[COEFFICIENT]}
 
 
 class KLPenalty:
     """Minus ``coefficient / K * KL(old, new)`` of the policies before each of the K inner steps.
 
     Args:
-        chain: the inner updates that were played.
+        adaptation: the inner updates that were played.
         coefficient: of the penalty.
     """
 
-    def __init__(self, chain: Chain, coefficient: float | Tensor) -> None:
-        steps, parts = range(len(chain.supports)), range(len(chain.parts))
-        self._old = [[chain.outputs(step, part) for part in parts] for step in steps]
+    def __init__(self, adaptation: Adaptation, coefficient: float | Tensor) -> None:
+        steps, groups = range(len(adaptation.supports)), range(len(adaptation.groups))
+        self._old = [[adaptation.outputs(step, group) for group in groups] for step in steps]
         self._coefficient = coefficient / len(steps)
 
-    def value(self, part: int, step: int, outputs: Outputs) -> Tensor:
-        """Return the term of a part of the tasks and an inner step."""
-        pairs = zip(self._old[step][part], outputs, strict=True)
+    def value(self, group: int, step: int, outputs: Outputs) -> Tensor:
+        """Return the term of a group of tasks and an inner step."""
+        pairs = zip(self._old[step][group], outputs, strict=True)
         kls = [mean_kl(old, new, rows) for (old, _), (new, rows) in pairs]
         return -self._coefficient * torch.stack(kls).sum(dim=0)
 
-    def slopes(self, part: int, step: int, outputs: Outputs) -> Slopes:
-        """Return its derivative by what the policy says."""
+    def output_gradients(self, group: int, step: int, outputs: Outputs) -> OutputGradients:
+        """Return its gradient with respect to the parameters of the policies' distributions."""
         found = []
-        for (old, _), (new, rows) in zip(self._old[step][part], outputs, strict=True):
+        for (old, _), (new, rows) in zip(self._old[step][group], outputs, strict=True):
             shares = (-self._coefficient * rows.weights).unsqueeze(-1)
-            found.append([shares * slope for slope in old.kl_slope(new)])
+            found.append([shares * gradient for gradient in old.kl_gradient(new)])
         return found

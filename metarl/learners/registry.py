@@ -1,15 +1,22 @@
-"""The meta-learners by name; the module of one is imported when it is first asked for."""
+"""The meta-learners by name: one table, which lazy imports, the command and the documents read.
+
+A learner's module is imported when it is first asked for; nothing of metarl is imported here before that. A package
+adds learners through the entry-point group ``metarl.learners``: ``my-learner = "my_package.module:MyLearner"``.
+"""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import importlib.metadata
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from metarl.learner import BaseLearner
+ENTRY_POINT_GROUP = "metarl.learners"
 
+# Name, for learner=NAME, to module and class.
 LEARNERS = {
     "maml": "metarl.learners.maml:MAML",
     "fomaml": "metarl.learners.fomaml:FOMAML",
@@ -23,52 +30,105 @@ LEARNERS = {
     "multi-task": "metarl.learners.multi_task:MultiTask",
     "task-aware": "metarl.learners.task_aware:TaskAware",
     "scratch": "metarl.learners.scratch:Scratch",
-    "random": "metarl.learners.scratch:Random",
+    "random": "metarl.learners.random:Random",
 }
 
 
-def find_learner(name: str) -> type[BaseLearner]:
+def class_places() -> dict[str, str]:
+    """Return the module of each learner that metarl brings, by the name of its class."""
+    return {place.partition(":")[2]: place.partition(":")[0] for place in LEARNERS.values()}
+
+
+@functools.cache
+def installed_learners() -> Mapping[str, str]:
+    """Return the learners that installed packages add, name to ``module:Class``; metarl's own names stay its own."""
+    found = sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name)
+    return {entry.name: entry.value for entry in found if entry.name not in LEARNERS}
+
+
+def find_learner(name: str) -> type[Any]:
     """Return a learner's class.
 
     Args:
-        name: one of ``LEARNERS``, or ``module:Class`` for one of one's own.
+        name: one of ``LEARNERS``, of those that installed packages add, or ``module:Class`` for one of one's own.
 
     Raises:
         ValueError: there is none of that name.
     """
-    entry = LEARNERS.get(name, name)
+    known = {**LEARNERS, **installed_learners()}
+    entry = known.get(name, name)
     module, separator, attribute = entry.partition(":")
     if not separator:
-        near = difflib.get_close_matches(name, LEARNERS, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"unknown learner {name!r}; the nearest is {near!r}, expected one of {', '.join(LEARNERS)}, or module:Class"
+            f"unknown learner {name!r}; the nearest is {near!r}, expected one of {', '.join(known)}, or module:Class"
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"learner {name!r} cannot be imported: {error}") from error
-    if not hasattr(found, "outer_settings"):
-        raise ValueError(f"learner {name!r} is no meta-learner; expected a subclass of metarl.learner.BaseLearner")
-    return found  # type: ignore[no-any-return]
+    if not isinstance(found, type) or not hasattr(found, "outer_settings"):
+        raise ValueError(f"learner {name!r} is no meta-learner; expected a subclass of metarl.BaseLearner")
+    return found
 
 
-def load_learner(path: str | Path, *, device: str | None = None) -> BaseLearner:
+def option_owner(option: str) -> str | None:
+    """Return a learner of metarl's own that has a setting of ``[outer]``, by the setting's name; None without one."""
+    from metarl.settings import outer_options
+
+    return next((name for name in LEARNERS if option in outer_options(find_learner(name))), None)
+
+
+def read_settings(data: dict[str, Any]) -> Any:
+    """Return the settings that nested dicts, as from TOML, stand for, with ``[outer]`` of the learner they name.
+
+    Raises:
+        ValueError: an unknown learner, unknown keys and wrong values, all of them in one message.
+    """
+    from metarl.settings import structure
+
+    name = data.get("learner", "maml")
+    if not isinstance(name, str):
+        return structure(data, find_learner("maml"), option_owner)
+    try:
+        learner = find_learner(name)
+    except ValueError as unknown:
+        rest = {key: value for key, value in data.items() if key not in ("learner", "outer")}
+        try:
+            structure(rest, find_learner("maml"))
+        except ValueError as error:
+            raise ValueError(f"{unknown}; {error}") from error
+        raise
+    return structure(data, learner, option_owner)
+
+
+def load_learner(path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Any:
     """Return the learner of a checkpoint, whichever it is.
+
+    Args:
+        path: of the checkpoint.
+        device: another device than the one it was trained on.
+        policy_kwargs: what the file could not keep, as given when the learner was made.
 
     Raises:
         ValueError: no checkpoint, a damaged one, or one of an unknown learner.
     """
     from metarl.checkpoints import checkpoint_path, read_checkpoint
 
-    _, state = read_checkpoint(checkpoint_path(path))
-    return find_learner(str(state.get("learner"))).load(path, device=device)
+    name = str(read_checkpoint(checkpoint_path(path)).facts.get("learner"))
+    return find_learner(name).load(path, device=device, policy_kwargs=policy_kwargs)
 
 
 def describe_learners() -> list[dict[str, Any]]:
-    """Return name, class and purpose of each learner that metarl brings, in plain Python."""
+    """Return name, class and purpose of each learner, metarl's own first, in plain Python."""
     found = []
-    for name in LEARNERS:
-        kind = find_learner(name)
+    for name, place in {**LEARNERS, **installed_learners()}.items():
+        try:
+            kind = find_learner(name)
+        except ValueError as error:  # a broken plug-in must not hide the others
+            fault = f"cannot be used: {error}"
+            found.append({"name": name, "class": place, "summary": fault, "source": "", "updates": []})
+            continue
         updates = [update for outer in kind.outer_settings if (update := getattr(outer, "update", None)) is not None]
         summary = (kind.__doc__ or "").partition("\n")[0]
         found.append(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import ConfigDict
-from torch import Tensor
 
-from metarl.envs import tasks as task_tools
-from metarl.gradients.inner import inner_update
-from metarl.learner import BaseLearner, Outcome
-from metarl.gradients.meta_update import MAY_HELP, first_not_finite
-from metarl.gradients.optimizers import ascend, first_moments
-from metarl.settings import FORBID, Positive
+from metarl.adaptation_loop import adapt_on_rollouts
+from metarl.agents import Parameters, Rollouts
+from metarl.fields import FORBID, Positive
+from metarl.gradients import task_axis
+from metarl.gradients.adaptation import inner_update
 from metarl.gradients.flat import flatten, flatten_tasks, named
+from metarl.gradients.optimizers import ascend, first_moments
+from metarl.learner import BaseLearner
+from metarl.state import Outcome, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +39,34 @@ class Reptile(BaseLearner):
     outer_settings: ClassVar[tuple[type[Any], ...]] = (Towards,)
     source = "Nichol et al. 2018"
 
-    def _first_extra(self) -> dict[str, Tensor]:
-        return first_moments(self.settings.outer.optimizer, flatten(self.parameters.values()))
+    def initial_state(self) -> State:
+        """Return the state before training, with the optimiser's moments."""
+        state = super().initial_state()
+        moments = first_moments(self.settings.outer.optimizer, flatten(state.parameters.values()))
+        return replace(state, own_tensors=moments)
 
-    def _meta_iteration(self, iteration: int) -> Outcome:
-        tasks = self._training_tasks(iteration)
-        parameters, rollouts = self.parameters, []
-        for step in range(self.settings.inner.steps):
-            rollouts.append(self._collect(parameters, tasks, iteration, step))
-            samples = self._inner_samples(rollouts[-1])
-            parameters = inner_update(self._policy, parameters, samples, self.settings.inner.step_size)
-        shared = flatten(self.parameters.values())
-        differences = flatten_tasks(parameters) - shared
-        if not bool(torch.isfinite(differences).all()):
-            task = task_tools.plain(task_tools.take_tasks(tasks, int(first_not_finite(differences))))
-            raise FloatingPointError(
-                f"iteration {iteration}: the parameters adapted to task {task} are not finite; {MAY_HELP}"
-            )
-        difference = differences.mean(dim=0)
-        self.logger.record("train/difference_norm", float(difference.norm()))
-        vector, extra = ascend(shared, difference, self.extra, self.settings.outer.learning_rate)
-        return Outcome(named(self._policy.shapes, vector), rollouts, extra)
+    def meta_iteration(self, state: State, iteration: int) -> Outcome:
+        """Collect and adapt in turn, then move the shared parameters towards the adapted ones."""
+        tasks = self.training_tasks(iteration)
+        step_size = self.settings.inner.step_size
+
+        def collect(parameters: Parameters, step: int) -> Rollouts:
+            return self.collect(state, parameters, tasks, self.training_streams(tasks, iteration, step))
+
+        def update(parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
+            return inner_update(self.functional_policy, parameters, self.inner_samples(state, rollouts), step_size)
+
+        steps = self.settings.inner.steps
+        adapted, rollouts = adapt_on_rollouts(state.parameters, collect, update, steps, play_adapted=False)
+        shared = flatten(state.parameters.values())
+        differences = flatten_tasks(adapted) - shared
+        faulty = float(task_axis.first_not_finite(differences))
+        self.refuse_not_finite("change of the parameters in adaptation", faulty, tasks, iteration)
+        difference = task_axis.tree_mean(differences)
+        vector, moments = ascend(shared, difference, state.own_tensors, self.settings.outer.learning_rate)
+        parameters = named(self.functional_policy.shapes, vector)
+        return Outcome(
+            state=replace(state, parameters=parameters, own_tensors=moments),
+            rollouts=rollouts,
+            metrics={"train/difference_norm": float(difference.norm())},
+        )

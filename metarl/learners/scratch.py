@@ -1,21 +1,14 @@
-"""Baselines that are not meta-trained: from scratch, and at random."""
+"""A baseline that is not meta-trained: the inner update from a random start."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
-from gymnasium import spaces
-from numpy.typing import NDArray
 from pydantic import ConfigDict
-from stable_baselines3.common.policies import ActorCriticPolicy
 
-from metarl.agents import Normalizer, Parameters, Policy, Rollouts
-from metarl.agents.policies import Actor
+from metarl.fields import FORBID
 from metarl.learner import BaseLearner
-from metarl.settings import FORBID
 
 
 @dataclass(frozen=True, kw_only=True)

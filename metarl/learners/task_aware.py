@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.adapter import Adapter
 from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
-from metarl.gradients.context_backend import CONTEXT, ContextPolicy
+from metarl.agents.policies import ContextPolicy
+from metarl.agents.policies.context import CONTEXT
 from metarl.envs import tasks as task_tools
-from metarl.gradients.inner import choose_path, loss_gradients
-from metarl.learner import BaseLearner, Outcome
-from metarl.gradients.meta_update import check_finite
-from metarl.gradients.optimizers import ascend, first_moments
-from metarl.settings import Count, Epochs, Positive
-from metarl.gradients.flat import flatten, named, one_task
+from metarl.fields import Count, Positive
+from metarl.gradients import task_axis
+from metarl.gradients.adaptation import choose_backend, loss_gradients
+from metarl.gradients.flat import flatten, named
+from metarl.gradients.meta_update import Epochs, ascend_epochs
+from metarl.gradients.optimizers import first_moments
+from metarl.learner import BaseLearner
+from metarl.state import Outcome, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,62 +52,84 @@ class TaskAware(BaseLearner):
     name = "task-aware"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (AwareTraining,)
     source = "Finn et al. 2017"
+    adapts_by_experience = False
+    functional_policy: ContextPolicy
 
-    def _take_policy(self, policy: Policy) -> None:
+    def prepare_policy(self, policy: Policy) -> Policy:
+        """Return the policy with a context as long as a task is as a vector.
+
+        Raises:
+            ValueError: it is no perceptron.
+        """
         policy.need_perceptron(
             "learner task-aware appends the task to the observation, which", "learner pretrained takes any policy"
         )
-        self._space = task_tools.task_space(self._env)
-        flat = spaces.flatten_space(self._space)
+        return ContextPolicy(policy, len(self._task_limits[0]), self.settings.seed)
+
+    @functools.cached_property
+    def _task_limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper limits of a task as a vector; -1 and 1 where the task space has none."""
+        flat = spaces.flatten_space(task_tools.task_space(self._env))
         assert isinstance(flat, spaces.Box)
         low, high = flat.low.astype(np.float64), flat.high.astype(np.float64)
         bounded = np.isfinite(low) & np.isfinite(high) & (high > low)
-        low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-        self._middle, self._half = (low + high) / 2, (high - low) / 2
-        super()._take_policy(ContextPolicy(policy, len(low), self.settings.seed))
-        self._path = choose_path(self._policy, self.device)
+        return np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
 
-    def _first_extra(self) -> dict[str, Tensor]:
-        return first_moments("adam", self._trained(self.parameters))
-
-    def _trained(self, parameters: Parameters) -> Tensor:
-        """Return what training changes, all but the context, as a vector."""
-        return flatten(value for name, value in parameters.items() if name != CONTEXT)
+    def initial_state(self) -> State:
+        """Return the state before training, with Adam's moments."""
+        state = super().initial_state()
+        return replace(state, own_tensors=first_moments("adam", _trained(state.parameters)))
 
     def contexts(self, tasks: Any) -> Tensor:
         """Return the contexts that tell a batch of tasks, ``[task, number]``."""
-        scaled = (task_tools.to_vectors(self._space, tasks) - self._middle) / self._half
+        low, high = self._task_limits
+        vectors = task_tools.to_vectors(task_tools.task_space(self._env), tasks)
+        scaled = (vectors - (low + high) / 2) / ((high - low) / 2)
         return torch.from_numpy(scaled).float().to(self.device)
 
-    def begin(self, parameters: Parameters, tasks: Any) -> Parameters:
+    def begin_adaptation(self, parameters: Parameters, tasks: Any) -> Parameters:
         """Return parameters, shared or stacked, as stacked ones that know the tasks."""
         contexts = self.contexts(tasks)
-        shapes = self._policy.shapes
+        shapes = self.functional_policy.shapes
         known = {name: value.expand(len(contexts), *shapes[name]) for name, value in parameters.items()}
         return {**known, CONTEXT: contexts}
 
-    def _meta_iteration(self, iteration: int) -> Outcome:
+    def meta_iteration(self, state: State, iteration: int) -> Outcome:
+        """Play all tasks with the policy that is told them, and train it by PPO's epochs."""
         outer, settings = self.settings.outer, self.settings
-        tasks = self._training_tasks(iteration)
+        tasks = self.training_tasks(iteration)
+        streams = self.training_streams(tasks, iteration, 0)
+        own = task_tools.take_tasks(tasks, np.asarray(task_axis.own_tasks(len(streams))))
         episodes = settings.learning.episodes * (settings.inner.steps + 1)
-        rollouts = self._collect(self.begin(self.parameters, tasks), tasks, iteration, 0, episodes=episodes)
-        samples, contexts = self._samples(rollouts), self.contexts(tasks)
-        vector, state, objective = self._trained(self.parameters), self.extra, clipped_objective(outer.clip)
-        for _ in range(outer.epochs):
+        told = self.begin_adaptation(state.parameters, own)
+        rollouts = self.collect(state, told, tasks, streams, episodes=episodes)
+        samples, contexts = self.samples(state, rollouts), told[CONTEXT]
+        backend = choose_backend(self.functional_policy, self.device)
+        objective = clipped_objective(outer.clip)
+
+        def gradient(vector: Tensor, epoch: int) -> Tensor:
             vectors = torch.cat([vector.expand(len(contexts), -1), contexts], dim=1)
-            gradients = -loss_gradients(self._path, vectors, samples, objective)[:, : len(vector)]
-            check_finite(gradients, iteration, tasks)
-            vector, state = ascend(vector, gradients.mean(dim=0), state, outer.learning_rate)
-        nothing = torch.zeros_like(contexts[0])
-        return Outcome(named(self._policy.shapes, torch.cat([vector, nothing])), [rollouts], state)
+            gradients = -loss_gradients(backend, vectors, samples, objective)[:, : len(vector)]
+            faulty = float(task_axis.first_not_finite(gradients))
+            self.refuse_not_finite("policy gradient", faulty, tasks, iteration)
+            return task_axis.tree_mean(gradients)
 
-    def _adapt_to(self, task: Any, steps: int, episodes: int, seed: int) -> Parameters:
-        return self.begin(one_task(self.parameters), task)
+        vector, moments = ascend_epochs(
+            _trained(state.parameters), state.own_tensors, gradient, outer.epochs, outer.learning_rate
+        )
+        untold = torch.zeros_like(contexts[0])
+        parameters = named(self.functional_policy.shapes, torch.cat([vector, untold]))
+        return Outcome(state=replace(state, parameters=parameters, own_tensors=moments), rollouts=[rollouts])
 
-    def adapted(self, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
+    def adapted(self, state: State, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
         """Return the parameters as they are."""
         return parameters
 
     def adapter(self, env: gymnasium.Env[Any, Any], *, episodes: int | None = None, seed: int | None = None) -> Adapter:
         """Raise an error: of an environment whose task nobody tells, there is nothing to be aware of."""
         raise ValueError("learner task-aware has to be told the task; give adapt() the task, not an environment")
+
+
+def _trained(parameters: Parameters) -> Tensor:
+    """Return what training changes, all parameters but the context, as a vector."""
+    return flatten(value for name, value in parameters.items() if name != CONTEXT)

@@ -23,10 +23,12 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
-from metarl.agents import Normalizer, new_normalizer
+from metarl.agents import Normalizer, new_normalizer, wrap_module
 from metarl.agents.normalization import Moments
 from metarl.agents.observations import channels_first
-from metarl.agents.policies import Policies
+from metarl.agents.policies import ModulePolicy
+from metarl.agents.policies.build import MODULES
+from metarl.envs import make, own_actions
 
 _SPACE_FIELDS = ("_shape", "dtype", "low", "high", "n", "nvec", "start", "spaces")
 _KEPT_ARGUMENTS = (
@@ -155,6 +157,68 @@ def _plain_space(space: spaces.Space[Any]) -> dict[str, Any]:
     return dict(json.loads(data_to_json({"space": space}))["space"])
 
 
+@dataclass(frozen=True)
+class TakenOver:
+    """A model as the start of a learner.
+
+    Attributes:
+        policy_name: stable-baselines3's.
+        architecture: ``policy_kwargs`` that make the policy again, the floor on its noise included.
+        module: with the model's weights, on the mapped action space.
+        normalizer: with the statistics of observations that the model was trained with, or None.
+    """
+
+    policy_name: str
+    architecture: dict[str, Any]
+    module: ActorCriticPolicy
+    normalizer: Normalizer | None
+
+    def policy(self, log_std_min: float) -> ModulePolicy:
+        """Return the policy as functions of its parameters."""
+        return wrap_module(self.module, log_std_min)
+
+
+def take_over(
+    source: Any,
+    family: str,
+    family_kwargs: dict[str, Any],
+    policy_kwargs: dict[str, Any],
+    vec_normalize: VecNormalize | None,
+    log_std_min: float,
+) -> TakenOver:
+    """Return a PPO or A2C model, or the zip file of one, as the start of a learner on a family.
+
+    Args:
+        source: the model, or a path.
+        family: with the spaces the model was trained on.
+        family_kwargs: arguments of the family's constructor.
+        policy_kwargs: arguments of the model's policy that a file keeps only pickled.
+        vec_normalize: the ``VecNormalize`` that the model was trained with; the model's own where it is not given.
+        log_std_min: the floor on the noise, which is lowered to the model's where that is smaller.
+
+    Raises:
+        ValueError: see ``BaseLearner.from_pretrained``.
+    """
+    found = read_source(source, policy_kwargs)
+    env = make(family, **family_kwargs)
+    try:
+        foreign, mapped = own_actions(env), env.action_space
+        space = channels_first(env.observation_space)
+    finally:
+        env.close()
+    check_space(found.described, "observation space", found.spaces["observation_space"], space)
+    actions = check_space(found.described, "action space", found.spaces["action_space"], foreign, mapped)
+    name, module = make_module(found, space, actions)
+    if isinstance(actions, spaces.Box) and actions != mapped:
+        fold_actions(module, actions)
+    module.action_space = mapped
+    statistics = vec_normalize if vec_normalize is not None else found.statistics
+    described = architecture(module)
+    if isinstance(mapped, spaces.Box):
+        described["log_std_min"] = min(log_std_min, float(module.log_std.detach().min()))
+    return TakenOver(name, described, module, None if statistics is None else take_statistics(space, statistics))
+
+
 def check_space(described: str, kind: str, found: dict[str, Any], *accepted: spaces.Space[Any]) -> spaces.Space[Any]:
     """Return that of the accepted spaces which a model was trained on.
 
@@ -187,7 +251,7 @@ def make_module(source: Source, observation_space: spaces.Space[Any], action_spa
     with torch.random.fork_rng(devices=[]):
         try:
             seen: Any = channels_first(observation_space)
-            module = Policies[name](seen, action_space, lambda _: 3e-4, **source.arguments)
+            module = MODULES[name](seen, action_space, lambda _: 3e-4, **source.arguments)
             module.load_state_dict(source.tensors)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             reason = " ".join(str(error).split())

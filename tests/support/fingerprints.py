@@ -89,7 +89,7 @@ def fingerprint(learner: str, arguments: dict[str, Any]) -> dict[str, Any]:
         returns = model.evaluate(n_tasks=7, episodes=3, steps=2).returns
         return {
             "parameters": hashed(model.parameters.values()),
-            "own": hashed(value for _, value in sorted(model.extra.items())),
+            "own": hashed(value for _, value in sorted(model.state.own_tensors.items())),
             "normalizer": hashed(value for _, value in sorted(model.normalizer.tensors().items())),
             "evaluation": hashed([torch.from_numpy(returns)]),
             "norm": float(sum(float(value.double().square().sum()) for value in model.parameters.values())) ** 0.5,

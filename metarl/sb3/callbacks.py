@@ -1,0 +1,31 @@
+"""stable-baselines3's callbacks: what they are given, and what they read of an iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+
+from metarl.agents import Rollouts
+
+
+def as_callback(callback: Any) -> BaseCallback:
+    """Return a callback, a list of them, a function, or None as one callback."""
+    if callback is None:
+        return CallbackList([])
+    if isinstance(callback, list):
+        return CallbackList(callback)
+    return callback if isinstance(callback, BaseCallback) else ConvertCallback(callback)
+
+
+def episodes_for_callbacks(rollouts: Sequence[Rollouts]) -> dict[str, Any]:
+    """Return an iteration's episodes as stable-baselines3's callbacks read those of a step: all have ended."""
+    if not rollouts:
+        return {}
+    returns = torch.cat([(part.rewards * part.mask).sum(dim=2).flatten() for part in rollouts]).double().numpy()
+    lengths = torch.cat([part.mask.sum(dim=2).flatten() for part in rollouts]).long().tolist()
+    infos = [{"episode": {"r": float(r), "l": length}} for r, length in zip(returns, lengths, strict=True)]
+    return {"rewards": returns, "dones": np.ones(len(returns), dtype=np.bool_), "infos": infos}

@@ -1,0 +1,109 @@
+"""The state of a learner as a value: a meta-iteration takes one and returns the next; nothing else remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from metarl.agents import Normalizer, Parameters, Rollouts
+from metarl.gradients import task_axis
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """All that training changes.
+
+    Attributes:
+        parameters: the shared parameters, no task axis.
+        critic: the value function's own parameters, which only some learners train.
+        normalizer: running statistics of observations and returns.
+        own_tensors: what the learner keeps beside the shared parameters (step sizes, an optimiser's moments), by name.
+        iteration: how many meta-iterations were made.
+        num_timesteps: environment steps of training so far.
+        line_search_failures: in how many meta-iterations no step was accepted.
+    """
+
+    parameters: Parameters
+    critic: Parameters = field(default_factory=dict)
+    normalizer: Normalizer = field(default_factory=Normalizer)
+    own_tensors: dict[str, Tensor] = field(default_factory=dict)
+    iteration: int = 0
+    num_timesteps: int = 0
+    line_search_failures: int = 0
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Return all tensors by part and name, as a checkpoint keeps them."""
+        return {
+            "parameters": self.parameters,
+            "critic": self.critic,
+            "normalizer": self.normalizer.tensors(),
+            "extra": self.own_tensors,
+        }
+
+    def restored(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> State:
+        """Return this state with the tensors of another, of the same shapes and on the same devices.
+
+        Raises:
+            ValueError: a tensor is missing, is one too many or has another shape.
+        """
+        found = {}
+        for part, expected in self.tensors().items():
+            given = tensors.get(part, {})
+            if {name: value.shape for name, value in given.items()} != {k: v.shape for k, v in expected.items()}:
+                raise ValueError("the checkpoint's tensors do not fit its policy; it was damaged or edited")
+            found[part] = {name: given[name].to(value.device) for name, value in expected.items()}
+        return replace(
+            self,
+            parameters=found["parameters"],
+            critic=found["critic"],
+            normalizer=self.normalizer.restore(found["normalizer"]),
+            own_tensors=found["extra"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a meta-iteration led to.
+
+    Attributes:
+        state: the next one, with what the learner itself changed: parameters, own tensors, the critic, failures of
+            the line search, and environment steps not contained in the rollouts. What all learners have in common
+            (iteration, environment steps of the rollouts, normaliser) is counted on by ``advance``.
+        rollouts: after 0, 1, ... inner steps; of this share's tasks.
+        metrics: by the logger's tags; text is not written to progress.csv.
+    """
+
+    state: State
+    rollouts: list[Rollouts]
+    metrics: dict[str, float | str] = field(default_factory=dict)
+
+
+def advance(outcome: Outcome, *, gamma: float, log_std_min: float) -> State:
+    """Return the state after a meta-iteration, with what all learners have in common counted on.
+
+    Args:
+        outcome: of the meta-iteration.
+        gamma: the discount factor, of the returns that rewards may be normalised by.
+        log_std_min: a floor on the logarithm of the standard deviation.
+    """
+    state = outcome.state
+    normalizer = state.normalizer
+    if normalizer.observations or normalizer.returns is not None:
+        for part in outcome.rollouts:
+            normalizer = normalizer.update(task_axis.gather_rollouts(part), gamma)
+    # Copies, so that a resumed run, whose parameters are no views of a longer vector, computes the same bits.
+    parameters = {name: value.clone() for name, value in state.parameters.items()}
+    if "log_std" in parameters:
+        # The policy is the same, but below its floor the noise would have no gradient and never rise again.
+        parameters["log_std"].clamp_(min=log_std_min)
+    return replace(
+        state,
+        parameters=parameters,
+        critic={name: value.detach().clone() for name, value in state.critic.items()},
+        normalizer=normalizer,
+        own_tensors={name: value.clone() for name, value in state.own_tensors.items()},
+        iteration=state.iteration + 1,
+        num_timesteps=state.num_timesteps + task_axis.count(sum(part.steps() for part in outcome.rollouts)),
+    )
