@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from metarl.evaluation import LEVEL, RESAMPLES
+from metarl.statistics import LEVEL, bootstrap_interval
 
 BASELINES = ("pretrained", "scratch")
 UNKNOWN = "–"

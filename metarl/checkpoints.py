@@ -59,7 +59,7 @@ class Checkpoint:
         """
         facts = self.facts
         initial = replace(initial, normalizer=replace(initial.normalizer, **facts["normalizer"]))
-        counts = {name: int(facts[name]) for name in _COUNTS}
+        counts: dict[str, Any] = {name: int(facts[name]) for name in _COUNTS}
         state = replace(initial.restored(self.tensors), **counts)
         best = facts["best"]
         if best is None:
@@ -67,7 +67,7 @@ class Checkpoint:
         # Earlier files keep one value function for both.
         parts = {part: self.tensors.get(name, {}) for part, name in _BEST_PARTS.items()}
         parts["critic"] = self.tensors.get("best_critic", self.tensors.get("critic", {}))
-        own = {**counts, **{name: int(best[name]) for name in _COUNTS if name in best}}
+        own: dict[str, Any] = {**counts, **{name: int(best[name]) for name in _COUNTS if name in best}}
         return state, (float(best["score"]), replace(initial.restored(parts), **own))
 
 

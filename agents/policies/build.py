@@ -141,7 +141,7 @@ def build_policy(
         torch.manual_seed(seed)
         try:
             seen = channels_first(observation_space)
-            module = kind(seen, action_space, lambda _: 3e-4, **arguments)  # type: ignore[arg-type]
+            module = kind(seen, action_space, lambda _: 3e-4, **arguments)
         except (TypeError, AssertionError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be made with {arguments}: {error}") from error
         for part in (module.mlp_extractor.policy_net, module.action_net):

@@ -128,22 +128,22 @@ class AutogradInnerLoss:
     ``outputs`` is what the policy says there.
     """
 
-    def __init__(self, path: AutogradBackend, vector: Tensor, samples: Samples) -> None:
-        self._path = path
+    def __init__(self, backend: AutogradBackend, vector: Tensor, samples: Samples) -> None:
+        self._backend = backend
         self._at = (vector, samples)
-        graph = path.graph(vector, samples)
-        self.gradient = path.with_zeros(graph.gradient, graph.own).detach()
+        graph = backend.graph(vector, samples)
+        self.gradient = backend.with_zeros(graph.gradient, graph.own).detach()
         self.outputs: Outputs = [(graph.distribution.detach(), samples)]
-        self._kept = graph if path.keep else None
+        self._kept = graph if backend.keep else None
 
     def push(self, vector: Tensor) -> Tensor:
         """Return how the gradient by what adapts changes along a vector: those rows of the Hessian times it."""
-        graph = self._kept or self._path.graph(*self._at)
-        parts = list(named(self._path.policy.shapes, vector).values())
+        graph = self._kept or self._backend.graph(*self._at)
+        parts = list(named(self._backend.policy.shapes, vector).values())
         if graph.transposed is None:
             return flatten(_pull(graph.gradient, list(graph.own.values()), parts))
         directions, transposed = graph.transposed
-        return self._path.with_zeros(_pull(transposed, directions, parts), graph.own)
+        return self._backend.with_zeros(_pull(transposed, directions, parts), graph.own)
 
     def pull(self, vector: Tensor, output_gradients: OutputGradients | None = None) -> Tensor:
         """Return the transposed of ``push``: the Hessian times what of a vector adapts.
@@ -152,9 +152,9 @@ class AutogradInnerLoss:
             vector: ``[parameter]``.
             output_gradients: of another function of ``outputs``, whose gradient by all parameters is added.
         """
-        graph = self._kept or self._path.graph(*self._at)
+        graph = self._kept or self._backend.graph(*self._at)
         outputs = list(graph.gradient)
-        cotangents = self._path.adapting(named(self._path.policy.shapes, vector))
+        cotangents = self._backend.adapting(named(self._backend.policy.shapes, vector))
         if output_gradients is not None:
             outputs += graph.distribution.parameters
             cotangents += output_gradients[0]
@@ -164,17 +164,17 @@ class AutogradInnerLoss:
 class AutogradAdaptedPolicy:
     """One task's adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
 
-    def __init__(self, path: AutogradBackend, vector: Tensor, query: Samples) -> None:
-        self._path = path
+    def __init__(self, backend: AutogradBackend, vector: Tensor, query: Samples) -> None:
+        self._backend = backend
         self._query = query
         self._vector = vector
-        own = path.leaves(vector)
-        distribution = path.policy.distribution(own, query)
+        own = backend.leaves(vector)
+        distribution = backend.policy.distribution(own, query)
         gain = likelihood_ratio_gain(distribution, query)
         self.gradient = flatten(_gradient(gain, list(own.values()), retain_graph=True))
         self.gain = gain.detach()
         self._old = distribution.detach()
-        self._kept = self._graph(own, distribution.parameters) if path.keep else None
+        self._kept = self._graph(own, distribution.parameters) if backend.keep else None
 
     def _graph(self, own: Parameters, outputs: Tensors) -> tuple[list[Tensor], Tensors, list[Tensor], Tensors]:
         leaves = list(own.values())
@@ -183,12 +183,12 @@ class AutogradAdaptedPolicy:
     def fisher(self, vector: Tensor) -> Tensor:
         """Return the Fisher matrix, averaged over the samples, times a vector."""
         if self._kept is None:
-            own = self._path.leaves(self._vector)
-            graph = self._graph(own, self._path.policy.distribution(own, self._query).parameters)
+            own = self._backend.leaves(self._vector)
+            graph = self._graph(own, self._backend.policy.distribution(own, self._query).parameters)
         else:
             graph = self._kept
         leaves, outputs, directions, backward = graph
-        parts = list(named(self._path.policy.shapes, vector).values())
+        parts = list(named(self._backend.policy.shapes, vector).values())
         tangents = _pull(backward, directions, parts)
         weights = self._query.weights.unsqueeze(-1)
         return flatten(_pull(outputs, leaves, [part * weights for part in self._old.metric(tangents)]))
@@ -196,8 +196,8 @@ class AutogradAdaptedPolicy:
     @torch.no_grad()
     def compare(self, vector: Tensor) -> Tensor:
         """Return the gain of other parameters on the same samples, and their mean KL from these: ``[2]``."""
-        parameters = named(self._path.policy.shapes, vector)
-        new = self._path.policy.distribution(parameters, self._query)
+        parameters = named(self._backend.policy.shapes, vector)
+        new = self._backend.policy.distribution(parameters, self._query)
         return torch.stack([likelihood_ratio_gain(new, self._query), mean_kl(self._old, new, self._query)])
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from metarl.agents import Distribution, InnerObjective, Policy, Samples
+from metarl.agents import Distribution, InnerObjective, Samples
 
 TaskGroups = list[int] | list[slice]  # which tasks are taken at once; one by its number has no task axis
 Outputs = list[tuple[Distribution, Samples]]  # a policy's distributions and the samples they are of, by blocks of rows
@@ -65,12 +65,10 @@ class Backend(Protocol):
 
     Attributes:
         name: as metrics show it.
-        policy: whose distribution is differentiated.
         objective: of the inner update.
     """
 
     name: str
-    policy: Policy
     objective: InnerObjective
 
     def groups(self, samples: Samples) -> TaskGroups:

@@ -150,9 +150,9 @@ class ContextInnerLoss:
     ``outputs`` is what the policy says there.
     """
 
-    def __init__(self, path: ContextBackend, vector: Tensor, samples: Samples) -> None:
-        self._fold = Fold(path.policy, vector)
-        self._plain = path.plain.inner_loss(self._fold.vector, samples)
+    def __init__(self, backend: ContextBackend, vector: Tensor, samples: Samples) -> None:
+        self._fold = Fold(backend.policy, vector)
+        self._plain = backend.plain.inner_loss(self._fold.vector, samples)
         self.gradient = self._fold.pull_context(self._plain.gradient)
         self.outputs = self._plain.outputs
 
@@ -172,10 +172,10 @@ class ContextInnerLoss:
 class ContextAdaptedPolicy:
     """The adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
 
-    def __init__(self, path: ContextBackend, vector: Tensor, query: Samples) -> None:
-        self._policy = path.policy
-        self._fold = Fold(path.policy, vector)
-        self._plain: PerceptronAdaptedPolicy = path.plain.adapted(self._fold.vector, query)
+    def __init__(self, backend: ContextBackend, vector: Tensor, query: Samples) -> None:
+        self._policy = backend.policy
+        self._fold = Fold(backend.policy, vector)
+        self._plain: PerceptronAdaptedPolicy = backend.plain.adapted(self._fold.vector, query)
         self.gain = self._plain.gain
         self.gradient = self._fold.pull(self._plain.gradient)
 

@@ -459,10 +459,14 @@ class FirstLayers:
     Args:
         trace: the first block's, with its deltas.
         keep: gives the tensors T and Q.
+        spread_numbers: of how many numbers ``s_1 x`` is to consist, for each task; None: few enough for the cache, or
+            1 GB of a GPU. On the CPU it does not depend on how many tasks are taken at once, as bits should not.
     """
 
-    def __init__(self, trace: Trace, keep: Allocator) -> None:
+    def __init__(self, trace: Trace, keep: Allocator, spread_numbers: int | None = None) -> None:
         x, h, delta = trace.hidden[0], trace.hidden[1], trace.deltas[1]
+        default = 2**18 if x.device.type == "cpu" else 2**28 // math.prod(x.shape[:-2])
+        self._spread_numbers = spread_numbers or default
         tasks, inputs = x.shape[:-2], x.shape[-1]
         self._mixed = keep("T", (*tasks, delta.shape[-1], inputs, h.shape[-1]), axes=3).zero_()
         self._own = keep("Q", (*tasks, inputs, inputs, h.shape[-1]), axes=3).zero_() if 0 in trace.bends else None
@@ -471,7 +475,7 @@ class FirstLayers:
         """Add what a block of rows has, whose delta_2 and t_1 are needed no more after that."""
         delta, bend = trace.deltas[1], trace.bends.get(0)
         rows, inputs, width = *trace.hidden[0].shape[-2:], trace.hidden[1].shape[-1]
-        size = max(1, _spread_numbers(trace.hidden[0]) // (inputs * width))
+        size = max(1, self._spread_numbers // (inputs * width))
         for start in range(0, rows, size):
             part = (..., slice(start, start + size), slice(None))
             x, h = trace.hidden[0][part], trace.hidden[1][part]
@@ -497,14 +501,6 @@ class FirstLayers:
         if self._own is not None:
             gradient.sub_((self._own * moved.unsqueeze(-3)).sum(dim=-2), alpha=2.0)
         _add_first(out, gradient)
-
-
-def _spread_numbers(tensor: Tensor) -> int:
-    """Return of how many numbers ``s_1 x`` is to consist, for each task: few enough for the cache, or 1 GB of a GPU.
-
-    On the CPU it does not depend on how many tasks are taken at once, as bits should not.
-    """
-    return 2**18 if tensor.device.type == "cpu" else 2**28 // math.prod(tensor.shape[:-2])
 
 
 def over_rows(left: Tensor, right: Tensor) -> Tensor:

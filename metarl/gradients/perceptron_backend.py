@@ -8,12 +8,9 @@ where episodes do. On other devices it takes all tasks and rows at once.
 
 from __future__ import annotations
 
-import bisect
 import math
 import operator
-import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,109 +41,27 @@ from metarl.gradients.perceptron import (
     over_rows,
     pull,
 )
+from metarl.gradients.perceptron_memory import Slots, Store, aligned, new_tensors, scratch_of_thread
 
-# At most this many numbers of a layer in a block: more spill the cache, less keeps threads waiting for each other.
-BLOCK_NUMBERS = 2**19
-
-
-# Products of matrices can differ in the last bit with the address at which one begins, so each task's begins at a
-# multiple of this many bytes, whether it is taken alone or with others.
-ALIGNMENT = 64
-
-
-def _length(shape: Sequence[int], axes: int, dtype: torch.dtype) -> int:
-    """Return how many numbers ``_shaped`` needs."""
-    each = ALIGNMENT // dtype.itemsize
-    return math.prod(shape[:-axes]) * -(-math.prod(shape[-axes:]) // each) * each
-
-
-def _shaped(held: Tensor, shape: Sequence[int], axes: int) -> Tensor:
-    """Return a tensor of a shape in memory that is long enough, each task's last ``axes`` axes aligned."""
-    own, tasks = math.prod(shape[-axes:]), math.prod(shape[:-axes])
-    length = _length(shape, axes, held.dtype)
-    return held[:length].view(tasks, length // tasks)[:, :own].view(*shape[:-axes], *shape[-axes:])
-
-
-def _aligned(like: Tensor) -> Tensor:
-    """Return an uninitialised tensor of a vector's shape and type, ``[..., parameter]``, each task's vector aligned."""
-    if like.device.type != "cpu" or like.dim() == 1:
-        return like.new_empty(like.shape)
-    return _shaped(like.new_empty(_length(like.shape, 1, like.dtype)), like.shape, 1)
-
-
-class _Buffers(threading.local):
-    """Tensors of this thread by tag, used again from block to block."""
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[str, torch.dtype], tuple[Tensor, Tensor]] = {}  # all of it, and the latest view
-
-    def allocate(self, dtype: torch.dtype) -> Allocator:
-        def allocate(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
-            held, latest = self._held.get((tag, dtype), (None, None))
-            if latest is None or latest.shape != tuple(shape):
-                length = _length(shape, axes, dtype)
-                if held is None or len(held) < length:
-                    held = torch.empty(length, dtype=dtype)
-                latest = _shaped(held, shape, axes)
-                self._held[tag, dtype] = held, latest
-            return latest
-
-        return allocate
-
-
-class _Slots(threading.local):
-    """Weights of this thread by tag and type, written into again and again: views allocate long to make."""
-
-    def __init__(self) -> None:
-        self.held: dict[tuple[str, frozenset[str] | None, torch.Size, torch.dtype], Weights] = {}
-
-
-_BUFFERS = _Buffers()
 _CPU = torch.device("cpu")
 
 
-class _Store:
-    """Tensors that are kept from product to product, and used again in the next iteration.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How rows are cut up, and what products have in common; None leaves it to what saves time.
 
-    New memory costs more than what is computed into it: the system hands it out page by page. Where none that is free
-    fits, one of them goes, so that with sizes that change not much more is held than was ever needed at once.
+    Attributes:
+        block_numbers: at most this many numbers of a layer in a block of rows: more spill the cache, less keeps threads
+            waiting for each other.
+        spread_numbers: of how many numbers what ``FirstLayers`` gathers from is to consist.
+        gathers: whether ``FirstLayers`` is used, where the policy has a hidden layer.
+        keeps_output_derivatives: whether the outputs' derivatives by the first layer are kept, where they can be.
     """
 
-    def __init__(self) -> None:
-        self._free: list[Tensor] = []  # by length
-        self._lock = threading.Lock()
-        # Apart, since a garbage collection can hand tensors back while this thread holds the lock.
-        self._returned: deque[Tensor] = deque()
-
-    def allocate(self, dtype: torch.dtype, owned: list[Tensor]) -> Allocator:
-        def allocate(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
-            length = _length(shape, axes, dtype)
-            held = self._fitting(length, dtype)
-            if held is None:
-                held = torch.empty(length, dtype=dtype)
-            owned.append(held)
-            return _shaped(held, shape, axes)
-
-        return allocate
-
-    def give_back(self, owned: list[Tensor]) -> None:
-        self._returned.extend(owned)
-
-    def _fitting(self, size: int, dtype: torch.dtype) -> Tensor | None:
-        with self._lock:
-            while self._returned:
-                bisect.insort(self._free, self._returned.popleft(), key=len)
-            place = bisect.bisect_left(self._free, size, key=len)
-            if place < len(self._free) and len(self._free[place]) <= 2 * size and self._free[place].dtype == dtype:
-                return self._free.pop(place)
-            if self._free:
-                del self._free[-1]
-            return None
-
-
-def _new(vector: Tensor) -> Allocator:
-    """Return what makes new tensors of a vector's type: a GPU's memory is handed out without delay."""
-    return lambda tag, shape, axes=2: vector.new_empty(shape)
+    block_numbers: int = 2**19
+    spread_numbers: int | None = None
+    gathers: bool | None = None
+    keeps_output_derivatives: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +83,7 @@ class PerceptronBackend:
         keep: keep activations between products; else they are computed again for each, in little memory.
         device: where the vectors and samples are.
         at_once: how many tasks are taken at once: one, as many as fill a block of rows, or all.
+        plan: how rows are cut up.
     """
 
     name = "fast"
@@ -181,16 +97,18 @@ class PerceptronBackend:
         keep: bool = True,
         device: torch.device = _CPU,
         at_once: Literal["one", "block", "all"] = "one",
+        plan: Plan | None = None,
     ) -> None:
         assert policy.layers is not None
+        self.plan = plan or Plan()
         self.policy = policy
         self.objective = objective
         self.adapts = adapts
         self.keep = keep
         self._at_once = at_once
         self.head = Head(policy)
-        self._store = _Store()
-        self._slots = _Slots()
+        self._store = Store()
+        self._slots = Slots()
         self._layers = policy.layers
         self._inputs = policy.shapes[policy.layers[0].weight][1] + 1
         self._outputs = policy.shapes[policy.layers[-1].weight][0]
@@ -203,7 +121,7 @@ class PerceptronBackend:
         n_tasks, rows = samples.weights.shape
         if self._at_once == "all":
             return [slice(None)]
-        size = BLOCK_NUMBERS // (rows * self._width) if self._at_once == "block" else 1
+        size = self.plan.block_numbers // (rows * self._width) if self._at_once == "block" else 1
         if size < 2:
             return list(range(n_tasks))
         groups = 2 * math.ceil(n_tasks / size / 2)  # an even number, for two threads
@@ -236,7 +154,7 @@ class PerceptronBackend:
 
     def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
         """Return what the policy says of samples, in the blocks that an inner loss's ``outputs`` have."""
-        weights, allocate = Weights(self.policy, _aligned(vector).copy_(vector)), self.scratch(vector)
+        weights, allocate = Weights(self.policy, aligned(vector).copy_(vector)), self.scratch(vector)
         return [(self.block(weights, rows, allocate).distribution, rows) for rows in self.inner_rows(samples)]
 
     def adapted(self, vector: Tensor, query: Samples) -> PerceptronAdaptedPolicy:
@@ -246,10 +164,10 @@ class PerceptronBackend:
     def slot(self, tag: str, like: Tensor, names: frozenset[str] | None = None) -> Weights:
         """Return weights to write into, of a vector's shape and type; this thread gets the same ones each time."""
         if self._at_once == "all":
-            return Weights(self.policy, _aligned(like), names)
+            return Weights(self.policy, aligned(like), names)
         key = tag, names, like.shape, like.dtype
         if key not in self._slots.held:
-            self._slots.held[key] = Weights(self.policy, _aligned(like), names)
+            self._slots.held[key] = Weights(self.policy, aligned(like), names)
         return self._slots.held[key]
 
     def filled(self, tag: str, vector: Tensor, like: Tensor, names: frozenset[str] | None = None) -> Weights:
@@ -273,11 +191,11 @@ class PerceptronBackend:
 
     def scratch(self, vector: Tensor) -> Allocator:
         """Return what gives tensors, of a vector's type, that are needed until the next block."""
-        return _new(vector) if self._at_once == "all" else _BUFFERS.allocate(vector.dtype)
+        return new_tensors(vector) if self._at_once == "all" else scratch_of_thread(vector.dtype)
 
     def storage(self, vector: Tensor, owned: list[Tensor]) -> Allocator:
         """Return what gives tensors, of a vector's type, to be kept and at last handed to ``give_back``."""
-        return _new(vector) if self._at_once == "all" else self._store.allocate(vector.dtype, owned)
+        return new_tensors(vector) if self._at_once == "all" else self._store.allocate(vector.dtype, owned)
 
     def give_back(self, owned: list[Tensor]) -> None:
         """Allocator back tensors that were kept, to be used again."""
@@ -286,7 +204,7 @@ class PerceptronBackend:
     def rows(self, samples: Samples, unit: int = 1) -> Iterator[Samples]:
         """Yield the samples in blocks of nearly equal size, a multiple of ``unit``; all at once where all tasks are."""
         total = samples.weights.shape[-1]
-        blocks = 1 if self._at_once == "all" else math.ceil(total * self._width / BLOCK_NUMBERS)
+        blocks = 1 if self._at_once == "all" else math.ceil(total * self._width / self.plan.block_numbers)
         if blocks == 1:
             yield samples
             return
@@ -301,12 +219,17 @@ class PerceptronBackend:
         Gathering takes half a product with three inputs, more than one with twenty, and what was gathered is gone
         through in each of them, however few the rows are. It frees two numbers for each row and unit.
         """
+        if len(self._layers) < 2 or self.plan.gathers is not None:
+            return len(self._layers) > 1 and bool(self.plan.gathers)
         rows = samples.weights.shape[-1]
-        return len(self._layers) > 1 and self._inputs <= min(24, rows / 80, 2 * rows / self._width)
+        return self._inputs <= min(24, rows / 80, 2 * rows / self._width)
 
     def keeps_output_derivatives(self) -> bool:
         """Return whether S saves time: a number for each row, unit and output, gone through once for each input."""
-        return len(self._layers) > 2 and self.keep and self._outputs * (self._inputs + 4) <= 24
+        possible = len(self._layers) > 2 and self.keep
+        if self.plan.keeps_output_derivatives is not None:
+            return possible and self.plan.keeps_output_derivatives
+        return possible and self._outputs * (self._inputs + 4) <= 24
 
     def inner_rows(self, samples: Samples) -> Iterator[Samples]:
         """Yield the samples in blocks as the inner objective can allocate them."""
@@ -349,43 +272,43 @@ class PerceptronInnerLoss:
     ``outputs`` is what the policy says there.
     """
 
-    def __init__(self, path: PerceptronBackend, vector: Tensor, samples: Samples) -> None:
-        self._path = path
+    def __init__(self, backend: PerceptronBackend, vector: Tensor, samples: Samples) -> None:
+        self._backend = backend
         self._owned: list[Tensor] = []
         self._samples = samples
         self._vector = vector
-        self._weights = Weights(path.policy, _aligned(vector).copy_(vector))
-        self.gradient = _aligned(vector).zero_()
+        self._weights = Weights(backend.policy, aligned(vector).copy_(vector))
+        self.gradient = aligned(vector).zero_()
         self.outputs: Outputs = []
-        out = Weights(path.policy, self.gradient, path.adapts)
+        out = Weights(backend.policy, self.gradient, backend.adapts)
         self._lowest = out.lowest
         self._kept: list[Trace] = []
         self._common: FirstLayers | None = None
-        for block in self._blocks(out, path.storage(vector, self._owned) if path.keep else None):
+        for block in self._blocks(out, backend.storage(vector, self._owned) if backend.keep else None):
             self.outputs.append((block.distribution, block.samples))
-            if path.keep:
+            if backend.keep:
                 self._kept.append(block.trace)
 
     def __del__(self) -> None:
-        self._path.give_back(self._owned)
+        self._backend.give_back(self._owned)
 
     def _blocks(self, out: Weights | None, keep: Allocator | None) -> Iterator[Block]:
-        path, weights = self._path, self._weights
-        allocate = path.scratch(self._vector)
-        for rows in path.inner_rows(self._samples):
-            block = path.block(weights, rows, keep or allocate)
-            derivatives = path.objective.derivatives(block.distribution, rows)
+        backend, weights = self._backend, self._weights
+        allocate = backend.scratch(self._vector)
+        for rows in backend.inner_rows(self._samples):
+            block = backend.block(weights, rows, keep or allocate)
+            derivatives = backend.objective.derivatives(block.distribution, rows)
             lowest = self._lowest if self._common is None else 1
-            score = path.pull_scores(weights, block, derivatives[0], out, allocate, keep or allocate, lowest)
+            score = backend.pull_scores(weights, block, derivatives[0], out, allocate, keep or allocate, lowest)
             delta = block.trace.deltas[len(weights.weights) - 1].mT
-            block.trace.bend = path.head.loss_bend(weights, block.distribution, score, derivatives, delta)
+            block.trace.bend = backend.head.loss_bend(weights, block.distribution, score, derivatives, delta)
             yield block
 
     def push(self, vector: Tensor) -> Tensor:
         """Return how the gradient by what adapts changes along a vector: those rows of the Hessian times it."""
         self._gather()
-        direction = self._path.filled("direction", vector, self.gradient)
-        return self._add(direction, self._path.zeros(self.gradient, self._path.adapts))
+        direction = self._backend.filled("direction", vector, self.gradient)
+        return self._add(direction, self._backend.zeros(self.gradient, self._backend.adapts))
 
     def pull(self, vector: Tensor, output_gradients: OutputGradients | None = None) -> Tensor:
         """Return the transposed of ``push``: the Hessian times what of a vector adapts.
@@ -394,28 +317,28 @@ class PerceptronInnerLoss:
             vector: ``[..., parameter]``.
             output_gradients: of another function of ``outputs``, whose gradient by all parameters is added.
         """
-        direction = self._path.spread_adapting(vector, self.gradient)
-        return self._add(direction, self._path.zeros(self.gradient), output_gradients)
+        direction = self._backend.spread_adapting(vector, self.gradient)
+        return self._add(direction, self._backend.zeros(self.gradient), output_gradients)
 
     def _gather(self) -> None:
         """Gather what all products have in common, before the first: where there is one there are many."""
-        path = self._path
-        if self._common is not None or self._lowest > 1 or not path.gathers(self._samples):
+        backend = self._backend
+        if self._common is not None or self._lowest > 1 or not backend.gathers(self._samples):
             return
-        keep, allocate = path.storage(self._vector, self._owned), path.scratch(self._vector)
+        keep, allocate = backend.storage(self._vector, self._owned), backend.scratch(self._vector)
         common: FirstLayers | None = None
         for trace in self._traces():
-            common = common or FirstLayers(trace, keep)
+            common = common or FirstLayers(trace, keep, backend.plan.spread_numbers)
             common.gather(trace, allocate)
         self._common = common
         spent = {trace.deltas.pop(1).data_ptr() for trace in self._kept}
         spent |= {trace.bends.pop(0).data_ptr() for trace in self._kept if 0 in trace.bends}
         owned = self._owned
         self._owned = [held for held in owned if held.data_ptr() not in spent]
-        path.give_back([held for held in owned if held.data_ptr() in spent])
+        backend.give_back([held for held in owned if held.data_ptr() in spent])
 
     def _traces(self) -> Iterator[Trace]:
-        if self._path.keep:
+        if self._backend.keep:
             yield from self._kept
             return
         for block in self._blocks(None, None):
@@ -424,9 +347,11 @@ class PerceptronInnerLoss:
             yield block.trace
 
     def _add(self, direction: Weights, out: Weights, output_gradients: OutputGradients | None = None) -> Tensor:
-        allocate = self._path.scratch(self.gradient)
+        allocate = self._backend.scratch(self.gradient)
         for i, trace in enumerate(self._traces()):
-            added = None if output_gradients is None else self._path.head.cotangents(self._weights, output_gradients[i])
+            added = (
+                None if output_gradients is None else self._backend.head.cotangents(self._weights, output_gradients[i])
+            )
             add_hessian(self._weights, trace, direction, out, allocate, added)
         if self._common is not None:
             self._common.add(direction, out, allocate)
@@ -436,52 +361,52 @@ class PerceptronInnerLoss:
 class PerceptronAdaptedPolicy:
     """One task's adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
 
-    def __init__(self, path: PerceptronBackend, vector: Tensor, query: Samples) -> None:
-        self._path = path
+    def __init__(self, backend: PerceptronBackend, vector: Tensor, query: Samples) -> None:
+        self._backend = backend
         self._owned: list[Tensor] = []
         self._query = query
-        self._weights = Weights(path.policy, _aligned(vector).copy_(vector))
+        self._weights = Weights(backend.policy, aligned(vector).copy_(vector))
         self.gain = vector.new_zeros(vector.shape[:-1])
-        self.gradient = _aligned(vector).zero_()
-        out = Weights(path.policy, self.gradient)
-        allocate = path.scratch(vector)
+        self.gradient = aligned(vector).zero_()
+        out = Weights(backend.policy, self.gradient)
+        allocate = backend.scratch(vector)
         self._old: list[Distribution] = []
         self._kept: list[Trace] = []
-        for block in self._blocks(path.storage(vector, self._owned) if path.keep else allocate):
+        for block in self._blocks(backend.storage(vector, self._owned) if backend.keep else allocate):
             terms = likelihood_ratio_parts(block.distribution, block.samples)
             self.gain += terms.sum(dim=-1)
-            path.pull_scores(self._weights, block, terms, out, allocate)
+            backend.pull_scores(self._weights, block, terms, out, allocate)
             self._old.append(block.distribution)
-            if path.keep:
+            if backend.keep:
                 self._kept.append(block.trace)
 
     def __del__(self) -> None:
-        self._path.give_back(self._owned)
+        self._backend.give_back(self._owned)
 
     def _blocks(self, allocate: Allocator) -> Iterator[Block]:
-        for rows in self._path.rows(self._query):
-            block = self._path.block(self._weights, rows, allocate)
-            block.trace.bend = self._path.head.fisher_bend(self._weights, block.distribution, rows.weights)
+        for rows in self._backend.rows(self._query):
+            block = self._backend.block(self._weights, rows, allocate)
+            block.trace.bend = self._backend.head.fisher_bend(self._weights, block.distribution, rows.weights)
             yield block
 
     def fisher(self, vector: Tensor) -> Tensor:
         """Return the Fisher matrix, averaged over the samples, times a vector."""
-        direction, out = self._path.filled("direction", vector, self.gradient), self._path.zeros(self.gradient)
-        allocate = self._path.scratch(self.gradient)
-        if self._path.keeps_output_derivatives():
+        direction, out = self._backend.filled("direction", vector, self.gradient), self._backend.zeros(self.gradient)
+        allocate = self._backend.scratch(self.gradient)
+        if self._backend.keeps_output_derivatives():
             for trace in self._kept:
                 if trace.output_derivatives is None:
-                    keep_output_derivatives(self._weights, trace, self._path.storage(vector, self._owned), allocate)
-        for trace in self._kept if self._path.keep else (block.trace for block in self._blocks(allocate)):
+                    keep_output_derivatives(self._weights, trace, self._backend.storage(vector, self._owned), allocate)
+        for trace in self._kept if self._backend.keep else (block.trace for block in self._blocks(allocate)):
             add_fisher(self._weights, trace, direction, out, allocate)
         return out.flat.clone()
 
     def compare(self, vector: Tensor) -> Tensor:
         """Return the gain of other parameters on the same samples, and their mean KL from these: ``[..., 2]``."""
         total = vector.new_zeros(*vector.shape[:-1], 2)
-        weights = self._path.filled("weights", vector, vector)
-        allocate = self._path.scratch(vector)
-        for rows, old in zip(self._path.rows(self._query), self._old, strict=True):
-            new = self._path.block(weights, rows, allocate).distribution
+        weights = self._backend.filled("weights", vector, vector)
+        allocate = self._backend.scratch(vector)
+        for rows, old in zip(self._backend.rows(self._query), self._old, strict=True):
+            new = self._backend.block(weights, rows, allocate).distribution
             total += torch.stack([likelihood_ratio_gain(new, rows), mean_kl(old, new, rows)], dim=-1)
         return total

@@ -158,7 +158,7 @@ class MAML(BaseLearner):
         for number in values[len(tensors) :]:
             self.refuse_not_finite("meta-gradient", number, tasks, iteration)
         read = dict(zip(tensors, values, strict=False))
-        return {name: read.get(name, value) for name, value in figures.items()}  # type: ignore[misc]
+        return {name: read.get(name, value) for name, value in figures.items()}
 
 
 @torch.no_grad()
