@@ -23,21 +23,6 @@ BASELINES = ("pretrained", "scratch")
 UNKNOWN = "–"
 
 
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the bootstrap interval of the mean of values ``[seed, task]``; the same values give the same one.
-
-    Seeds are drawn with replacement, and for each one drawn its tasks. Source: Davison and Hinkley 1997, section 3.8.
-    """
-    rng = np.random.default_rng(0)
-    seeds, tasks = values.shape
-    means = np.zeros(RESAMPLES)
-    for _ in range(seeds):
-        chosen = rng.integers(seeds, size=(RESAMPLES, 1))
-        means += values[chosen, rng.integers(tasks, size=(RESAMPLES, tasks))].mean(axis=1) / seeds
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A row of a comparison.
@@ -76,7 +61,7 @@ class Entry:
     @functools.cached_property
     def intervals(self) -> NDArray[np.float64]:
         """The bounds of the means' intervals, ``[step, 2]``."""
-        return np.array([interval(self.returns[:, step]) for step in range(self.steps + 1)])
+        return np.array([bootstrap_interval(self.returns[:, step]) for step in range(self.steps + 1)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +91,7 @@ def difference(entry: Entry, baseline: Entry, step: int, baseline_step: int) -> 
         part.returns[[part.seeds.index(seed) for seed in common], at]
         for part, at in ((entry, step), (baseline, baseline_step))
     )
-    low, high = interval(ours - theirs)
+    low, high = bootstrap_interval(ours - theirs)
     return Difference(
         learner=entry.label,
         step=step,

@@ -122,7 +122,7 @@ def resume_run(folder: Path, device: str | None) -> tuple[Run, BaseLearner]:
         )
     run.lock()
     settings = run.settings()
-    learner = load_learner(run.last, device=device)
+    learner: BaseLearner = load_learner(run.last, device=device)
     if replace(learner.settings, device=settings.device) != settings:
         raise ValueError(f"{str(run.config)!r} was changed since the run began; undo the change, or begin a new run")
     learner.set_logger(run_logger(run.folder, keep_rows=learner.iteration, purge_step=learner.num_timesteps + 1))
@@ -131,7 +131,7 @@ def resume_run(folder: Path, device: str | None) -> tuple[Run, BaseLearner]:
 
 def saved_iteration(run: Run) -> int:
     """Return after which iteration the run's latest checkpoint was written."""
-    return int(read_checkpoint(run.last)[1]["iteration"])
+    return int(read_checkpoint(run.last).facts["iteration"])
 
 
 def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True) -> None:
@@ -171,7 +171,7 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
     learner.logger.close()
     if not run.best.exists():
         learner.save_best(run.best)
-    best = load_learner(run.best, device=learner.settings.device)
+    best: BaseLearner = load_learner(run.best, device=learner.settings.device)
     evaluation = best.evaluate(split="test")
     tested = {f"test/return_step_{step}": evaluation.mean(step) for step in range(len(evaluation.returns))}
     write_hparams(run.folder, as_dict(learner.settings), tested, learner.num_timesteps)
@@ -190,7 +190,7 @@ def evaluate_run(
     run = Run.open(folder)
     if not run.best.exists():
         raise ValueError(f"the run {str(folder)!r} is not finished; go on with 'metarl train --resume {folder}'")
-    learner = load_learner(run.best, device=device)
+    learner: BaseLearner = load_learner(run.best, device=device)
     evaluation = learner.evaluate(split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed)
     path = run.next_evaluation(evaluation.to_json())
     evaluation.write_csv(path.with_suffix(".csv"))

@@ -44,6 +44,7 @@ class MetaAgent:
         settings: everything that determines it.
         functional_policy: the policy as pure functions of its parameters.
         state: all that training changes.
+        sampler: plays episodes; it keeps vector environments and remembers nothing else.
         adapts: names of the parameters that adaptation changes; None for all.
         observation_space: of the family.
         action_space: of the family, as the policy's actions are.
@@ -76,7 +77,7 @@ class MetaAgent:
         self._normalizer = empty if normalizer is None else replace(normalizer, returns=empty.returns)
         self.validate()
         self.state = self.initial_state()
-        self._sampler = Sampler(settings.family, settings.family_kwargs, learning.workers, learning.step_timeout)
+        self.sampler = Sampler(settings.family, settings.family_kwargs, learning.workers, learning.step_timeout)
 
     def _build_policy(self) -> Policy:
         network = self.settings.policy
@@ -253,7 +254,7 @@ class MetaAgent:
         """
         own = task_axis.own_tasks(len(streams))
         played = tasks if len(own) == len(streams) else task_tools.take_tasks(tasks, np.asarray(own))
-        rollouts = self._sampler.collect(
+        rollouts = self.sampler.collect(
             self.functional_policy,
             parameters,
             state.normalizer,
@@ -418,5 +419,5 @@ class MetaAgent:
 
     def close(self) -> None:
         """Close the environments."""
-        self._sampler.close()
+        self.sampler.close()
         self._env.close()

@@ -278,7 +278,7 @@ class BaseLearner(MetaAgent):
         return self
 
     def _iterate(self, callbacks: BaseCallback, bar: Any) -> None:
-        began, played = time.perf_counter(), self._sampler.seconds
+        began, played = time.perf_counter(), self.sampler.seconds
         iteration, steps_before = self.iteration + 1, self.num_timesteps
         callbacks.on_rollout_start()
         self.logger.record("rollout/iteration", iteration)
@@ -293,7 +293,7 @@ class BaseLearner(MetaAgent):
         self.state = advance(outcome, gamma=self.settings.learning.gamma, log_std_min=log_std_min)
         callbacks.update_locals({"self": self, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})
         callbacks.on_rollout_end()
-        seconds, playing = time.perf_counter() - began, self._sampler.seconds - played
+        seconds, playing = time.perf_counter() - began, self.sampler.seconds - played
         self.logger.record("rollout/timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.record("time/seconds_rollouts", playing, exclude="csv")
         self.logger.record("time/seconds_update", seconds - playing, exclude="csv")

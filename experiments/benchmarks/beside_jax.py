@@ -20,9 +20,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from metarl.gradients.curvature import Curvature
 from metarl.experiments.benchmarks.problems import STEP_SIZE, Problem, medians, perceptron_problem, settings, threads
-from metarl.gradients.inner import choose_path
+from metarl.gradients.adaptation import choose_backend
+from metarl.gradients.curvature import Curvature
 from metarl.gradients.flat import flatten, named
 
 PRODUCTS = 10
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only not in setting.title():
             continue
         problem = perceptron_problem(setting, CPU)
-        curvature = Curvature(problem.chain(choose_path(problem.policy, CPU)), problem.query)
+        curvature = Curvature(problem.adaptation(choose_backend(problem.policy, CPU)), problem.query)
         start = curvature.gradient / curvature.gradient.norm()
 
         def ours(curvature: Curvature = curvature, start: Tensor = start) -> Tensor:

@@ -31,7 +31,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 import metarl
-from metarl.envs import mujoco_batch
+from metarl.envs.families import mujoco_batch
 
 # Family, and Gymnasium's environment of the same body.
 BODIES = {

@@ -19,8 +19,8 @@ from gymnasium.vector import VectorEnv
 
 from metarl.envs import WorkerFamilyVectorEnv, make_vec
 from metarl.envs.workers import cores
-from metarl.experiments.benchmarks.slow_families import STEPS
 from metarl.experiments.benchmarks.problems import medians
+from metarl.experiments.benchmarks.slow_families import STEPS
 
 FAMILY = "metarl.experiments.benchmarks.slow_families:bench/Busy-v0"
 
