@@ -15,7 +15,6 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from torch import Tensor
-from tqdm import tqdm
 
 from metarl import logs, pretrained, seeding
 from metarl.agent import MetaAgent
@@ -110,7 +109,7 @@ class BaseLearner(MetaAgent):
         seed: int = 1,
         device: str = "auto",
         verbose: int = 0,
-        tensorboard_log: str | None = None,
+        tensorboard_log: str | Path | None = None,
     ) -> None:
         policy_kwargs = dict(policy_kwargs or {})
         own = {key: policy_kwargs.pop(key) for key in _OWN_POLICY_SETTINGS & policy_kwargs.keys()}
@@ -139,7 +138,7 @@ class BaseLearner(MetaAgent):
         return learner
 
     def _begin(
-        self, settings: Settings, policy_kwargs: dict[str, Any], verbose: int, tensorboard_log: str | None
+        self, settings: Settings, policy_kwargs: dict[str, Any], verbose: int, tensorboard_log: str | Path | None
     ) -> None:
         super().__init__(settings, policy_kwargs)
         self.verbose = verbose
@@ -226,7 +225,7 @@ class BaseLearner(MetaAgent):
         tasks: Any = None,
         total_timesteps: int | None = None,
         callback: Any = None,
-        log_interval: int = 1,
+        log_interval: int | None = 1,
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -240,7 +239,7 @@ class BaseLearner(MetaAgent):
                 ``num_timesteps`` stands.
             callback: a callback of stable-baselines3, a list of them, or a function; its ``_on_step`` is called
                 after each iteration and stops training by returning False.
-            log_interval: iterations between writes to the logger.
+            log_interval: iterations between writes to the logger; None leaves them to a callback, but for the last.
             tb_log_name: the name of the run under ``tensorboard_log``.
             reset_num_timesteps: count environment steps from 0 and begin a new TensorBoard run, else go on in the
                 latest of that name; a logger given to ``set_logger`` stays.
@@ -275,22 +274,22 @@ class BaseLearner(MetaAgent):
         # Callbacks are called once for each iteration, so that is what a bar of theirs can count.
         expected = last_step if iterations is None else self.num_timesteps + iterations
         callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
-        with tqdm(total=iterations, initial=0, disable=not progress_bar, unit="iteration") as bar:
+        with logs.progress_bar(iterations, shown=progress_bar) as bar:
             final = not self.trains
             if final:
                 self._validate()
-                self.logger.dump(self.num_timesteps)
+                self.dump_logs()
             while not final:
                 self._iterate(callbacks, bar)
                 final = self.iteration >= last or self.num_timesteps >= last_step
                 if self.iteration % self.settings.evaluation.every == 0 or final:
                     self._validate()
-                if self.iteration % log_interval == 0 or final:
-                    self.logger.dump(self.num_timesteps)
+                if final or (log_interval is not None and self.iteration % log_interval == 0):
+                    self.dump_logs()
                 if not callbacks.on_step() and not final:
                     if self.iteration % self.settings.evaluation.every != 0:
                         self._validate()
-                    self.logger.dump(self.num_timesteps)
+                    self.dump_logs()
                     break
         callbacks.on_training_end()
         return self
@@ -383,6 +382,11 @@ class BaseLearner(MetaAgent):
         """Use a logger of stable-baselines3, in every ``learn`` from now on."""
         self._logger = logger
         self._own_logger = True
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write what was recorded since the last write; stable-baselines3's ``LogEveryNTimesteps`` calls it."""
+        if self.logger.name_to_value:
+            self.logger.dump(self.num_timesteps)
 
     def get_env(self) -> VecEnv:
         """Return an environment for stable-baselines3's callbacks: one of the family, each episode of a new task."""
