@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
-from tqdm import tqdm
 
 from metarl import seeding
 from metarl.agent import MetaAgent
@@ -95,7 +94,7 @@ class BaseLearner(MetaAgent):
         seed: int = 1,
         device: str = "auto",
         verbose: int = 0,
-        tensorboard_log: str | None = None,
+        tensorboard_log: str | Path | None = None,
     ) -> None:
         self._begin(
             *self._structured(
@@ -137,7 +136,7 @@ class BaseLearner(MetaAgent):
         settings: Settings,
         policy_kwargs: dict[str, Any],
         verbose: int,
-        tensorboard_log: str | None,
+        tensorboard_log: str | Path | None,
         policy: Policy | None = None,
         normalizer: Normalizer | None = None,
     ) -> None:
@@ -159,7 +158,7 @@ class BaseLearner(MetaAgent):
         policy_kwargs: dict[str, Any] | None = None,
         vec_normalize: VecNormalize | None = None,
         verbose: int = 0,
-        tensorboard_log: str | None = None,
+        tensorboard_log: str | Path | None = None,
         seed: int = 1,
         device: str = "auto",
         **sections: Any,
@@ -205,7 +204,7 @@ class BaseLearner(MetaAgent):
         tasks: Any = None,
         total_timesteps: int | None = None,
         callback: Any = None,
-        log_interval: int = 1,
+        log_interval: int | None = 1,
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -219,7 +218,7 @@ class BaseLearner(MetaAgent):
                 ``num_timesteps`` stands.
             callback: a callback of stable-baselines3, a list of them, or a function; its ``_on_step`` is called
                 after each iteration and stops training by returning False.
-            log_interval: iterations between writes to the logger.
+            log_interval: iterations between writes to the logger; None leaves them to a callback, but for the last.
             tb_log_name: the name of the run under ``tensorboard_log``.
             reset_num_timesteps: count environment steps from 0 and begin a new TensorBoard run, else go on in the
                 latest of that name; a logger given to ``set_logger`` stays.
@@ -257,22 +256,22 @@ class BaseLearner(MetaAgent):
         # Callbacks are called once for each iteration, so that is what a bar of theirs can count.
         expected = last_step if iterations is None else self.num_timesteps + iterations
         callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
-        with tqdm(total=iterations, initial=0, disable=not progress_bar, unit="iteration") as bar:
+        with loggers.progress_bar(iterations, shown=progress_bar) as bar:
             final = not self.trains
             if final:
                 self._validate()
-                self.logger.dump(self.num_timesteps)
+                self.dump_logs()
             while not final:
                 self._iterate(callbacks, bar)
                 final = self.iteration >= last or self.num_timesteps >= last_step
                 if self.iteration % self.settings.evaluation.every == 0 or final:
                     self._validate()
-                if self.iteration % log_interval == 0 or final:
-                    self.logger.dump(self.num_timesteps)
+                if final or (log_interval is not None and self.iteration % log_interval == 0):
+                    self.dump_logs()
                 if not callbacks.on_step() and not final:
                     if self.iteration % self.settings.evaluation.every != 0:
                         self._validate()
-                    self.logger.dump(self.num_timesteps)
+                    self.dump_logs()
                     break
         callbacks.on_training_end()
         return self
@@ -389,6 +388,11 @@ class BaseLearner(MetaAgent):
         """Use a logger of stable-baselines3, in every ``learn`` from now on."""
         self._logger = logger
         self._own_logger = True
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write what was recorded since the last write; stable-baselines3's ``LogEveryNTimesteps`` calls it."""
+        if self.logger.name_to_value:
+            self.logger.dump(self.num_timesteps)
 
     def get_env(self) -> VecEnv:
         """Return an environment for stable-baselines3's callbacks: one of the family, each episode of a new task."""

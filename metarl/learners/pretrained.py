@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from pydantic import ConfigDict
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
@@ -104,6 +105,8 @@ class Pretrained(BaseLearner):
                     batch_size=length * outer.environments // outer.minibatches,
                     gamma=learning.gamma,
                 )
+                # Its own logger would leave an empty folder among the temporary ones.
+                model.set_logger(Logger(None, []))
                 _put_moments(model, state.own_tensors)
                 model.learn(episodes * length)
         finally:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from stable_baselines3.common.logger import (
@@ -18,6 +19,7 @@ from stable_baselines3.common.logger import (
     filter_excluded_keys,
 )
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 # Charts of the "Custom scalars" tab: returns before and after adaptation side by side; tags are regular expressions.
 LAYOUT = {
@@ -26,6 +28,31 @@ LAYOUT = {
         "Return after each adaptation step, validation": ["Multiline", [r"validation/return_step_\d+"]],
     },
 }
+
+
+class _ForgivingStream:
+    """A stream that may be closed, or cut off by its reader, without stopping who writes to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+def progress_bar(total: int | None, *, shown: bool) -> tqdm:
+    """Return a bar on standard error, by iterations; it is left out where there is none, and stops no training."""
+    if not shown or sys.stderr is None:
+        return tqdm(total=total, disable=True)
+    return tqdm(total=total, unit="iteration", file=_ForgivingStream(sys.stderr), dynamic_ncols=True)
 
 
 class ResumableTensorBoard(TensorBoardOutputFormat):
@@ -127,26 +154,50 @@ def run_logger(folder: Path, *, keep_rows: int = 0, purge_step: int | None = Non
     )
 
 
-def default_logger(verbose: int, tensorboard_log: str | None, name: str, new: bool) -> Logger:
+def default_logger(verbose: int, tensorboard_log: str | Path | None, name: str, new: bool) -> Logger:
     """Return the logger of a learner used from Python, as stable-baselines3 makes it.
 
     Args:
         verbose: from 1 on, a table is printed to standard output.
         tensorboard_log: the folder for TensorBoard, or None; the events go into ``<name>_<n>`` under it.
-        name: of the run.
+        name: of the run; folders within it, as in ``sweep/first``, are made.
         new: number a new run; else go on in the latest.
+
+    Raises:
+        ValueError: the folder cannot be made.
     """
     formats: list[KVWriter] = []
     folder = None
     if tensorboard_log is not None:
-        taken = [
-            int(path.name.rpartition("_")[2])
-            for path in Path(tensorboard_log).glob(f"{name}_*")
-            if path.name.rpartition("_")[0] == name and path.name.rpartition("_")[2].isdecimal()
-        ]
-        number = max(taken, default=0) + (1 if new or not taken else 0)
-        folder = Path(tensorboard_log) / f"{name}_{number}"
+        try:
+            folder = _numbered(Path(tensorboard_log) / name, new)
+        except OSError as error:
+            raise ValueError(
+                f"no folder for TensorBoard can be made at {error.filename!r}: {error.strerror}; choose another "
+                "tensorboard_log or tb_log_name"
+            ) from error
         formats.append(ResumableTensorBoard(folder, None))
-    if verbose >= 1:
+    if verbose >= 1 and sys.stdout is not None:
         formats.append(HumanOutputFormat(sys.stdout))
     return Logger(None if folder is None else str(folder), formats)
+
+
+def _numbered(first: Path, new: bool) -> Path:
+    """Return ``<first>_<n>``: a new folder with the next number, made, or else the latest one where there is one."""
+    first.parent.mkdir(parents=True, exist_ok=True)
+    taken = {}
+    for path in first.parent.iterdir():
+        name, _, number = path.name.rpartition("_")
+        if name == first.name and number.isdecimal():
+            taken[int(number)] = path
+    if taken and not new:
+        return taken[max(taken)]
+    following = max(taken, default=0) + 1
+    while True:
+        folder = first.with_name(f"{first.name}_{following}")
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another process took it since
+            following += 1
+        else:
+            return folder
