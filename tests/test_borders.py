@@ -232,7 +232,7 @@ def lengths(part: str) -> Mapping[str, int]:
     return found
 
 
-@pytest.mark.parametrize("part", parts(tests="the tests of learners, curvature and families are long"))
+@pytest.mark.parametrize("part", CODE)
 def test_nine_files_in_ten_are_short(part: str) -> None:
     long = [f"{name}: {count}" for name, count in lengths(part).items() if count >= USUALLY_LONGEST]
     assert len(long) <= len(lengths(part)) / 10, f"{USUALLY_LONGEST} lines and more: {', '.join(long)}"

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
+
 import metarl
 from metarl.experiments.command import parse
 from metarl.experiments.configuration import read_configuration, shipped_configurations
@@ -25,9 +27,7 @@ def test_the_page_on_stable_baselines3_runs_as_it_stands(tmp_path: Path) -> None
     page = (ROOT / "docs/stable-baselines3.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(code) == 3
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(code)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = forked.run(cwd=tmp_path, code="\n".join(code))
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["0", "5"], ["1", "5"], ["2", "1"]]
 
@@ -40,15 +40,14 @@ def test_the_page_on_learners_of_ones_own_runs_as_it_stands(tmp_path: Path) -> N
     (line,) = re.findall(r"```sh\nmetarl (.*?)\n```", page, flags=re.DOTALL)
     tiny = ["learning.iterations=2", "learning.tasks=2", "learning.episodes=2", "family_kwargs.max_episode_steps=5",
             "evaluation.tasks=2", "evaluation.test_tasks=2", "evaluation.episodes=2"]  # fmt: skip
-    command = [sys.executable, "-c", "from metarl.experiments.command import main; raise SystemExit(main())"]
-    done = subprocess.run([*command, *line.split(), *tiny], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = forked.run(*line.split(), *tiny, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "learning_rate = 0.02" in (tmp_path / "runs/navigation/config.toml").read_text()
 
 
 def test_the_page_on_the_short_way_runs_as_it_stands(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/fit-and-evaluate.md").read_text(), flags=re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = forked.run(cwd=tmp_path, code=code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("adaptation steps") == 2
     assert (tmp_path / "short.zip").is_file()
@@ -63,7 +62,7 @@ def test_the_readme_has_a_row_for_each_learner() -> None:
 def test_the_readmes_example_runs_as_it_stands(tmp_path: Path) -> None:
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line]) == 10
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = forked.run(cwd=tmp_path, code=code)
     assert done.returncode == 0, done.stderr
     assert -200.0 < float(done.stdout) < 0.0
     assert (tmp_path / "navigation.zip").is_file()

@@ -24,6 +24,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (benchmark_update, benchmark_iteration):
         monkeypatch.setattr(module, "settings", lambda *args, **kwargs: [setting])
         monkeypatch.setattr(module, "EPISODES", 2)
+    # The programs whose start is timed, and the rival's iterations, take seconds each: once and once to warm up.
+    start, rival = benchmark_update.measure_start, benchmark_iteration.rival_iteration
+    monkeypatch.setattr(benchmark_update, "measure_start", lambda repeats: start(1))
+    monkeypatch.setattr(benchmark_iteration, "rival_iteration", lambda *given: rival(*given[:3], 1))
 
 
 @pytest.mark.usefixtures("tiny")

@@ -65,9 +65,15 @@ def run(*arguments: str, cwd: Path, code: str = COMMAND) -> subprocess.Completed
 def _server() -> subprocess.Popen[str]:
     # Not the tests' folder but the one that one works in is where modules are looked for.
     command = [sys.executable, "-P", __file__]
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tempfile.gettempdir()
-    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=tempfile.gettempdir())
+
+
+def close() -> None:
+    """End the process that forks, where there is one."""
+    if _server.cache_info().currsize:
+        _server().communicate()
+        _server.cache_clear()
 
 
 def ask(request: Mapping[str, Any]) -> Any:
