@@ -286,25 +286,23 @@ class BaseLearner(MetaAgent):
                 outcome = self.meta_iteration(self.state, iteration)
         except RolloutError as error:
             raise RolloutError(f"iteration {iteration}: {error}", error.row) from error
-        for name, value in outcome.metrics.items():
-            self.logger.record(name, value, exclude="csv" if isinstance(value, str) else None)
         log_std_min = self.settings.policy.log_std_min
         self.state = advance(outcome, gamma=self.settings.learning.gamma, log_std_min=log_std_min)
         callbacks.update_locals({"self": self, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})
         callbacks.on_rollout_end()
-        seconds, playing = time.perf_counter() - began, self.sampler.seconds - played
-        self.logger.record("rollout/timesteps", self.num_timesteps, exclude="tensorboard")
-        self.logger.record("time/seconds_rollouts", playing, exclude="csv")
-        self.logger.record("time/seconds_update", seconds - playing, exclude="csv")
-        self.logger.record("time/steps_per_second", (self.num_timesteps - steps_before) / seconds, exclude="csv")
-        means = [float(task_axis.tree_mean(part.returns())) for part in outcome.rollouts]
-        for step, mean in enumerate(means):
-            self.logger.record(f"rollout/return_step_{step}", mean)
-        if len(means) > 1:
-            self.logger.record("rollout/gain", means[-1] - means[0])
-        if means:
-            after = f", after adaptation {means[-1]:.2f}" if len(means) > 1 else ""
-            bar.set_postfix_str(f"return before {means[0]:.2f}{after}")
+        returns = [float(task_axis.tree_mean(part.returns())) for part in outcome.rollouts]
+        loggers.record_iteration(
+            self.logger,
+            outcome.metrics,
+            returns,
+            timesteps=self.num_timesteps,
+            steps=self.num_timesteps - steps_before,
+            seconds=time.perf_counter() - began,
+            seconds_rollouts=self.sampler.seconds - played,
+        )
+        if returns:
+            after = f", after adaptation {returns[-1]:.2f}" if len(returns) > 1 else ""
+            bar.set_postfix_str(f"return before {returns[0]:.2f}{after}")
         bar.update()
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:
@@ -336,25 +334,6 @@ class BaseLearner(MetaAgent):
         """Return the randomness of each task's episodes after ``step`` inner steps of an iteration, for ``collect``."""
         numbers = range(task_tools.count_tasks(tasks))
         return seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=numbers)
-
-    def refuse_not_finite(self, what: str, faulty: float, tasks: Any, iteration: int) -> None:
-        """Refuse numbers of which those of a task are not finite.
-
-        Args:
-            what: they are.
-            faulty: the number of the first such task, -1 where there is none (``task_axis.first_not_finite``).
-            tasks: the iteration's batch of tasks.
-            iteration: its number.
-
-        Raises:
-            FloatingPointError: there is such a task; the message names it.
-        """
-        if faulty >= 0:
-            task = task_tools.plain(task_tools.take_tasks(tasks, int(faulty)))
-            raise FloatingPointError(
-                f"iteration {iteration}: the {what} of task {task} is not finite; smaller steps (inner.step_size, "
-                "outer.learning_rate) or a higher policy.log_std_min may help"
-            )
 
     def _validate(self) -> None:
         evaluation, tasks, rollouts = self.evaluate_rollouts("validation")

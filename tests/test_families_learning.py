@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
-
-METARL = str(Path(sys.executable).with_name("metarl"))
 
 
 def results_of(folder: Path, *arguments: str) -> dict[str, Any]:
     """Meta-train; return what results.json holds."""
-    command = [METARL, "train", *arguments, "--seed", "1", "--name", "run"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = forked.run("train", *arguments, "--seed", "1", "--name", "run", cwd=folder)
     assert done.returncode == 0, done.stderr
     results: dict[str, Any] = json.loads((folder / "runs/run/results.json").read_text())
     print([round(entry["mean"], 2) for entry in results["adaptation"]], "optimum", results["oracle"])

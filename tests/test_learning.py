@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
-
-METARL = str(Path(sys.executable).with_name("metarl"))
 
 
 def adaptation(folder: Path, seed: int, steps: int) -> list[float]:
@@ -20,7 +17,7 @@ def adaptation(folder: Path, seed: int, steps: int) -> list[float]:
         ["train", "navigation", "--seed", str(seed), "--name", name],
         ["evaluate", f"runs/{name}", "--tasks", "500", "--episodes", "20", "--steps", str(steps)],
     ):
-        done = subprocess.run([METARL, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        done = forked.run(*arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
     results = json.loads((folder / f"runs/{name}/evaluations/1.json").read_text())
     print(name, [round(entry["mean"], 2) for entry in results["adaptation"]], "optimum", round(results["oracle"], 2))

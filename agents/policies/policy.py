@@ -128,6 +128,13 @@ class Policy:
         """
         raise NotImplementedError
 
+    @property
+    def choices(self) -> list[int]:
+        """How many options each choice of an action has; empty for a box."""
+        if isinstance(self.action_space, spaces.MultiDiscrete):
+            return [int(n) for n in self.action_space.nvec]
+        return [int(self.action_space.n)] if isinstance(self.action_space, spaces.Discrete) else []
+
     def head(self, output: Tensor, log_std: Tensor | None) -> Distribution:
         """Return the distribution that the last layer's output ``[..., output]`` stands for; the floor is applied."""
         return action_distribution(self.action_space, output, None if log_std is None else self.floored(log_std))

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -144,6 +145,39 @@ def write_hparams(folder: Path, settings: dict[str, Any], results: dict[str, flo
             flat[f"{key}.{name}" if name else key] = plain
     with SummaryWriter(log_dir=str(folder)) as writer:
         writer.add_hparams(flat, results, run_name=".", global_step=step)
+
+
+def record_iteration(
+    logger: Logger,
+    metrics: Mapping[str, float | str],
+    returns: Sequence[float],
+    *,
+    timesteps: int,
+    steps: int,
+    seconds: float,
+    seconds_rollouts: float,
+) -> None:
+    """Record what a meta-iteration led to; docs/tensorboard.md says what each series is.
+
+    Args:
+        logger: where to.
+        metrics: the learner's own; text is not written to progress.csv.
+        returns: the mean over tasks after 0, 1, ... inner steps.
+        timesteps: environment steps so far.
+        steps: those of this iteration.
+        seconds: that it took.
+        seconds_rollouts: that its rollouts took.
+    """
+    for name, value in metrics.items():
+        logger.record(name, value, exclude="csv" if isinstance(value, str) else None)
+    logger.record("rollout/timesteps", timesteps, exclude="tensorboard")
+    logger.record("time/seconds_rollouts", seconds_rollouts, exclude="csv")
+    logger.record("time/seconds_update", seconds - seconds_rollouts, exclude="csv")
+    logger.record("time/steps_per_second", steps / seconds, exclude="csv")
+    for step, mean in enumerate(returns):
+        logger.record(f"rollout/return_step_{step}", mean)
+    if len(returns) > 1:
+        logger.record("rollout/gain", returns[-1] - returns[0])
 
 
 def run_logger(folder: Path, *, keep_rows: int = 0, purge_step: int | None = None) -> Logger:

@@ -18,6 +18,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (update, iteration):
         monkeypatch.setattr(module, "settings", lambda *args, **kwargs: [setting])
         monkeypatch.setattr(module, "EPISODES", 2)
+    # The programs whose start is timed, and the rival's iterations, take seconds each: once and once to warm up.
+    start, rival = update.measure_start, iteration.rival_iteration
+    monkeypatch.setattr(update, "measure_start", lambda repeats: start(1))
+    monkeypatch.setattr(iteration, "rival_iteration", lambda *given: rival(*given[:3], 1))
 
 
 @pytest.mark.usefixtures("tiny")

@@ -7,12 +7,12 @@ import json
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import psutil
 import pytest
@@ -115,26 +115,19 @@ def test_parallel_runs_are_the_same_to_the_bit_and_one_that_fails_or_dies_stops_
 
 def test_ctrl_c_ends_all_processes_and_leaves_runs_that_go_on(tmp_path: Path) -> None:
     command = ["compare", "navigation", "--seeds", "2", "--parallel", "2", "--learners", "maml", *TINY[1:]]
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "import sys; from metarl.experiments.command import main; sys.exit(main())"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *command, "learning.iterations=100000"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = forked.start(*command, "learning.iterations=100000", cwd=tmp_path)
     begun = [tmp_path / f"comparison/maml-{seed}/progress.csv" for seed in (1, 2)]
     deadline = time.monotonic() + 120
     while not all(progress.exists() and len(progress.read_text().splitlines()) > 2 for progress in begun):
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.poll() is None, process.finish().stderr
         assert time.monotonic() < deadline
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2
     process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert printed == "metarl: stopped; the same command goes on where it stopped\n"
+    stopped = process.finish()
+    assert stopped.returncode == 130
+    assert stopped.stderr == "metarl: stopped; the same command goes on where it stopped\n"
     _, alive = psutil.wait_procs(children, timeout=20)
     assert alive == []
     for run in (tmp_path / "comparison/maml-1", tmp_path / "comparison/maml-2"):

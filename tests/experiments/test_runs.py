@@ -6,13 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from metarl import MAML
 from metarl.experiments.runs import Run
 from metarl.learners.registry import read_settings
-
-METARL = str(Path(sys.executable).with_name("metarl"))
 
 
 def test_two_processes_cannot_train_in_one_folder_and_a_dead_one_keeps_no_lock(tmp_path: Path) -> None:
@@ -39,7 +38,7 @@ def test_a_failing_plug_in_is_one_sentence_and_leaves_the_checkpoint(tmp_path: P
     source = Path(__file__).parents[1] / "support" / "toy_families.py"
     (tmp_path / "toy_families.py").write_text(source.read_text())
     arguments = ["train", "navigation", "family=toy_families:toy/Raises-v0", "learning.tasks=2", "learning.episodes=2"]
-    done = subprocess.run([METARL, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = forked.run(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     for part in (

@@ -16,8 +16,8 @@ import torch
 from samples import double, make_policy, make_rollouts, make_samples
 from torch import Tensor
 
-import metarl.gradients.perceptron_backend
 import metarl.gradients.perceptron
+import metarl.gradients.perceptron_backend
 from metarl import MAML
 from metarl.agents import (
     DICE,
@@ -32,18 +32,18 @@ from metarl.agents import (
     mean_kl,
     to_samples,
 )
+from metarl.gradients.autograd_backend import GeneralPath
 from metarl.gradients.context_backend import CONTEXT, ContextPath, ContextPolicy
 from metarl.gradients.curvature import Chain, Curvature, adapted_kl, mean_over_tasks
-from metarl.learners.e_maml import SamplingCredit
-from metarl.gradients.perceptron_backend import FastPath
-from metarl.gradients.autograd_backend import GeneralPath
+from metarl.gradients.flat import flatten
 from metarl.gradients.inner import Path, StepSize, choose_path
 from metarl.gradients.meta_update import gradient_steps
 from metarl.gradients.optimizers import first_moments
+from metarl.gradients.perceptron_backend import FastPath
+from metarl.gradients.trust_region import conjugate_gradient, full_step
+from metarl.learners.e_maml import SamplingCredit
 from metarl.learners.promp import KLPenalty
 from metarl.settings import Clipped
-from metarl.gradients.trust_region import conjugate_gradient, full_step
-from metarl.gradients.flat import flatten
 
 CPU = torch.device("cpu")
 STEP_SIZE = 0.3

@@ -20,23 +20,23 @@ from torch import Tensor
 import metarl
 from metarl import ANIL, CAVIA, MAML, MetaSGD, Pretrained, ProMP, Random, Reptile, Scratch
 from metarl.agents import DICE, LIKELIHOOD_RATIO, POLICY_GRADIENT, InnerObjective, clipped_objective
-from metarl.learners.cavia import ContextChain
-from metarl.gradients.context_backend import CONTEXT, ContextPolicy
-from metarl.gradients.curvature import Chain, Curvature
-from metarl.learners.e_maml import SamplingCredit
 from metarl.experiments.command import main
 from metarl.experiments.configuration import parse_override, read_configuration
-from metarl.learners.fomaml import FirstOrderChain
+from metarl.gradients.context_backend import CONTEXT, ContextPolicy
+from metarl.gradients.curvature import Chain, Curvature
+from metarl.gradients.flat import flatten, named
 from metarl.gradients.inner import choose_path, inner_update
-from metarl.learner import BaseLearner, Outcome
-from metarl.learners.registry import LEARNERS, find_learner, load_learner
-from metarl.learners.meta_sgd import SizedChain
 from metarl.gradients.meta_update import meta_gradients
 from metarl.gradients.optimizers import ascend, first_moments
-from metarl.learners.promp import KLPenalty
-from metarl.settings import as_dict, structure
 from metarl.gradients.terms import Term
-from metarl.gradients.flat import flatten, named
+from metarl.learner import BaseLearner, Outcome
+from metarl.learners.cavia import ContextChain
+from metarl.learners.e_maml import SamplingCredit
+from metarl.learners.fomaml import FirstOrderChain
+from metarl.learners.meta_sgd import SizedChain
+from metarl.learners.promp import KLPenalty
+from metarl.learners.registry import LEARNERS, find_learner, load_learner
+from metarl.settings import as_dict, structure
 
 CPU = torch.device("cpu")
 NAVIGATION = "metarl/Navigation2D-v0"

@@ -10,8 +10,8 @@ import torch
 
 from metarl import MAML
 from metarl.agents import LIKELIHOOD_RATIO
-from metarl.learners.registry import find_learner
 from metarl.gradients.meta_update import meta_gradients
+from metarl.learners.registry import find_learner
 
 
 def learner(probe: str, step_size: float = 0.1, max_kl: float = 0.05) -> MAML:

@@ -43,10 +43,10 @@ from metarl.agents import (
     discounted_returns,
 )
 from metarl.gradients.curvature import Chain, Curvature
-from metarl.learners.e_maml import SamplingCredit
+from metarl.gradients.flat import flatten, named
 from metarl.gradients.inner import choose_path, task_vectors
 from metarl.gradients.meta_update import meta_gradients
-from metarl.gradients.flat import flatten, named
+from metarl.learners.e_maml import SamplingCredit
 
 CPU = torch.device("cpu")
 POLICY = tabular_policy()
