@@ -22,6 +22,8 @@ MODULES: dict[str, type[ActorCriticPolicy]] = {
     "CnnPolicy": ActorCriticCnnPolicy,
     "MultiInputPolicy": MultiInputActorCriticPolicy,
 }
+# What stable-baselines3 calls to act, where metarl puts the actor's parts together itself.
+_NOT_RUN = ("forward", "get_distribution", "_get_action_dist_from_latent", "_predict")
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
@@ -60,6 +62,14 @@ def find_policy_class(name: str) -> type[ActorCriticPolicy] | type[Policy]:
         raise ValueError(
             f"policy {name!r} is no policy; expected a subclass of stable-baselines3's ActorCriticPolicy or of "
             "metarl.agents.Policy"
+        )
+    overridden = [
+        method for method in _NOT_RUN if getattr(found, method, None) is not getattr(ActorCriticPolicy, method)
+    ]
+    if issubclass(found, ActorCriticPolicy) and overridden:
+        raise ValueError(
+            f"policy {name!r} overrides {overridden[0]}, which would not be run: an actor is extract_features, "
+            "mlp_extractor and action_net here; change those, or write a subclass of metarl.agents.Policy"
         )
     return found
 

@@ -62,6 +62,8 @@ class PerceptronPolicy(ModulePolicy):
 
 def perceptron_layers(module: ActorCriticPolicy) -> list[Layer] | None:
     """Return a policy's layers where it is a plain perceptron on a flat box, else None."""
+    if type(module) is not ActorCriticPolicy:  # a subclass may compute something else
+        return None
     box = module.observation_space
     if not isinstance(box, spaces.Box) or box.dtype.kind != "f":
         return None
