@@ -1,4 +1,4 @@
-"""Environment families: what a task is, how tasks are drawn, how a batch of them is stepped.
+"""Environment families: what their tasks are, how tasks are drawn, and how many of them are played at once.
 
 Importing this package registers the families metarl ships with Gymnasium.
 """

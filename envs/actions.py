@@ -1,4 +1,4 @@
-"""The action spaces that policies see: a bounded box is mapped to [-1, 1], a discrete space to one that starts at 0."""
+"""The action spaces that policies see: [-1, 1] instead of another bounded box, discrete actions that start at 0."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""``check_family``: what breaks the contract of a family, one sentence a fault.
+"""``check_family`` finds what breaks the contract of a family and says it in one sentence for each fault.
 
-It comes on top of ``gymnasium.utils.env_checker.check_env``, which knows nothing of tasks and runs at the end.
+Its checks concern tasks. At the end it calls ``gymnasium.utils.env_checker.check_env``, which checks the rest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ SEED = 1234
 
 @dataclass(frozen=True)
 class Episode:
-    """What a single environment gave, step by step; observations are copies, ``shared`` tells of the originals."""
+    """What a single environment gave in an episode, step by step.
+
+    ``observations`` are copies; ``ends`` are ``(terminated, truncated)``; ``shared`` are the steps, from 0, whose
+    original observation shares memory with the one before.
+    """
 
     observations: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
@@ -47,8 +51,8 @@ class Episode:
 def check_family(family: str, **kwargs: Any) -> list[str]:
     """Return the faults of a family, each a sentence that says what to do; an empty list where there is none.
 
-    Later checks build on earlier ones, so a fault may hide others: mend it and check again. Where there is none, a
-    warning (``UserWarning``) tells of each key of a task's dict that made no difference in a few episodes.
+    Later checks need what earlier ones found in order, so a fault may hide others: mend it and check again. Where there
+    is no fault, a ``UserWarning`` names each key of a task's dict that made no difference in a few episodes.
 
     Args:
         family: an id, or ``module:Id``.
@@ -61,7 +65,7 @@ def check_family(family: str, **kwargs: Any) -> list[str]:
     env = registry.make(family, **{"disable_env_checker": True, **kwargs})
     try:
         return _faults(family, env, kwargs)
-    except Exception as error:  # the environment's own, whatever it raises
+    except Exception as error:  # the environment may raise anything
         where = traceback.extract_tb(error.__traceback__)[-1]
         return [
             f"the environment raises {type(error).__name__}: {error} (line {where.lineno} of {where.filename}) where "
@@ -115,7 +119,7 @@ def _tasks(env: gymnasium.Env[Any, Any]) -> list[Any] | str:
 
 
 def _episode(env: gymnasium.Env[Any, Any], options: dict[str, Any] | None) -> Episode:
-    """Play an episode with actions and seed that are always the same."""
+    """Play an episode with always the same seed and actions."""
     env.action_space.seed(SEED)
     original, _ = env.reset(seed=SEED, options=options)
     episode = Episode(observations=[_copy(original)])
@@ -186,9 +190,9 @@ def _check_repeats(env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: lis
             'episodes of different tasks are the same; reset must read options["task"], and rewards or transitions '
             "must depend on it"
         ]
-    for row in (1, 0):
-        env.reset(seed=SEED, options={"task": tasks[row]})
-        if not episodes[row].equals(_episode(env, None)):
+    for index in (1, 0):
+        env.reset(seed=SEED, options={"task": tasks[index]})
+        if not episodes[index].equals(_episode(env, None)):
             return [
                 "a reset without a task does not play the last one again; keep the task until reset is given another"
             ]
@@ -196,7 +200,7 @@ def _check_repeats(env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: lis
 
 
 def _check_secrecy(env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: list[Episode]) -> list[str]:
-    """Whether the first observation, or a constant entry of the later ones, tells the task."""
+    """Find tasks that can be read from the first observation, or from a constant entry of the later ones."""
     if task_tools.attribute(env, "observation_reveals_task", False):
         return []
     first = [episode.observations[0] for episode in episodes]
@@ -225,9 +229,11 @@ def _leaves(task: Any) -> Any:
 
 
 def _places(episode: Episode, value: float) -> set[int]:
-    """Return where a value stands in every observation after the first."""
+    """Return the entries that have this value in every observation after the first."""
     flat = [np.concatenate([np.ravel(part) for part in _arrays(_leaves(o))]) for o in episode.observations[1:]]
-    return set(np.flatnonzero(np.all([np.isclose(row, value, rtol=1e-6, atol=0) for row in flat], axis=0)).tolist())
+    return set(
+        np.flatnonzero(np.all([np.isclose(entries, value, rtol=1e-6, atol=0) for entries in flat], axis=0)).tolist()
+    )
 
 
 def _check_vector(
@@ -257,20 +263,20 @@ def _disagreement(
     running = [True] * len(tasks)
     for step in range(max(len(episode.rewards) for episode in episodes)):
         action = env.action_space.sample()
-        for row, episode in enumerate(episodes):
+        for index, episode in enumerate(episodes):
             expected = episode.observations[min(step, len(episode.rewards))]
-            if not _close(task_tools.take_tasks(observations, row), expected):
-                return f"the observation at step {step} of sub-environment {row} differs"
+            if not _close(task_tools.take_tasks(observations, index), expected):
+                return f"the observation at step {step} of sub-environment {index} differs"
         actions = task_tools.stack_tasks(env.action_space, [action] * len(tasks))
         observations, rewards, terminated, truncated, _ = vector.step(actions)
-        for row, episode in enumerate(episodes):
-            if not running[row]:
+        for index, episode in enumerate(episodes):
+            if not running[index]:
                 continue
-            if not np.isclose(rewards[row], episode.rewards[step], rtol=1e-6, atol=1e-6):
-                return f"the reward at step {step + 1} of sub-environment {row} differs"
-            if (bool(terminated[row]), bool(truncated[row])) != episode.ends[step]:
-                return f"the end of the episode at step {step + 1} of sub-environment {row} differs"
-            running[row] = not (terminated[row] or truncated[row])
+            if not np.isclose(rewards[index], episode.rewards[step], rtol=1e-6, atol=1e-6):
+                return f"the reward at step {step + 1} of sub-environment {index} differs"
+            if (bool(terminated[index]), bool(truncated[index])) != episode.ends[step]:
+                return f"the end of the episode at step {step + 1} of sub-environment {index} differs"
+            running[index] = not (terminated[index] or truncated[index])
     return None
 
 
@@ -285,7 +291,7 @@ def _check_gymnasium(family: str, kwargs: dict[str, Any]) -> list[str]:
         with warnings.catch_warnings(), contextlib.redirect_stdout(None):
             warnings.simplefilter("ignore")
             check_env(env.unwrapped, skip_render_check=True)
-    except Exception as error:  # check_env asserts, and lets through what the environment raises
+    except Exception as error:  # check_env uses assert, and passes on what the environment raises
         return [f"gymnasium.utils.env_checker.check_env finds: {error}"]
     finally:
         env.close()

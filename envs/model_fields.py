@@ -1,4 +1,4 @@
-"""Fields of a MuJoCo model as parameters: ``body_mass``, ``body_mass/torso``, ``geom_friction/floor/0``."""
+"""Fields of a MuJoCo model as parameters, such as ``body_mass``, ``body_mass/torso`` or ``geom_friction/floor/0``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-# What the rows of a field stand for, by the first part of its name: MuJoCo's type of object and how many there are.
+# The first part of a field's name says what its rows belong to: MuJoCo's type of object, and how many of it there are.
 OBJECTS = {
     "body": ("mjOBJ_BODY", "nbody"),
     "geom": ("mjOBJ_GEOM", "ngeom"),
@@ -29,15 +29,21 @@ def model_of(env: gymnasium.Env[Any, Any]) -> Any:
 
 
 def field_names(model: Any) -> list[str]:
-    """Return the names of the fields that can be parameters, and ``opt`` for the options."""
+    """Return the names of the fields that can be parameters."""
     names = [name for name in dir(model) if name.partition("_")[0] in OBJECTS]
     return [name for name in names if getattr(getattr(model, name, None), "dtype", None) == np.float64]
 
 
 class ModelField:
-    """A field of a MuJoCo model, the rows of one body, geom, joint, actuator, site or tendon, or an entry of them.
+    """A field of a MuJoCo model, or the part of it that belongs to one object, or one entry of that part.
 
-    ``opt/gravity`` and its like are the model's options. What MuJoCo derives from a field is computed anew.
+    Args:
+        model: the ``mujoco.MjModel``.
+        name: ``field``, ``field/object`` or ``field/object/entry``, where the object is a body, geom, joint, actuator,
+            site or tendon by its name in the model; or ``opt/option`` or ``opt/option/entry``, as ``opt/gravity/2``.
+
+    Attributes:
+        own: the model's own value: a float, or an array where the parameter names several numbers.
 
     Raises:
         ValueError: there is no such field, object or entry; the message names the nearest.
@@ -97,7 +103,7 @@ class ModelField:
         return array
 
     def set(self, env: gymnasium.Env[Any, Any], value: Any) -> None:
-        """Give the model a value, or values of the shape of ``own``."""
+        """Set the parameter in the environment's model to a number, or to an array of the shape of ``own``."""
         model, option = model_of(env), self._field.removeprefix("opt/")
         if option != self._field and not isinstance(getattr(model.opt, option), np.ndarray):
             setattr(model.opt, option, value)
@@ -106,7 +112,7 @@ class ModelField:
 
 
 def derive(env: gymnasium.Env[Any, Any]) -> None:
-    """Compute anew what MuJoCo derives from the fields of a model."""
+    """Let MuJoCo compute again what it derives from the fields of its model, as the mass of whole subtrees."""
     import mujoco
 
     mujoco.mj_setConst(model_of(env), env.unwrapped.data)  # type: ignore[attr-defined]

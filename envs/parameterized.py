@@ -1,4 +1,4 @@
-"""Any Gymnasium environment as a family: named parameters are what varies, ``Parameterized-v0``."""
+"""Any Gymnasium environment as a family whose tasks are values of named parameters, ``Parameterized-v0``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from metarl.envs import model_fields, parameters
 from metarl.envs import tasks as task_tools
 
-KEPT = 8  # environments kept for each instance, one for each set of constructor arguments that was last used
+KEPT = 8  # how many environments are kept, each made with other constructor arguments
 EXAMPLE = "as in env = 'CartPole-v1', parameters = {gravity = [5, 15]}"
 
 
@@ -41,6 +41,10 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
       splits share their tasks.
     - **Source**: the environment's.
     - **Versions**: v0, the first.
+
+    Attributes:
+        inner: the environment that is played, with its wrappers; another one after a task with other constructor
+            arguments.
 
     Args:
         env: an environment's id, or ``module:Id`` to import the module first; a module's ``register_envs()`` is called
@@ -75,10 +79,10 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         self._wrappers = [_wrapper(name) for name in wrappers]
         self._fixed = dict(env_kwargs or {})
         self._made: dict[tuple[str, ...], gymnasium.Env[Any, Any]] = {}
-        self._env = self._make({})
-        self.metadata = self._env.metadata  # type: ignore[misc]
-        self.observation_space = self._env.observation_space
-        self.action_space = self._env.action_space
+        self.inner = self._make({})
+        self.metadata = self.inner.metadata  # type: ignore[misc]
+        self.observation_space = self.inner.observation_space
+        self.action_space = self.inner.action_space
         self._ranges: dict[str, Any] = {}
         self._targets: dict[str, Any] = {}
         for name, written in parameters.items():
@@ -116,7 +120,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
 
     def _add(self, name: str, written: Any) -> None:
         """Find a parameter in the environment."""
-        target = parameters.find_target(self._env, self._inner_spec, name, self._fixed)
+        target = parameters.find_target(self.inner, self._inner_spec, name, self._fixed)
         is_field = isinstance(target, model_fields.ModelField)
         one = parameters.read_range(name, written, scale_by_default=is_field)
         if target is None:  # the constructor takes arguments that it does not name: it is asked
@@ -124,7 +128,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             try:
                 self._make({name: one.value(one.default(None), 1.0)})
             except TypeError as error:
-                raise parameters.unknown(self._env, self._inner_spec, name) from error
+                raise parameters.unknown(self.inner, self._inner_spec, name) from error
         if one.scale and (isinstance(target.own, bool) or not isinstance(target.own, float | int | np.ndarray)):
             raise ValueError(f"parameter {name!r} is {target.own!r}, which cannot be scaled; leave out as = 'scale'")
         if not one.scale and isinstance(target.own, np.ndarray):
@@ -137,14 +141,14 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         """Give the environment the values of the task."""
         values = {name: one.value(self._task[name], self._targets[name].own) for name, one in self._ranges.items()}
         arguments = {name: values[name] for name in values if isinstance(self._targets[name], parameters.Argument)}
-        self._env = self._make(arguments)
+        self.inner = self._make(arguments)
         fields = False
         for name, value in values.items():
             if name not in arguments:
-                self._targets[name].set(self._env, value)
+                self._targets[name].set(self.inner, value)
                 fields = fields or isinstance(self._targets[name], model_fields.ModelField)
         if fields:
-            model_fields.derive(self._env)
+            model_fields.derive(self.inner)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode, of ``options["task"]`` where it is given.
@@ -159,14 +163,14 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             self._task = task_tools.as_task(self, task)
             self._new_task = True
         if self._new_task:
-            before = self._env
+            before = self.inner
             self._apply()
-            if seed is None and self._env is not before:
-                seed = int(self.np_random.integers(2**31))  # what is new has drawn nothing yet
-        observation, info = self._env.reset(seed=seed, options=options or None)
+            if seed is None and self.inner is not before:
+                seed = int(self.np_random.integers(2**31))  # the other environment has not drawn from our seed
+        observation, info = self.inner.reset(seed=seed, options=options or None)
         if self._new_task:
             for what in ("observation_space", "action_space"):
-                own, found = getattr(self, what), getattr(self._env, what)
+                own, found = getattr(self, what), getattr(self.inner, what)
                 if own != found:
                     raise ValueError(
                         f"task {task_tools.plain(self._task)} changes the {what} from {own} to {found}; a parameter "
@@ -184,7 +188,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         """
         if isinstance(self.action_space, spaces.Box) and not np.isfinite(action).all():
             raise ValueError(f"the action of {self._inner_spec.id} is {action}; expected finite numbers")
-        observation, reward, terminated, truncated, info = self._env.step(action)
+        observation, reward, terminated, truncated, info = self.inner.step(action)
         self._steps += 1
         limit = self.max_episode_steps or self._inner_spec.max_episode_steps
         truncated = truncated or (limit is not None and self._steps >= limit)
@@ -192,7 +196,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
 
     def render(self) -> Any:
         """Draw what the environment draws; None where ``render_mode`` is None."""
-        return None if self.render_mode is None else self._env.render()
+        return None if self.render_mode is None else self.inner.render()
 
     def close(self) -> None:
         """Close the environment."""

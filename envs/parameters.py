@@ -1,7 +1,7 @@
-"""Parameters of an environment: how a person writes their ranges, and where in the environment they are found.
+"""Parameters of an environment: how their ranges are written, and where in the environment they are found.
 
-A parameter is a field of a MuJoCo model, an argument of the constructor, a key of a configuration dictionary or an
-attribute, looked for in this order.
+A parameter is a field of a MuJoCo model, an argument of the constructor, a key of the dictionary ``config`` or an
+attribute. The places are searched in this order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from metarl.envs import model_fields
 
-# Attributes of Gymnasium's own environments that are computed from others when they are made.
+# Attributes that Gymnasium's environments compute from other attributes when they are made.
 DERIVED: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {
     "CartPoleEnv": {
         "total_mass": (("masscart", "masspole"), lambda env: env.masspole + env.masscart),
@@ -31,12 +31,12 @@ DERIVED: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """What values a parameter takes: numbers between two ends, whole numbers, or one of a list of choices.
+    """The values that a parameter takes: numbers between two ends, whole numbers, or one of several choices.
 
     Attributes:
-        space: of the parameter's entry in a task: a number, or the index of a choice.
-        choices: in the order of the indices; None where the entry is a number.
-        scale: whether a number multiplies the environment's own value (True) or replaces it (False).
+        space: the space of the parameter's entry in a task, which is a number or the index of a choice.
+        choices: the choices in the order of their indices; None where the entry is a number.
+        scale: True: the number multiplies the environment's own value; False: it replaces it.
     """
 
     space: spaces.Box | spaces.Discrete
@@ -44,14 +44,14 @@ class Range:
     scale: bool
 
     def value(self, entry: Any, own: Any) -> Any:
-        """Return what the environment is given for a task's entry."""
+        """Return the value for the environment: ``entry`` is the task's, ``own`` the environment's own value."""
         if self.choices is not None:
             return self.choices[int(entry)]
         number = int(entry) if isinstance(self.space, spaces.Discrete) else float(entry)
         return own * number if self.scale else number
 
     def default(self, own: Any) -> Any:
-        """Return the entry that leaves the environment as it is, or the middle of the range or the first choice."""
+        """Return the entry for the environment's ``own`` value; if that is outside, the middle or the first choice."""
         if self.choices is not None:
             return np.int64(self.choices.index(own) if own in self.choices else 0)
         is_number = isinstance(own, numbers.Real) and not isinstance(own, bool)
@@ -65,12 +65,16 @@ class Range:
 
 
 def read_range(name: str, written: Any, scale_by_default: bool) -> Range:
-    """Return the range that a person wrote: ``[low, high]``, or a dict with ``low`` and ``high`` or with ``choices``.
+    """Return the range that a person wrote.
 
-    Beside ``low`` and ``high`` may stand ``integer = True`` and ``as``, which is ``"scale"`` or ``"absolute"``.
+    Args:
+        name: the parameter's, for errors.
+        written: ``[low, high]``, or a dict with ``choices``, a list; or a dict with ``low``, ``high`` and, if wanted,
+            ``integer`` (True or False) and ``as`` (``"scale"`` or ``"absolute"``).
+        scale_by_default: whether a number multiplies where ``as`` is not written.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: ``written`` is none of these.
     """
     wrong = (
         f"parameter {name!r} is {written!r}; expected [low, high], {{low, high}} with perhaps integer = true and "
@@ -104,7 +108,7 @@ def read_range(name: str, written: Any, scale_by_default: bool) -> Range:
 
 
 class Attribute:
-    """An attribute of the unwrapped environment; what is derived from it follows."""
+    """An attribute of the unwrapped environment; attributes in ``DERIVED`` are computed again when it is set."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
         self.name = name
@@ -134,7 +138,7 @@ class ConfigurationKey:
 
 
 class Argument:
-    """An argument of the constructor: another value needs another environment."""
+    """An argument of the constructor; for another value another environment is made."""
 
     def __init__(self, name: str, own: Any) -> None:
         self.name = name
@@ -145,16 +149,16 @@ Target = Attribute | ConfigurationKey | Argument | model_fields.ModelField
 
 
 def find_target(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str, arguments: Mapping[str, Any]) -> Target | None:
-    """Return where a parameter of an environment is, or None where only its constructor could know.
+    """Return where in an environment a parameter is, or None where only a call of the constructor can tell.
 
     Args:
         env: the environment.
         spec: its registration.
         name: the parameter's.
-        arguments: the environment was made with.
+        arguments: those with which the environment was made.
 
     Raises:
-        ValueError: there is no such parameter; the message names the nearest. Or it is computed from others.
+        ValueError: there is no such parameter, and the message names the nearest; or it is computed from others.
     """
     model = model_fields.model_of(env)
     if "/" in name or (model is not None and name in model_fields.field_names(model)):
@@ -180,7 +184,7 @@ def find_target(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str, argument
 
 
 def unknown(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> ValueError:
-    """Return the error for a parameter that isn't there, with the nearest that are."""
+    """Return the error for a parameter that does not exist; it names the nearest that do."""
     configuration = getattr(env.unwrapped, "config", None)
     model = model_fields.model_of(env)
     names = [
@@ -193,7 +197,7 @@ def unknown(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> ValueErro
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the end of a sentence that offers the names nearest to a wrong one."""
+    """Return the end of a sentence that names the known names nearest to a wrong one."""
     names = sorted(set(names))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or difflib.get_close_matches(
         name, names, n=3, cutoff=0.0
@@ -220,7 +224,7 @@ def _attributes(env: gymnasium.Env[Any, Any]) -> list[str]:
 
 
 def _constructor(spec: EnvSpec) -> tuple[dict[str, Any], bool]:
-    """Return the constructor's arguments with their defaults, and whether it takes others that it doesn't name."""
+    """Return the constructor's arguments with their defaults, and whether it accepts any others (``**kwargs``)."""
     entry = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     arguments: dict[str, Any] = {}
     open_ended = False

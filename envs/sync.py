@@ -1,4 +1,4 @@
-"""A vector environment for families that define only the single environment."""
+"""A vector environment for families that have only a single environment."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ from metarl.envs import tasks as task_tools
 
 
 class RolloutError(RuntimeError):
-    """A rollout failed: an environment raised an error, or numbers are not finite; the message says where.
+    """A rollout failed: an environment raised an error, or gave numbers that are not finite; the message says where.
 
-    ``row`` is the number of the sub-environment, None where it is not known.
+    ``env_index`` is the number of the sub-environment, None where it is not known.
     """
 
-    def __init__(self, message: str, row: int | None) -> None:
+    def __init__(self, message: str, env_index: int | None) -> None:
         super().__init__(message)
-        self.row = row
+        self.env_index = env_index
 
 
 class SyncFamilyVectorEnv(SyncVectorEnv):
     """Gymnasium's ``SyncVectorEnv`` with a task for each sub-environment, where a finished episode waits.
 
-    ``reset`` takes ``options={"tasks": batch}`` with ``num_envs`` rows and ``"reset_mask"``; ``step`` skips finished
+    ``reset`` takes ``options={"tasks": batch}`` with ``num_envs`` tasks and ``"reset_mask"``; ``step`` skips finished
     sub-environments (last observation, reward 0), which Gymnasium's class refuses to do without autoreset.
     """
 
     def __init__(self, env_fns: Any) -> None:
         super().__init__(env_fns, autoreset_mode=AutoresetMode.DISABLED)
         self.task_space = task_tools.task_space(self.envs[0])
-        # Where the number of the sub-environment at work is shown to another process.
+        # Shared memory (a ctypes number) through which another process sees which sub-environment is at work.
         self.watch: Any = None
 
     def __getattr__(self, name: str) -> Any:
-        """Hand on the family's own optional attributes (``sample_tasks``, ``oracle_return``, ``default_task``)."""
+        """Return an optional attribute of the family, such as ``sample_tasks``, from the first environment."""
         if name in ("sample_tasks", "oracle_return", "default_task", "check_task"):
             return task_tools.attribute(self.envs[0], name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    def _show(self, row: int) -> None:
+    def _show(self, env_index: int) -> None:
         if self.watch is not None:
-            self.watch.value = row
+            self.watch.value = env_index
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start episodes; see the class.
 
         Raises:
-            ValueError: ``options["tasks"]`` does not have ``num_envs`` rows.
+            ValueError: ``options["tasks"]`` are not ``num_envs`` tasks.
         """
         options = dict(options or {})
         mask = options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
         batch = options.pop("tasks", None)
-        rows = None
+        given = None
         if batch is not None:
             task_tools.check_count(batch, self.num_envs)
-            rows = task_tools.unstack_tasks(self.task_space, batch)
+            given = task_tools.unstack_tasks(self.task_space, batch)
         seed = task_tools.spread_seed(seed, self.num_envs)
         self._terminations[mask] = False
         self._truncations[mask] = False
         infos: dict[str, Any] = {}
         for i in np.flatnonzero(mask):
-            own = {**options, "task": rows[i]} if rows is not None else dict(options)
+            own = {**options, "task": given[i]} if given is not None else dict(options)
             self._show(int(i))
             try:
                 self._env_obs[i], info = self.envs[i].reset(seed=seed[i], options=own)

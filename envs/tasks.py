@@ -1,7 +1,7 @@
-"""Tasks: elements of a family's task space, one at a time or batched along a first axis.
+"""Tasks: elements of a family's task space, single or in batches.
 
-A batch of tasks is what ``gymnasium.vector.utils.batch_space`` describes: an array, or a dict or tuple of
-arrays, whose first axis is the task.
+A batch is an element of ``gymnasium.vector.utils.batch_space(task_space, n)``: an array, or a dict or tuple of arrays,
+whose first axis is the task.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SPLITS = ("train", "validation", "test")
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """Return a value that must be a whole number, as an int.
+    """Return a value as an int.
 
     Raises:
-        ValueError: it is none, or smaller than ``least``.
+        ValueError: the value is no whole number or is smaller than ``least``; the message begins with ``name``.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
@@ -34,7 +34,7 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
 
 
 def attribute(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], name: str, default: Any = None) -> Any:
-    """Read an attribute of a family through its wrappers, single or vector; ``default`` where there is none."""
+    """Return an attribute of a family, looked up through its wrappers; ``default`` where there is none."""
     if isinstance(env, VectorEnv):
         return getattr(env.unwrapped, name, default)
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
@@ -64,8 +64,8 @@ def as_task(family: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], value: A
     """Turn what a person writes (lists, Python numbers, JSON) into an element of the family's task space.
 
     Raises:
-        ValueError: the value has another structure or shape, or lies outside the space, or the family's own
-            ``check_task`` refuses it; the message says where.
+        ValueError: the value has another structure or shape, lies outside the space, or is refused by the family's
+            own ``check_task``; the message names the key or part that is wrong.
     """
     task = _element(task_space(family), value, f"task {_short(value)} of {family_name(family)}")
     check = attribute(family, "check_task")
@@ -124,7 +124,7 @@ def _short(value: Any) -> str:
 
 
 def can_be_batched(space: spaces.Space[Any]) -> bool:
-    """Whether elements of a space stack into arrays whose first axis is the task."""
+    """Whether elements of a space can be stacked into arrays whose first axis is the task."""
     if isinstance(space, spaces.Dict):
         return all(can_be_batched(part) for part in space.spaces.values())
     if isinstance(space, spaces.Tuple):
@@ -143,7 +143,7 @@ def unstack_tasks(space: spaces.Space[Any], batch: Any) -> list[Task]:
 
 
 def _elements_of_arrays(task: Task) -> Task:
-    """Make arrays without axes of the numpy scalars that iteration gives, which a Box takes for no elements."""
+    """Turn the numpy scalars that iteration gives into zero-dimensional arrays, which a Box contains."""
     if isinstance(task, dict):
         return {key: _elements_of_arrays(part) for key, part in task.items()}
     if isinstance(task, tuple):
@@ -159,10 +159,10 @@ def count_tasks(batch: Any) -> int:
 
 
 def check_count(batch: Any, num_envs: int) -> None:
-    """Refuse a batch of tasks that does not have one for each sub-environment.
+    """Check that a batch has one task for each sub-environment.
 
     Raises:
-        ValueError: it has more or fewer.
+        ValueError: there are more or fewer tasks.
     """
     count = count_tasks(batch)
     if count != num_envs:
@@ -170,42 +170,42 @@ def check_count(batch: Any, num_envs: int) -> None:
 
 
 def spread_seed(seed: Any, num_envs: int) -> Any:
-    """Return a seed for each sub-environment: one number is counted up, as Gymnasium does, and None stays None."""
+    """Return one seed for each sub-environment: ``seed``, ``seed + 1``, ... as in Gymnasium; or None for each."""
     if seed is None or isinstance(seed, int | np.integer):
         return [None if seed is None else int(seed) + i for i in range(num_envs)]
     return seed
 
 
-def take_tasks(batch: Any, rows: Any) -> Any:
-    """Return the rows of a batch, as a batch (``rows`` as numpy indexes them)."""
+def take_tasks(batch: Any, indices: Any) -> Any:
+    """Return some tasks of a batch as a batch, or one of them; ``indices`` is whatever indexes a numpy array."""
     if isinstance(batch, dict):
-        return {key: take_tasks(part, rows) for key, part in batch.items()}
+        return {key: take_tasks(part, indices) for key, part in batch.items()}
     if isinstance(batch, tuple):
-        return tuple(take_tasks(part, rows) for part in batch)
-    return np.asarray(batch)[rows]
+        return tuple(take_tasks(part, indices) for part in batch)
+    return np.asarray(batch)[indices]
 
 
 def repeat_tasks(batch: Any, times: int) -> Any:
-    """Repeat each task ``times`` times in a row: the task-major order of the sub-environments."""
+    """Repeat each task ``times`` times before the next one comes, as the episodes of tasks are ordered in a batch."""
     return take_tasks(batch, np.repeat(np.arange(count_tasks(batch)), times))
 
 
 def to_vectors(space: spaces.Space[Any], batch: Any) -> NDArray[np.float64]:
-    """Return a batch of tasks as vectors ``[task, number]``, whose limits are those of ``flatten_space(space)``.
+    """Return a batch of tasks as vectors ``[task, number]``, elements of ``gymnasium.spaces.flatten_space(space)``.
 
-    A choice is one-hot; the entries of a dict follow one another in the order of its keys.
+    A discrete entry becomes a one-hot vector; the entries of a dict follow in the order of its keys.
     """
     single = unstack_tasks(space, batch)
     return np.stack([np.asarray(spaces.flatten(space, task), dtype=np.float64) for task in single])
 
 
 def from_vectors(space: spaces.Space[Any], vectors: NDArray[np.float64]) -> Any:
-    """Return the batch of tasks that ``to_vectors`` was given."""
-    return stack_tasks(space, [spaces.unflatten(space, row) for row in vectors])
+    """Return the batch of tasks from which ``to_vectors`` made these vectors ``[task, number]``."""
+    return stack_tasks(space, [spaces.unflatten(space, vector) for vector in vectors])
 
 
 def plain(task: Task) -> Any:
-    """Return a task or a batch of tasks as lists and Python numbers, as JSON takes them."""
+    """Return a task or a batch of tasks as dicts, lists and Python numbers, which JSON can hold."""
     if isinstance(task, dict):
         return {key: plain(part) for key, part in task.items()}
     if isinstance(task, tuple):
@@ -216,7 +216,7 @@ def plain(task: Task) -> Any:
 def draw_tasks(
     family: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], n: int, rng: np.random.Generator, split: str
 ) -> Any:
-    """Draw a batch of ``n`` tasks: by the family's own ``sample_tasks``, else uniformly over its task space.
+    """Draw a batch of ``n`` tasks with the family's ``sample_tasks``, or uniformly from its task space if it has none.
 
     Raises:
         ValueError: ``n`` is not positive, or ``split`` is not train, validation or test.
@@ -233,7 +233,7 @@ def draw_tasks(
 
 
 def task_rng(seed: int, split: str, *key: int) -> np.random.Generator:
-    """Return the generator that tasks of a split are drawn from; streams of different splits are disjoint.
+    """Return the generator from which the tasks of a split are drawn; each split and ``key`` has its own.
 
     Raises:
         ValueError: ``split`` is not train, validation or test, or the seed is negative.

@@ -1,4 +1,4 @@
-"""Wrappers that decide which task an environment of a family plays."""
+"""Wrappers that choose the task of each episode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from metarl.envs import tasks as task_tools
 
 
 class FixedTask(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """A family's environment in which every episode is of one task, unless ``reset`` names another.
+    """A family's environment in which every episode plays the same task, unless ``reset`` names another.
+
+    Args:
+        env: an environment of a family.
+        task: anything that ``as_task`` takes.
 
     Raises:
         ValueError: the task is outside the task space.
@@ -28,13 +32,13 @@ class FixedTask(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 
 class RandomTask(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """A family's environment in which every episode is of a new task, as for training on all tasks jointly.
+    """A family's environment in which every episode plays a new task, for training one policy on all tasks.
 
-    The tasks depend on the seed of the last seeded ``reset`` only.
+    Which tasks come depends only on the last seed that ``reset`` was given.
 
     Args:
         env: an environment of a family.
-        split: the split the tasks are of.
+        split: ``train``, ``validation`` or ``test``: the split from which tasks are drawn.
 
     Raises:
         ValueError: unknown split.

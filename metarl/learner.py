@@ -285,7 +285,7 @@ class BaseLearner(MetaAgent):
             with one_thread():
                 outcome = self.meta_iteration(self.state, iteration)
         except RolloutError as error:
-            raise RolloutError(f"iteration {iteration}: {error}", error.row) from error
+            raise RolloutError(f"iteration {iteration}: {error}", error.env_index) from error
         log_std_min = self.settings.policy.log_std_min
         self.state = advance(outcome, gamma=self.settings.learning.gamma, log_std_min=log_std_min)
         callbacks.update_locals({"self": self, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})

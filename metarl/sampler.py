@@ -117,12 +117,12 @@ class Sampler:
             env.close()
             if not isinstance(error, RolloutError):
                 raise
-            if error.row is None:
+            if error.env_index is None:
                 message = f"{self.family} (the sub-environment is not known) {error}"
             else:
-                task = task_tools.plain(task_tools.take_tasks(tasks, error.row // episodes))
-                message = f"{self.family}, task {task}, sub-environment {error.row} {error}"
-            raise RolloutError(message, error.row) from error
+                task = task_tools.plain(task_tools.take_tasks(tasks, error.env_index // episodes))
+                message = f"{self.family}, task {task}, sub-environment {error.env_index} {error}"
+            raise RolloutError(message, error.env_index) from error
 
     def close(self) -> None:
         """Close the environments."""
@@ -175,7 +175,7 @@ def play_episodes(
         try:
             following, rewards, terminated, truncated, info = env.step(flat)
         except RolloutError as error:
-            raise RolloutError(f"{error}, {when}", error.row) from error
+            raise RolloutError(f"{error}, {when}", error.env_index) from error
         except Exception as error:
             raise RolloutError(f"raised {type(error).__name__}: {error}, {when}", None) from error
         refuse_non_finite("gave the observation", following, when)
@@ -250,5 +250,5 @@ def refuse_non_finite(what: str, values: Any, when: str) -> None:
         for key, part in values.items():
             refuse_non_finite(f"{what} {key!r}", part, when)
     elif values.dtype.kind == "f" and not np.isfinite(values).all():
-        row = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise RolloutError(f"{what} {values[row]}, {when}", row)
+        env_index = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise RolloutError(f"{what} {values[env_index]}, {when}", env_index)

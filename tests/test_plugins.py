@@ -20,7 +20,7 @@ SMALL_TEST = ["evaluation.test_tasks=2", "evaluation.episodes=2"]
 
 def test_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     page = (ROOT / "docs/write-a-family.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     (commands,) = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
     assert len([line for line in code.splitlines() if line]) <= 40
     (tmp_path / "my_module.py").write_text(code)

@@ -44,33 +44,33 @@ class SignEnv(gymnasium.Env):
             ),
         }[observations]
         self._noise = noise
-        self._task = np.zeros(1, dtype=np.float32)
-        self._t = 0
+        self.task = np.zeros(1, dtype=np.float32)
+        self.time = 0
 
-    def _observe(self) -> Any:
+    def observe(self) -> Any:
         return self._observed(self.observation_space)
 
     def _observed(self, space: spaces.Space[Any]) -> Any:
         if isinstance(space, spaces.Dict):
             return {key: self._observed(part) for key, part in space.spaces.items()}
         if isinstance(space, spaces.Discrete):
-            return np.int64(self._t)
+            return np.int64(self.time)
         if space.dtype == np.uint8:
-            return np.full(space.shape, self._t, dtype=np.uint8)
-        return np.array([self._t, 1.0], dtype=np.float32)
+            return np.full(space.shape, self.time, dtype=np.uint8)
+        return np.array([self.time, 1.0], dtype=np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         if options and options.get("task") is not None:
-            self._task = np.array(options["task"], dtype=np.float32)
-        self._t = 0
-        return self._observe(), {}
+            self.task = np.array(options["task"], dtype=np.float32)
+        self.time = 0
+        return self.observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
-        self._t += 1
-        reward = float(self._task[0] * np.sum(action)) + self._noise * float(self.np_random.normal())
-        return self._observe(), reward, self._t == 3, False, {}
+        self.time += 1
+        reward = float(self.task[0] * np.sum(action)) + self._noise * float(self.np_random.normal())
+        return self.observe(), reward, self.time == 3, False, {}
 
 
 class Refuses(SignEnv):
@@ -99,7 +99,7 @@ class LengthsDiffer(SignEnv):
 
     def step(self, action: Any) -> Any:
         observation, reward, _, _, info = super().step(action)
-        ended = self._t == self._last
+        ended = self.time == self._last
         return observation, reward, ended and self._last % 2 == 0, ended and self._last % 2 == 1, info
 
 
@@ -107,7 +107,7 @@ class Dies(SignEnv):
     """Takes its process with it in the second step of a positive task."""
 
     def step(self, action: Any) -> Any:
-        if self._t == 1 and self._task[0] > 0:
+        if self.time == 1 and self.task[0] > 0:
             os._exit(7)
         return super().step(action)
 
@@ -116,7 +116,7 @@ class Hangs(SignEnv):
     """Never comes back from the second step of a positive task."""
 
     def step(self, action: Any) -> Any:
-        while self._t == 1 and self._task[0] > 0:
+        while self.time == 1 and self.task[0] > 0:
             time.sleep(0.01)
         return super().step(action)
 
@@ -145,8 +145,8 @@ class TaskIgnored(SignEnv):
 class OutsideSpace(SignEnv):
     """Observes more than its space holds."""
 
-    def _observe(self) -> Any:
-        return np.array([self._t * 20.0, 1.0], dtype=np.float32)
+    def observe(self) -> Any:
+        return np.array([self.time * 20.0, 1.0], dtype=np.float32)
 
 
 class NotSeeded(SignEnv):
@@ -169,7 +169,7 @@ class Raises(SignEnv):
     """Raises an error in its second step."""
 
     def step(self, action: Any) -> Any:
-        if self._t == 1:
+        if self.time == 1:
             raise OSError("broken")
         return super().step(action)
 
@@ -184,8 +184,8 @@ class TasksOutside(SignEnv):
 class WrongDtype(SignEnv):
     """Observes in double precision what its space holds in single."""
 
-    def _observe(self) -> Any:
-        return np.array([self._t, 1.0])
+    def observe(self) -> Any:
+        return np.array([self.time, 1.0])
 
 
 class LeaksTasks(SignEnv):
@@ -196,26 +196,26 @@ class LeaksTasks(SignEnv):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         result = super().reset(seed=seed, options=options)
         if options and options.get("task") is not None:
-            self.shared[0] = self._task
+            self.shared[0] = self.task
         return result
 
     def step(self, action: Any) -> Any:
-        self._task = self.shared[0]
+        self.task = self.shared[0]
         return super().step(action)
 
 
 class GivesAway(SignEnv):
     """Observes the task from the start."""
 
-    def _observe(self) -> Any:
-        return np.array([self._t, self._task[0]], dtype=np.float32)
+    def observe(self) -> Any:
+        return np.array([self.time, self.task[0]], dtype=np.float32)
 
 
 class GivesAwayLater(SignEnv):
     """Observes the task from the first step on."""
 
-    def _observe(self) -> Any:
-        return np.array([self._t, self._task[0] * (self._t > 0)], dtype=np.float32)
+    def observe(self) -> Any:
+        return np.array([self.time, self.task[0] * (self.time > 0)], dtype=np.float32)
 
 
 class SaysSo(GivesAway):
@@ -229,8 +229,8 @@ class SharesMemory(SignEnv):
 
     buffer = np.zeros(2, dtype=np.float32)
 
-    def _observe(self) -> Any:
-        self.buffer[:] = self._t, 1.0
+    def observe(self) -> Any:
+        self.buffer[:] = self.time, 1.0
         return self.buffer
 
 
@@ -246,7 +246,7 @@ class Forgets(SignEnv):
     """Goes back to a task of its own when reset is given none."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        self._task = np.array([0.3], dtype=np.float32)
+        self.task = np.array([0.3], dtype=np.float32)
         return super().reset(seed=seed, options=options)
 
 
@@ -284,14 +284,14 @@ class OtherDynamics(BatchedFamily):
         super().__init__(num_envs, max_episode_steps)
         self._t = np.zeros(self.num_envs)
 
-    def _start(self, rows: Any) -> None:
-        self._t[rows] = 0
+    def start_episodes(self, indices: Any) -> None:
+        self._t[indices] = 0
 
-    def _move(self, actions: Any, rows: Any) -> Any:
-        self._t[rows] += 1
-        return self.factor * self.tasks[rows, 0] * actions[:, 0], self._t[rows] == 3
+    def apply_actions(self, actions: Any, indices: Any) -> Any:
+        self._t[indices] += 1
+        return self.factor * self.tasks[indices, 0] * actions[:, 0], self._t[indices] == 3
 
-    def _observe(self) -> Any:
+    def observe(self) -> Any:
         return np.stack([self._t, np.ones(self.num_envs)], axis=1).astype(np.float32)
 
 
