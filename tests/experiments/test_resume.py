@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,8 +14,8 @@ import pytest
 from tiny_runs import TINY, scalars
 
 from metarl import MAML
+from metarl.experiments.command import main
 
-METARL = str(Path(sys.executable).with_name("metarl"))
 LONG = [*TINY, "learning.iterations=8", "evaluation.every=3"]
 # Slowed down, so that the signal meets it in the middle.
 SLOW_STEPS = """
@@ -34,11 +34,12 @@ os.fsync = lambda file: (time.sleep(0.03), fsync(file))[1]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted, of the program: the others are forked and have another hash seed."""
+    """A run that nothing interrupted, of this process: the others are forked and have another hash seed."""
     folder = tmp_path_factory.mktemp("whole")
-    command = [METARL, "train", "navigation", *LONG, "--name", "whole"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    path = list(sys.path)
+    with contextlib.chdir(folder):
+        assert main(["train", "navigation", *LONG, "--name", "whole"]) == 0
+    sys.path[:] = path
     return folder / "runs/whole"
 
 
