@@ -296,6 +296,7 @@ class MetaAgent:
             episodes=episodes,
             returns=np.concatenate(returns, axis=1),
             oracle=None if oracle is None else np.array([oracle(task) for task in single]),
+            timesteps=getattr(self, "num_timesteps", None),
         )
         return evaluation, [single[i] for i in groups[0]], first
 

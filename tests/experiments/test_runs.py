@@ -16,7 +16,7 @@ METARL = str(Path(sys.executable).with_name("metarl"))
 
 
 def test_two_processes_cannot_train_in_one_folder_and_a_dead_one_keeps_no_lock(tmp_path: Path) -> None:
-    run = Run.create(tmp_path, "mine", "mine", Settings())
+    run = Run.create(tmp_path, "mine", "mine", Settings(), lambda path: None)
     code = (
         "import os, sys, pathlib\n"
         "from metarl.experiments.runs import Run\n"
