@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from metarl.files import replacing
 from metarl.statistics import LEVEL, bootstrap_interval
 
 BASELINES = ("pretrained", "scratch")
@@ -130,7 +131,7 @@ def differences(entries: Sequence[Entry]) -> Iterator[Difference]:
 
 def write_tables(entries: Sequence[Entry], out: Path) -> str:
     """Write ``comparison.csv``, ``differences.csv`` and ``comparison.md``, and return the last one's text."""
-    with (out / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+    with replacing(out / "comparison.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         names = ["learner", "seeds", "tasks", "episodes", "step", "mean", "low", "high"]
         writer.writerow([*names, "environment_steps", "training_seconds"])
@@ -140,12 +141,13 @@ def write_tables(entries: Sequence[Entry], out: Path) -> str:
                 cost = [entry.environment_steps, entry.seconds]
                 writer.writerow([entry.label, *size, step, float(mean), *map(float, bounds), *cost])
     found = list(differences(entries))
-    with (out / "differences.csv").open("w", newline="", encoding="utf-8") as file:
+    with replacing(out / "differences.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(Difference))
         writer.writerows(astuple(part) for part in found)
     text = _returns_table(entries) + (_differences_table(entries, found) if found else "")
-    (out / "comparison.md").write_text(text, encoding="utf-8")
+    with replacing(out / "comparison.md") as beside:
+        beside.write_text(text, encoding="utf-8")
     return text
 
 
@@ -216,7 +218,8 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
         axes.set_xlabel("adaptation steps")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*everything.get_legend_handles_labels(), loc="outside right center")
-    figure.savefig(path, dpi=110)
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=110, format="png")
 
 
 def zoom(entries: Sequence[Entry]) -> tuple[float, float]:

@@ -41,7 +41,7 @@ def read_configuration(config: str, overrides: Sequence[tuple[str, Any]]) -> tup
     shipped = shipped_configurations()
     if path.suffix == ".toml" or len(path.parts) > 1:
         try:
-            text, source = path.read_text(encoding="utf-8"), config
+            text, source = path.read_text(encoding="utf-8-sig"), config
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ValueError(f"the configuration {config!r} cannot be read: {reason}") from error

@@ -362,6 +362,7 @@ class MetaAgent:
             iteration=state.iteration,
             episodes=episodes,
             oracle=None if oracle is None else np.array([oracle(task) for task in single]),
+            timesteps=state.num_timesteps,
         )
         return evaluation, [single[i] for i in groups[0]], rollouts[0]
 

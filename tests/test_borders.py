@@ -21,21 +21,21 @@ import source
 from source import PACKAGES, ROOT
 
 # Which rooms a room may import from, besides other packages. A room is a folder of the repository or, within metarl/,
-# a sub-package; "root" are the modules of metarl/ itself, "front" is its __init__.py, "fields" the types of
-# settings, "names" the table of learners by name, which imports none of them.
+# a sub-package; "root" are the modules of metarl/ itself, "front" is its __init__.py, "basics" are types of
+# settings and how files are written, "names" the table of learners by name, which imports none of them.
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     room: frozenset(others.split())
     for room, others in {
         "envs": "envs",
         "agents": "agents",
-        "fields": "fields",
-        "gradients": "gradients agents fields",
-        "sb3": "sb3 agents envs",
-        "root": "root fields gradients sb3 agents envs names",
+        "basics": "",
+        "gradients": "gradients agents basics",
+        "sb3": "sb3 agents envs basics",
+        "root": "root basics gradients sb3 agents envs names",
         "names": "names root",
-        "learners": "learners root fields gradients sb3 agents envs",
+        "learners": "learners names root basics gradients sb3 agents envs",
         "front": "front learners names root gradients sb3 agents envs",
-        "experiments": "experiments front learners names root gradients sb3 agents envs",
+        "experiments": "experiments front learners names root basics gradients sb3 agents envs",
     }.items()
 }
 # Packages of other people that a room does without.
@@ -51,8 +51,8 @@ def room_of(module: str) -> str:
     """Return the room that a module of the four folders is in."""
     if module == "metarl":
         return "front"
-    if module == "metarl.fields":
-        return "fields"
+    if module in ("metarl.fields", "metarl.files"):
+        return "basics"
     top = ".".join(module.split(".")[:2])
     for folder, package in PACKAGES.items():
         if top == package:

@@ -8,6 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +22,10 @@ from stable_baselines3.common.logger import (
 )
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from metarl.files import naming, replacing
+
+ITERATION = "rollout/iteration"
 
 # Charts of the "Custom scalars" tab: returns before and after adaptation side by side; tags are regular expressions.
 LAYOUT = {
@@ -65,32 +70,79 @@ class ResumableTensorBoard(TensorBoardOutputFormat):
     """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
-        self.writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)
-        self.writer.add_custom_scalars(LAYOUT)
+        self._folder = folder
+        with naming(folder):
+            self.writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)
+            self.writer.add_custom_scalars(LAYOUT)
         self._is_closed = False
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Write the scalars, texts and figures of an iteration."""
+        with naming(self._folder):
+            super().write(key_values, key_excluded, step)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What ``progress.csv`` holds: columns, rows by iteration, and whether there is nothing else in it."""
+
+    columns: list[str]
+    rows: dict[int, list[str]]
+    whole: bool
+
+    def until(self, iteration: int) -> Progress:
+        """Return it without the rows after an iteration."""
+        return replace(self, rows={number: row for number, row in self.rows.items() if number <= iteration})
+
+
+def read_progress(path: Path) -> Progress:
+    """Return what a ``progress.csv`` holds, up to the first row that is none; nothing where it is missing."""
+    rows: dict[int, list[str]] = {}
+    try:
+        # A line that does not end may lack digits of its last number.
+        text, _, rest = path.read_text(encoding="utf-8-sig").rpartition("\n")
+        columns, *lines = list(csv.reader(text.splitlines()))
+        at = columns.index(ITERATION)
+    except (FileNotFoundError, ValueError, csv.Error):
+        return Progress([], {}, False)
+    for row in lines:
+        if len(row) != len(columns) or not row[at].isdecimal() or not all(map(_is_number, row)):
+            return Progress(columns, rows, False)
+        if int(row[at]) <= max(rows, default=0):
+            return Progress(columns, rows, False)
+        rows[int(row[at])] = row
+    return Progress(columns, rows, not rest)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "0")
+    except ValueError:
+        return False
+    return True
 
 
 class ProgressFile(KVWriter):
     """``progress.csv``: a row for each iteration; columns in the order of their first appearance, then of the name.
 
     Args:
-        path: the file; it is created or, in a resumed run, cut back to ``keep`` rows.
-        keep: how many rows of an existing file are kept.
+        path: the file; it is created or, in a resumed run, cut back.
+        keep: up to which iteration the rows of an existing file are kept.
     """
 
     def __init__(self, path: Path, keep: int) -> None:
         self._path = path
         self._columns: list[str] = []
         self._rows: list[list[str]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                lines = list(csv.reader(file))
-            self._columns, self._rows = (lines[0], lines[1:][:keep]) if lines else ([], [])
-            filled = [i for i in range(len(self._columns)) if any(i < len(row) and row[i] for row in self._rows)]
-            self._columns = [self._columns[i] for i in filled]
-            self._rows = [[row[i] if i < len(row) else "" for i in filled] for row in self._rows]
-            self._rewrite()
-        self._file: io.TextIOWrapper | None = path.open("a", newline="", encoding="utf-8")
+        with naming(path):
+            if path.exists():
+                found = read_progress(path).until(keep)
+                rows = list(found.rows.values())
+                filled = [i for i in range(len(found.columns)) if any(row[i] for row in rows)]
+                self._columns = [found.columns[i] for i in filled]
+                self._rows = [[row[i] for i in filled] for row in rows]
+                self._rewrite()
+            self._file: io.TextIOWrapper | None = path.open("a", newline="", encoding="utf-8")
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Append a row; where there are new columns, write the file again, beside and renamed."""
@@ -102,21 +154,20 @@ class ProgressFile(KVWriter):
         self._rows.append(row)
         if self._file is None:
             raise ValueError(f"{self._path} was closed; set a new logger")
-        if new:
-            self._file.close()
-            self._rewrite()
-            self._file = self._path.open("a", newline="", encoding="utf-8")
-        else:
-            csv.writer(self._file, lineterminator="\n").writerow(row)
-            self._file.flush()
+        with naming(self._path):
+            if new:
+                self._file.close()
+                self._rewrite()
+                self._file = self._path.open("a", newline="", encoding="utf-8")
+            else:
+                csv.writer(self._file, lineterminator="\n").writerow(row)
+                self._file.flush()
 
     def _rewrite(self) -> None:
-        beside = self._path.with_suffix(".csv.part")
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self._path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(self._columns)
             writer.writerows(row + [""] * (len(self._columns) - len(row)) for row in self._rows)
-        beside.replace(self._path)
 
     def close(self) -> None:
         """Close the file."""
@@ -143,7 +194,7 @@ def write_hparams(folder: Path, settings: dict[str, Any], results: dict[str, flo
         for name, entry in value.items() if isinstance(value, dict) else [("", value)]:
             plain = entry if isinstance(entry, bool | int | float | str) else json.dumps(entry)
             flat[f"{key}.{name}" if name else key] = plain
-    with SummaryWriter(log_dir=str(folder)) as writer:
+    with naming(folder), SummaryWriter(log_dir=str(folder)) as writer:
         writer.add_hparams(flat, results, run_name=".", global_step=step)
 
 

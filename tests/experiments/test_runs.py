@@ -15,7 +15,7 @@ from metarl.learners.registry import read_settings
 
 
 def test_two_processes_cannot_train_in_one_folder_and_a_dead_one_keeps_no_lock(tmp_path: Path) -> None:
-    run = Run.create(tmp_path, "mine", "mine", read_settings({}))
+    run = Run.create(tmp_path, "mine", "mine", read_settings({}), lambda path: None)
     code = (
         "import os, sys, pathlib\n"
         "from metarl.experiments.runs import Run\n"
