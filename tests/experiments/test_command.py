@@ -190,7 +190,10 @@ def test_check_prints_each_fault_and_ends_with_1(tmp_path: Path) -> None:
 
 def test_a_profile_shows_the_update_of_one_iteration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    done = call_program("train", "navigation", *TINY, "learning.iterations=1", "--profile", cwd=tmp_path)
+    # Enough work that the second thread takes its share, whatever else the machine does.
+    work = ["learning.tasks=20", "learning.episodes=20", "policy.hidden_sizes=[64, 64]", "outer.fisher_fraction=1.0"]
+    more = [*TINY, *work, "family_kwargs.max_episode_steps=50", "learning.iterations=1"]
+    done = call_program("train", "navigation", *more, "--profile", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     events = json.loads((tmp_path / "runs/navigation/profile.json").read_text())["traceEvents"]
     products = {event["tid"] for event in events if event["name"] == "aten::addmm"}

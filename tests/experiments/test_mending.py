@@ -14,11 +14,11 @@ import pytest
 from metarl.experiments import training
 from metarl.experiments.command import main
 from metarl.experiments.runs import Run
-from metarl.learners.registry import find_learner
+from metarl.learners.registry import find_learner, read_settings
 from metarl.sb3.loggers import run_logger
-from metarl.settings import Settings, structure
+from metarl.settings import Settings
 
-SETTINGS = structure(
+SETTINGS = read_settings(
     {
         "family": "metarl/BernoulliBandit-v0",
         "family_kwargs": {"pulls": 5},
