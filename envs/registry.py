@@ -210,9 +210,9 @@ def _own_copy(family: str, kwargs: dict[str, Any]) -> dict[str, Any]:
             copies[name] = copy.deepcopy(value)
         except Exception as error:  # an argument's own copying may raise anything
             raise ValueError(
-                f"the argument {name!r} of family {family} cannot be copied ({type(error).__name__}: {error}), but every "
-                "environment needs a copy of its own; give one that copy.deepcopy accepts, such as plain numbers, texts, "
-                "lists and dicts"
+                f"the argument {name!r} of family {family} cannot be copied ({type(error).__name__}: {error}), but "
+                "every environment needs a copy of its own; give one that copy.deepcopy accepts, such as numbers, "
+                "texts, lists and dicts"
             ) from error
     return copies
 
