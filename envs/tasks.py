@@ -55,7 +55,7 @@ def task_space(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> space
     if not isinstance(space, spaces.Space):
         raise TypeError(
             f"{family_name(env)} is no environment family: its task_space is {space!r}, expected a gymnasium.Space; "
-            "give the environment a task_space attribute that says what varies, or leave it as it is and use the family "
+            "give the environment a task_space attribute that says what varies, or leave it as it is and use "
             f"'metarl/Parameterized-v0' with env={family_name(env)!r} and parameters={{'name': [low, high]}}"
         )
     return space

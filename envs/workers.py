@@ -85,9 +85,9 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
     """Steps single environments of a family in ``workers`` processes.
 
     ``reset`` and ``step`` take and return the same as those of ``SyncFamilyVectorEnv``. Their ``infos``, too, hold an
-    array ``[num_envs]``, float64, for each entry of the environments' infos that is a single number or truth value, with NaN
-    where an environment gave no such entry or its episode has ended. A failure ends the workers, so this vector
-    environment cannot be used any more; make a new one.
+    array ``[num_envs]``, float64, for each entry of the environments' infos that is a single number or truth value,
+    with NaN where an environment gave no such entry or its episode has ended. A failure ends the workers, so this
+    vector environment cannot be used any more; make a new one.
 
     Attributes:
         workers: the running ``Worker``s, each with the numbers of its sub-environments; empty after ``close``.
