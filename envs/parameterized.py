@@ -208,8 +208,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             self._apply()
             if seed is None and self.inner is not before:
                 seed = int(self.np_random.integers(2**31))  # the other environment has not drawn from our seed
-        # Below 2**31, because the seeds of many simulators are C integers.
-        observation, info = self.inner.reset(seed=None if seed is None else seed % 2**31, options=options or None)
+        observation, info = self.inner.reset(seed=task_tools.spread_seed(seed, 1)[0], options=options or None)
         if self._new_task:
             for what in ("observation_space", "action_space"):
                 own, found = getattr(self, what), getattr(self.inner, what)
