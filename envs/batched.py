@@ -144,11 +144,9 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         indices = np.flatnonzero(mask)
         if options.get("tasks") is not None:
             self._assign(options["tasks"], indices)
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
-        if seeds is not None:
-            if len(seeds) != self.num_envs:
-                raise ValueError(f"{len(seeds)} seeds for {self.num_envs} sub-environments; expected one for each")
-            given = {index: seed for index in indices.tolist() if (seed := seeds[index]) is not None}
+        seeds = task_tools.spread_seed(seed, self.num_envs)
+        given = {index: seed for index in indices.tolist() if (seed := seeds[index]) is not None}
+        if given:
             self.streams.seed(list(given), list(given.values()))
             for index, seed in given.items():
                 self._seeds[index] = seed

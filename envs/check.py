@@ -101,10 +101,7 @@ def _tasks(env: gymnasium.Env[Any, Any]) -> list[Any] | str:
     """Draw tasks, or say why none can be drawn."""
     space = task_tools.task_space(env)
     if not task_tools.can_be_batched(space):
-        return (
-            f"task_space {space} cannot be batched into arrays; build it of Box, Discrete, MultiDiscrete, MultiBinary, "
-            "Dict and Tuple spaces"
-        )
+        return f"task_space {space} cannot be batched into arrays; {task_tools.BATCHED_SPACES}"
     try:
         batch = task_tools.draw_tasks(env, TASKS, task_tools.task_rng(SEED, "train"), "train")
         tasks = task_tools.unstack_tasks(space, batch)

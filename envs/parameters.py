@@ -6,6 +6,7 @@ attribute. The places are searched in this order.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import numbers
@@ -16,9 +17,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import EnvSpec
 
 from metarl.envs import model_fields
+from metarl.envs.constructors import configuration_of, constructor_arguments
 
 # Attributes that Gymnasium's environments compute from other attributes when they are made.
 DERIVED: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {
@@ -46,9 +48,15 @@ class Range:
     def value(self, entry: Any, own: Any) -> Any:
         """Return the value for the environment: ``entry`` is the task's, ``own`` the environment's own value."""
         if self.choices is not None:
-            return self.choices[int(entry)]
+            return copy.deepcopy(self.choices[int(entry)])
         number = int(entry) if isinstance(self.space, spaces.Discrete) else float(entry)
         return own * number if self.scale else number
+
+    def ends(self) -> tuple[Any, Any]:
+        """Return the first and the last entry."""
+        if isinstance(self.space, spaces.Discrete):
+            return self.space.start, self.space.start + self.space.n - 1
+        return self.space.low, self.space.high
 
     def default(self, own: Any) -> Any:
         """Return the entry for the environment's ``own`` value; if that is outside, the middle or the first choice."""
@@ -160,20 +168,26 @@ def find_target(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str, argument
     Raises:
         ValueError: there is no such parameter, and the message names the nearest; or it is computed from others.
     """
-    model = model_fields.model_of(env)
+    model, keys = model_fields.model_of(env), configuration_of(env)
     if "/" in name or (model is not None and name in model_fields.field_names(model)):
-        if model is None:
-            raise ValueError(f"parameter {name!r} names a field of a MuJoCo model, which {_called(env)} does not have")
-        return model_fields.ModelField(model, name)
-    known, open_ended = _constructor(spec)
+        try:
+            if model is not None:
+                return model_fields.ModelField(model, name)
+        except ValueError:
+            if name not in keys:
+                raise
+        if name not in keys:
+            raise ValueError(
+                f"parameter {name!r} names a field of a MuJoCo model, which {_called(env)} does not have, and it is no "
+                "key of its config either"
+            )
+    known, open_ended = constructor_arguments(spec)
     if name in known:
         return Argument(name, arguments.get(name, spec.kwargs.get(name, known[name])))
     derived = _derived(env)
     if name in derived:
         sources = " and ".join(repr(source) for source in derived[name][0])
         raise ValueError(f"parameter {name!r} of {_called(env)} is computed from {sources}; vary those")
-    configuration = getattr(env.unwrapped, "config", None)
-    keys = configuration if isinstance(configuration, dict) else {}
     if name in keys:
         return ConfigurationKey(env, name)
     if name in _attributes(env):
@@ -185,15 +199,20 @@ def find_target(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str, argument
 
 def unknown(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> ValueError:
     """Return the error for a parameter that does not exist; it names the nearest that do."""
-    configuration = getattr(env.unwrapped, "config", None)
+    return ValueError(f"{_called(env)} has no parameter {name!r}; {_nearest(env, spec, name)}")
+
+
+def ignored(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> ValueError:
+    """Return the error for an argument that a constructor accepts and ignores; it names the nearest parameters."""
+    return ValueError(
+        f"{_called(env)} accepts the argument {name!r} and ignores it; check its spelling, {_nearest(env, spec, name)}"
+    )
+
+
+def _nearest(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> str:
     model = model_fields.model_of(env)
-    names = [
-        *_constructor(spec)[0],
-        *(configuration if isinstance(configuration, dict) else ()),
-        *_attributes(env),
-        *(model_fields.field_names(model) if model is not None else ()),
-    ]
-    return ValueError(f"{_called(env)} has no parameter {name!r}; {nearest(name, names)}")
+    fields = model_fields.field_names(model) if model is not None else ()
+    return nearest(name, [*constructor_arguments(spec)[0], *configuration_of(env), *_attributes(env), *fields])
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -221,24 +240,3 @@ def _attributes(env: gymnasium.Env[Any, Any]) -> list[str]:
     names = [name for name in dir(env.unwrapped) if not name.startswith("_") and name not in ("render_mode", "spec")]
     plain = (numbers.Real, str, np.generic)
     return [name for name in names if isinstance(inspect.getattr_static(env.unwrapped, name), plain)]
-
-
-def _constructor(spec: EnvSpec) -> tuple[dict[str, Any], bool]:
-    """Return the constructor's arguments with their defaults, and whether it accepts any others (``**kwargs``)."""
-    entry = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-    arguments: dict[str, Any] = {}
-    open_ended = False
-    for constructor in [vars(base).get("__init__") for base in entry.__mro__] if inspect.isclass(entry) else [entry]:
-        if not inspect.isfunction(constructor):
-            continue
-        signature = inspect.signature(constructor).parameters.values()
-        arguments = {
-            **{p.name: p.default for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)},
-            **arguments,
-        }
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in signature)
-        if not open_ended:
-            break
-    for name in ("self", "render_mode"):
-        arguments.pop(name, None)
-    return arguments, open_ended

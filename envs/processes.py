@@ -23,6 +23,11 @@ def available_cores() -> int:
     return len(core_numbers()) or os.cpu_count() or 1
 
 
+def may_start_processes() -> bool:
+    """Whether this process may start others; a daemonic one, as in ``multiprocessing.Pool``, may not."""
+    return not multiprocessing.current_process().daemon
+
+
 @contextlib.contextmanager
 def main_left_alone() -> Iterator[None]:
     """Start new processes without importing this program's main module in them."""

@@ -148,12 +148,15 @@ def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any
     Args:
         family: an id, or ``module:Id``.
         task: the task of every episode for which ``reset`` names no other; anything that ``as_task`` takes.
-        kwargs: arguments of the family's constructor, ``max_episode_steps`` and ``render_mode``.
+        kwargs: arguments of the family's constructor, ``max_episode_steps`` and ``render_mode``. The environment gets
+            deep copies, so nothing that it keeps and changes is shared with the caller or another environment.
 
     Raises:
-        ValueError: unknown family, arguments that its constructor does not take, or a task outside its space.
+        ValueError: unknown family, arguments that its constructor does not take or that cannot be copied, or a task
+            outside its space.
         TypeError: the environment has no task space.
     """
+    kwargs = _own_copy(family, kwargs)
     spec = _limited(find_family(family), kwargs)
     env = _construct(spec, lambda: gymnasium.make(spec, **kwargs))
     if isinstance(env.unwrapped, SingleFamily | ParameterizedEnv):
@@ -179,9 +182,10 @@ def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, A
     It is the family's own batched implementation, if there is one, or else steps single environments one by one.
 
     Raises:
-        ValueError: unknown family, or arguments its constructor does not take.
+        ValueError: unknown family, or arguments that its constructor does not take or that cannot be copied.
         TypeError: the environment has no task space.
     """
+    kwargs = _own_copy(family, kwargs)
     num_envs = task_tools.whole_number("num_envs", num_envs)
     spec = find_family(family)
     if spec.vector_entry_point is None:
@@ -197,6 +201,20 @@ def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, A
     if mapped is not None and not (is_standard(env.single_action_space) and isinstance(env.unwrapped, BatchedFamily)):
         env = VectorTransformAction(env, mapped[1], single_action_space=mapped[0])
     return env
+
+
+def _own_copy(family: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    copies = {}
+    for name, value in kwargs.items():
+        try:
+            copies[name] = copy.deepcopy(value)
+        except Exception as error:  # an argument's own copying may raise anything
+            raise ValueError(
+                f"the argument {name!r} of family {family} cannot be copied ({type(error).__name__}: {error}), but "
+                "every environment needs a copy of its own; give one that copy.deepcopy accepts, such as numbers, "
+                "texts, lists and dicts"
+            ) from error
+    return copies
 
 
 def _limited(spec: EnvSpec, kwargs: dict[str, Any]) -> EnvSpec:

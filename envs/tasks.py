@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 Task = Any
 SPLITS = ("train", "validation", "test")
+SEEDS = 2**31  # seeds of environments are below
+BATCHED_SPACES = "build it of Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple spaces"
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
@@ -54,8 +56,9 @@ def task_space(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> space
     space = attribute(env, "task_space")
     if not isinstance(space, spaces.Space):
         raise TypeError(
-            f"{family_name(env)} is no environment family: its task_space is {space!r}, expected a "
-            "gymnasium.Space; give the environment a task_space attribute that says what varies"
+            f"{family_name(env)} is no environment family: its task_space is {space!r}, expected a gymnasium.Space; "
+            "give the environment a task_space attribute that says what varies, or leave it as it is and use "
+            f"'metarl/Parameterized-v0' with env={family_name(env)!r} and parameters={{'name': [low, high]}}"
         )
     return space
 
@@ -94,6 +97,13 @@ def _element(space: spaces.Space[Any], value: Any, what: str) -> Task:
         return space.dtype.type(value)
     if isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
         return _array_element(space, value, what)
+    if isinstance(space, spaces.Text):
+        if not isinstance(value, str) or not space.contains(str(value)):
+            raise ValueError(
+                f"{what} is outside its space: expected a text of {space.min_length} to {space.max_length} of the "
+                f"characters {space.characters!r}"
+            )
+        return str(value)
     if not space.contains(value):
         raise ValueError(f"{what} is outside its space {space}")
     return value
@@ -129,25 +139,41 @@ def can_be_batched(space: spaces.Space[Any]) -> bool:
         return all(can_be_batched(part) for part in space.spaces.values())
     if isinstance(space, spaces.Tuple):
         return all(can_be_batched(part) for part in space.spaces)
-    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Text)
 
 
 def stack_tasks(space: spaces.Space[Any], tasks: Sequence[Task]) -> Any:
-    """Stack single tasks into a batch with a first axis of ``len(tasks)``."""
+    """Stack single tasks into a batch with a first axis of ``len(tasks)``; texts become an array of texts.
+
+    Raises:
+        ValueError: the space has parts that cannot be stacked, such as sequences and graphs.
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: stack_tasks(part, [task[key] for task in tasks]) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(stack_tasks(part, [task[index] for task in tasks]) for index, part in enumerate(space.spaces))
+    if isinstance(space, spaces.Text):
+        return np.array(tasks, dtype=np.str_)
+    if not can_be_batched(space):
+        raise ValueError(f"elements of {space} cannot be stacked into arrays; {BATCHED_SPACES}")
     return concatenate(space, tasks, create_empty_array(space, n=len(tasks)))  # type: ignore[arg-type]
 
 
 def unstack_tasks(space: spaces.Space[Any], batch: Any) -> list[Task]:
     """Return the single tasks of a batch as a list."""
-    return [_elements_of_arrays(task) for task in iterate(batch_space(space, count_tasks(batch)), batch)]
+    if isinstance(space, spaces.Dict):
+        parts = [unstack_tasks(part, batch[key]) for key, part in space.spaces.items()]
+        return [dict(zip(space.spaces, entries, strict=True)) for entries in zip(*parts, strict=True)]
+    if isinstance(space, spaces.Tuple):
+        columns = [unstack_tasks(part, entries) for part, entries in zip(space.spaces, batch, strict=True)]
+        return list(zip(*columns, strict=True))
+    if isinstance(space, spaces.Text):
+        return [str(text) for text in batch]
+    return [_element_of_array(task) for task in iterate(batch_space(space, count_tasks(batch)), batch)]
 
 
-def _elements_of_arrays(task: Task) -> Task:
-    """Turn the numpy scalars that iteration gives into zero-dimensional arrays, which a Box contains."""
-    if isinstance(task, dict):
-        return {key: _elements_of_arrays(part) for key, part in task.items()}
-    if isinstance(task, tuple):
-        return tuple(_elements_of_arrays(part) for part in task)
+def _element_of_array(task: Task) -> Task:
+    """Turn a numpy scalar that iteration gives into a zero-dimensional array, which a Box contains."""
     return np.asarray(task) if isinstance(task, np.floating) else task
 
 
@@ -170,9 +196,20 @@ def check_count(batch: Any, num_envs: int) -> None:
 
 
 def spread_seed(seed: Any, num_envs: int) -> Any:
-    """Return one seed for each sub-environment: ``seed``, ``seed + 1``, ... as in Gymnasium; or None for each."""
+    """Return one seed for each sub-environment.
+
+    Args:
+        seed: a number, from which the seeds are counted up as in Gymnasium, but stay below 2**31, since the seeds of
+            many simulators are C integers; or one for each sub-environment, which are kept; or None.
+        num_envs: how many sub-environments.
+
+    Raises:
+        ValueError: there is another number of seeds.
+    """
     if seed is None or isinstance(seed, int | np.integer):
-        return [None if seed is None else int(seed) + i for i in range(num_envs)]
+        return [None if seed is None else (int(seed) + i) % SEEDS for i in range(num_envs)]
+    if len(seed) != num_envs:
+        raise ValueError(f"{len(seed)} seeds for {num_envs} sub-environments; expected one for each")
     return seed
 
 
@@ -194,9 +231,25 @@ def to_vectors(space: spaces.Space[Any], batch: Any) -> NDArray[np.float64]:
     """Return a batch of tasks as vectors ``[task, number]``, elements of ``gymnasium.spaces.flatten_space(space)``.
 
     A discrete entry becomes a one-hot vector; the entries of a dict follow in the order of its keys.
+
+    Raises:
+        ValueError: the space has texts, for which there are no such numbers.
     """
+    if _has_texts(space):
+        raise ValueError(
+            f"tasks of {space} have texts, which cannot be turned into numbers; use a Discrete space, whose elements "
+            "stand for the texts"
+        )
     single = unstack_tasks(space, batch)
     return np.stack([np.asarray(spaces.flatten(space, task), dtype=np.float64) for task in single])
+
+
+def _has_texts(space: spaces.Space[Any]) -> bool:
+    if isinstance(space, spaces.Dict):
+        return any(_has_texts(part) for part in space.spaces.values())
+    if isinstance(space, spaces.Tuple):
+        return any(_has_texts(part) for part in space.spaces)
+    return isinstance(space, spaces.Text)
 
 
 def from_vectors(space: spaces.Space[Any], vectors: NDArray[np.float64]) -> Any:

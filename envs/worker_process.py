@@ -106,8 +106,8 @@ def serve(pipe: Connection, at: Any, num_envs: int, spec: EnvSpec, family: str, 
     try:
         gymnasium.registry.setdefault(spec.id, spec)
         env = make_vec(family if ":" in family else spec.id, num_envs, **kwargs)
-        assert isinstance(env, SyncFamilyVectorEnv)
-        env.watch = at
+        if isinstance(env, SyncFamilyVectorEnv):
+            env.watch = at
         pipe.send(("ready", None))
     except Exception as error:
         pipe.send(("failed", f"cannot be made in another process ({type(error).__name__}: {error})", None))
@@ -121,9 +121,9 @@ def serve(pipe: Connection, at: Any, num_envs: int, spec: EnvSpec, family: str, 
             break
         try:
             if command == "reset":
-                answer: Any = env.reset(seed=content[0], options=content[1])[0]
+                answer: Any = env.reset(seed=content[0], options=content[1])
             else:
-                answer = env.step(content[0])[:4]
+                answer = env.step(content[0])
         except RolloutError as error:
             pipe.send(("failed", str(error), error.env_index))
         except Exception as error:

@@ -21,7 +21,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
-from metarl.envs.processes import available_cores, main_left_alone
+from metarl.envs.answers import join_infos
+from metarl.envs.processes import available_cores, main_left_alone, may_start_processes
 from metarl.envs.registry import find_family, make
 from metarl.envs.worker_process import CLOSE_SECONDS, Worker
 
@@ -44,13 +45,16 @@ def choose_workers(family: str, num_envs: int, **kwargs: Any) -> int:
     """Return how many processes should step ``num_envs`` environments of a family.
 
     It steps one environment for a short time: 1, where its steps are so fast that more processes would not pay, else
-    one for each core, but no more than there are sub-environments.
+    one for each core, but no more than there are sub-environments. 1 also where other processes cannot make the
+    environment, and in a daemonic process, which may not start others.
 
     Raises:
         ValueError: the family is unknown or cannot be made.
     """
     spec = find_family(family)
-    if spec.vector_entry_point is not None or not can_leave_process(spec, kwargs) or available_cores() == 1:
+    if spec.vector_entry_point is not None or available_cores() == 1 or not may_start_processes():
+        return 1
+    if not can_leave_process(spec, kwargs):
         return 1
     env = make(family, **{"disable_env_checker": True, **kwargs})
     try:
@@ -78,9 +82,12 @@ def _seconds_per_step(env: gymnasium.Env[Any, Any]) -> float:
 
 
 class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
-    """Sub-environments of a family in ``workers`` processes; ``reset`` and ``step`` as ``SyncFamilyVectorEnv``'s.
+    """Steps single environments of a family in ``workers`` processes.
 
-    ``info`` is empty. A failure ends the workers, so this vector environment cannot be used any more; make a new one.
+    ``reset`` and ``step`` take and return the same as those of ``SyncFamilyVectorEnv``. Their ``infos``, too, hold an
+    array ``[num_envs]``, float64, for each entry of the environments' infos that is a single number or truth value,
+    with NaN where an environment gave no such entry or its episode has ended. A failure ends the workers, so this
+    vector environment cannot be used any more; make a new one.
 
     Attributes:
         workers: the running ``Worker``s, each with the numbers of its sub-environments; empty after ``close``.
@@ -88,12 +95,13 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
     Args:
         family: an id, or ``module:Id``.
         num_envs: how many sub-environments.
-        workers: how many processes; no more are started than there are sub-environments.
+        workers: how many processes, at least 1; no more are started than there are sub-environments.
         step_timeout: seconds that a worker may take to reset or step its sub-environments.
         kwargs: arguments of the family's constructor.
 
     Raises:
-        ValueError: the family is unknown or cannot be made, or lives where no other process can import it.
+        ValueError: the family is unknown or cannot be made, or lives where no other process can import it; or this
+            process is daemonic, so it may not start others.
         RolloutError: by ``reset`` and ``step``: an environment raised an error, its process died, or it takes too long.
     """
 
@@ -102,6 +110,12 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
     def __init__(self, family: str, num_envs: int, *, workers: int, step_timeout: float, **kwargs: Any) -> None:
         self.workers: list[Worker] = []
         self.num_envs = task_tools.whole_number("num_envs", num_envs)
+        workers = task_tools.whole_number("workers", workers)
+        if not may_start_processes():
+            raise ValueError(
+                f"workers is {workers}, but this process is daemonic, as those of multiprocessing.Pool are, so it may "
+                'not start others; use learning.workers = 1 or "auto"'
+            )
         spec = find_family(family)
         if not can_leave_process(spec, kwargs):
             raise ValueError(
@@ -139,7 +153,8 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
             if batch is not None:
                 own["tasks"] = task_tools.take_tasks(batch, part)
             messages.append(("reset", list(seed[part]), own))
-        return _join(self.single_observation_space, self._ask(messages, self._timeout)), {}
+        parts = self._ask(messages, self._timeout)
+        return _join(self.single_observation_space, [part[0] for part in parts]), self._infos(parts)
 
     def step(self, actions: Any) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step the sub-environments whose episode is running."""
@@ -147,7 +162,11 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         parts = self._ask(messages, self._timeout)
         observations = _join(self.single_observation_space, [part[0] for part in parts])
         rewards, terminated, truncated = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
-        return observations, rewards, terminated, truncated, {}
+        return observations, rewards, terminated, truncated, self._infos(parts)
+
+    def _infos(self, parts: list[Any]) -> dict[str, NDArray[Any]]:
+        given = [(worker.indices, part[-1]) for worker, part in zip(self.workers, parts, strict=True)]
+        return join_infos(given, self.num_envs)
 
     def _ask(self, messages: list[Any], seconds: float) -> list[Any]:
         """Send each worker its message, if there are any, and return the answers in the order of ``workers``."""
