@@ -32,6 +32,7 @@ from metarl.state import State
 
 # Numbered for the random streams; ``given`` are tasks of the caller's own.
 SPLITS = (*task_tools.SPLITS, "given")
+_MADE_AGAIN = ("_env", "backend", "step_size_map")
 
 
 class MetaAgent:
@@ -61,6 +62,7 @@ class MetaAgent:
         policy_kwargs: dict[str, Any],
         policy: Policy | None = None,
         normalizer: Normalizer | None = None,
+        buffers: Parameters | None = None,
     ) -> None:
         self.settings = settings
         self.device = pick_device(settings.device)
@@ -68,7 +70,8 @@ class MetaAgent:
         self._env = make(settings.family, **settings.family_kwargs)
         self.observation_space = self._env.observation_space
         self.action_space = self._env.action_space
-        self.functional_policy = self.prepare_policy(policy or self._build_policy())
+        built = policy or self._build_policy()
+        self.functional_policy = self.prepare_policy(built if buffers is None else built.with_buffers(buffers))
         self.adapts = self.adapting_parameters(self.functional_policy)
         learning = settings.learning
         empty = new_normalizer(
@@ -78,6 +81,15 @@ class MetaAgent:
         self.validate()
         self.state = self.initial_state()
         self.sampler = Sampler(settings.family, settings.family_kwargs, learning.workers, learning.step_timeout)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is open or can be computed again, for ``copy`` and ``pickle``."""
+        return {name: value for name, value in self.__dict__.items() if name not in _MADE_AGAIN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the environment again."""
+        self.__dict__.update(state)
+        self._env = make(self.settings.family, **self.settings.family_kwargs)
 
     def _build_policy(self) -> Policy:
         network = self.settings.policy

@@ -72,7 +72,13 @@ class Checkpoint:
         return state, (float(best["score"]), replace(initial.restored(parts), **own))
 
 
-def write_checkpoint(path: Path, state: State, best: tuple[float, State] | None, facts: Mapping[str, Any]) -> None:
+def write_checkpoint(
+    path: Path,
+    state: State,
+    best: tuple[float, State] | None,
+    facts: Mapping[str, Any],
+    buffers: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a checkpoint; a crash at any moment leaves the old file or the new one, whole.
 
     Args:
@@ -80,9 +86,10 @@ def write_checkpoint(path: Path, state: State, best: tuple[float, State] | None,
         state: of the learner.
         best: score and state of the best validation so far, where there was one.
         facts: what else JSON is to hold.
+        buffers: of the policy.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = state.tensors()
+    parts: dict[str, Mapping[str, Tensor]] = {**state.tensors(), "buffers": buffers or {}}
     if best is not None:
         parts |= {_BEST_PARTS[part]: tensors for part, tensors in best[1].tensors().items()}
     host = {

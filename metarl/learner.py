@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from metarl import seeding
 from metarl.agent import MetaAgent
-from metarl.agents import Normalizer, Policy
+from metarl.agents import Normalizer, Parameters, Policy
 from metarl.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
 from metarl.envs import RandomTask, RolloutError, make
 from metarl.envs import tasks as task_tools
@@ -139,15 +139,30 @@ class BaseLearner(MetaAgent):
         tensorboard_log: str | Path | None,
         policy: Policy | None = None,
         normalizer: Normalizer | None = None,
+        buffers: Parameters | None = None,
     ) -> None:
-        super().__init__(settings, policy_kwargs, policy, normalizer)
+        super().__init__(settings, policy_kwargs, policy, normalizer, buffers)
         self.verbose = verbose
         self.tensorboard_log = tensorboard_log
         self.best: Best | None = None
         self._given_tasks: Any = None
+        self._close_outside()
+
+    def _close_outside(self) -> None:
+        """Begin without a logger and without an environment for callbacks."""
         self._logger: Logger | None = None
         self._own_logger = False
         self._callback_env: VecEnv | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the logger and what can be made again; a copy has neither a logger nor open environments."""
+        outside = ("_logger", "_own_logger", "_callback_env")
+        return {name: value for name, value in super().__getstate__().items() if name not in outside}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make again what was left out."""
+        super().__setstate__(state)
+        self._close_outside()
 
     @classmethod
     def from_pretrained(
@@ -407,7 +422,7 @@ class BaseLearner(MetaAgent):
         facts = {"learner": self.name, "metarl": __version__, "settings": as_dict(self.settings)}
         facts["policy_kwargs"] = encode(self.policy_kwargs)
         best = None if self.best is None else (self.best.score, self.best.state)
-        write_checkpoint(path, state, best, facts)
+        write_checkpoint(path, state, best, facts, self.functional_policy.buffers())
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
@@ -434,7 +449,7 @@ class BaseLearner(MetaAgent):
                 data["device"] = device
             settings = structure(data, cls, option_owner)
             learner = cls.__new__(cls)
-            learner._begin(settings, kept, 0, None)
+            learner._begin(settings, kept, 0, None, buffers=checkpoint.tensors.get("buffers"))
             learner.state, best = checkpoint.states(learner.state)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{str(path)!r} is damaged or no checkpoint of metarl ({error!r})") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from typing import Any
+from typing import Any, Self
 
 import torch
 from numpy.typing import NDArray
@@ -51,6 +51,43 @@ class ModulePolicy(Policy):
         """Return a copy of the value function's own parameters as the policy was made with."""
         named = self.initial_module.named_parameters()
         return {name: part.detach().clone() for name, part in named if is_critic(name)}
+
+    def buffers(self, *, of_copy: bool = False) -> Parameters:
+        """Return a copy of the buffers (a drawn projection, say), which are the same for all parameters.
+
+        Args:
+            of_copy: those of the copy that this thread runs.
+        """
+        module = self._actor().policy if of_copy else self.initial_module
+        assert isinstance(module, ActorCriticPolicy)
+        return {name: value.detach().clone() for name, value in module.named_buffers()}
+
+    def with_buffers(self, buffers: Parameters) -> Self:
+        """Return the policy with other buffers.
+
+        Raises:
+            ValueError: they have other names or shapes.
+        """
+        other = copy.deepcopy(self)
+        own = dict(other.initial_module.named_buffers())
+        if {name: value.shape for name, value in own.items()} != {k: v.shape for k, v in buffers.items()}:
+            raise ValueError(
+                f"the policy has the buffers {', '.join(own) or 'none'}, and was given {', '.join(buffers) or 'none'}, "
+                "or their shapes differ; expected those of the same architecture"
+            )
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(buffers[name])
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the copies that threads run, for ``copy`` and ``pickle``."""
+        return {name: value for name, value in self.__dict__.items() if name != "_copies"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin without copies."""
+        self.__dict__.update(state)
+        self._copies = threading.local()
 
     def distribution(self, parameters: Parameters, samples: Samples) -> Distribution:
         """Return the distribution over actions at each sample; see ``Policy``."""

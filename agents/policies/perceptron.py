@@ -19,10 +19,13 @@ from metarl.agents.policies.acting import Actor
 from metarl.agents.policies.module import ModulePolicy
 from metarl.agents.policies.policy import Layer, Parameters
 
-_NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[..., Any]] = {
-    nn.Tanh: np.tanh,
-    nn.ReLU: lambda x, out: np.maximum(x, 0.0, out=out),
-}
+
+def _relu(x: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
+    np.maximum(x, 0.0, out=out)
+    return out
+
+
+_NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[..., Any]] = {nn.Tanh: np.tanh, nn.ReLU: _relu}
 
 
 class PerceptronPolicy(ModulePolicy):

@@ -7,7 +7,7 @@ leading task axis. A critic is the value function's own parameters, which the po
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from gymnasium import spaces
@@ -89,6 +89,14 @@ class Policy:
     def critic(self) -> Parameters:
         """Return a copy of the value function's own initial parameters; empty where there is none."""
         return {}
+
+    def buffers(self) -> Parameters:
+        """Return what the policy needs beside its parameters and never changes, which checkpoints hold."""
+        return {}
+
+    def with_buffers(self, buffers: Parameters) -> Self:
+        """Return the policy with other buffers, as a checkpoint had them."""
+        return self
 
     def distribution(self, parameters: Parameters, samples: Samples) -> Distribution:
         """Return the distribution over actions at each sample: a differentiable, pure function.

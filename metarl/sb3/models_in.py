@@ -28,6 +28,7 @@ from metarl.agents.normalization import Moments
 from metarl.agents.observations import channels_first
 from metarl.agents.policies import ModulePolicy
 from metarl.agents.policies.build import MODULES
+from metarl.agents.policies.seeded import Seeded
 from metarl.envs import make, own_actions
 
 _SPACE_FIELDS = ("_shape", "dtype", "low", "high", "n", "nvec", "start", "spaces")
@@ -248,10 +249,10 @@ def make_module(source: Source, observation_space: spaces.Space[Any], action_spa
         name = "MultiInputPolicy"
     else:
         name = "CnnPolicy" if any(key.startswith("features_extractor.cnn.") for key in source.tensors) else "MlpPolicy"
-    with torch.random.fork_rng(devices=[]):
+    with Seeded(0):  # all of it is overwritten
         try:
             seen: Any = channels_first(observation_space)
-            module = MODULES[name](seen, action_space, lambda _: 3e-4, **source.arguments)
+            module = MODULES[name](seen, action_space, lambda _: 3e-4, **source.arguments).float()
             module.load_state_dict(source.tensors)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             reason = " ".join(str(error).split())
