@@ -45,7 +45,7 @@ class Process:
         """Send it a signal."""
         os.kill(self.pid, number)
 
-    def finish(self, seconds: float = 300.0) -> subprocess.CompletedProcess[str]:
+    def finish(self, seconds: float = 900.0) -> subprocess.CompletedProcess[str]:
         """Wait until it ends, which it has to in so many seconds; return its status and what it printed."""
         deadline = time.monotonic() + seconds
         while (status := self.poll()) is None:
