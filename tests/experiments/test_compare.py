@@ -125,7 +125,7 @@ def test_ctrl_c_ends_all_processes_and_leaves_runs_that_go_on(tmp_path: Path) ->
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2
     process.send_signal(signal.SIGINT)
-    stopped = process.finish()
+    stopped = process.finish(60)
     assert stopped.returncode == 130
     assert stopped.stderr == "metarl: stopped; the same command goes on where it stopped\n"
     _, alive = psutil.wait_procs(children, timeout=20)

@@ -62,7 +62,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(number)
-    stopped = process.finish()
+    stopped = process.finish(60)
     assert stopped.returncode == status
     if number != signal.SIGKILL:
         last = stopped.stderr.strip().splitlines()[-1]

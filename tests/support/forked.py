@@ -11,9 +11,11 @@ import atexit
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,16 +38,21 @@ class Process:
 
     def poll(self) -> int | None:
         """Return the status the process ended with, None where it runs."""
-        status: int | None = ask({"ask": "status", "pid": self.pid, "wait": False})
+        status: int | None = ask({"ask": "status", "pid": self.pid})
         return status
 
     def send_signal(self, number: int) -> None:
         """Send it a signal."""
         os.kill(self.pid, number)
 
-    def finish(self) -> subprocess.CompletedProcess[str]:
-        """Wait until it ends; return its status and what it printed."""
-        status = int(ask({"ask": "status", "pid": self.pid, "wait": True}))
+    def finish(self, seconds: float = 900.0) -> subprocess.CompletedProcess[str]:
+        """Wait until it ends, which it has to in so many seconds; return its status and what it printed."""
+        deadline = time.monotonic() + seconds
+        while (status := self.poll()) is None:
+            if time.monotonic() > deadline:
+                self.send_signal(signal.SIGKILL)
+                raise subprocess.TimeoutExpired(self.args, seconds)
+            time.sleep(0.005)
         printed = [path.read_text(encoding="utf-8") for path in (self._stdout, self._stderr)]
         self._printed.cleanup()
         return subprocess.CompletedProcess(self.args, status, *printed)
@@ -88,8 +95,8 @@ def ask(request: Mapping[str, Any]) -> Any:
     return json.loads(answer)
 
 
-def _serve() -> None:
-    """Answer requests until there are no more; the tests' process has ended by then."""
+def _serve() -> NoReturn:
+    """Answer requests until the tests need no more."""
     import importlib
 
     for name in IMPORTED:
@@ -105,17 +112,17 @@ def _serve() -> None:
         else:
             pid = request["pid"]
             if pid not in ended:
-                found, status = os.waitpid(pid, 0 if request["wait"] else os.WNOHANG)
+                found, status = os.waitpid(pid, os.WNOHANG)
                 if found:
                     ended[pid] = os.waitstatus_to_exitcode(status)
             answer = ended.get(pid)
         print(json.dumps(answer), flush=True)
+    os._exit(0)
 
 
 def _become(request: Mapping[str, Any]) -> NoReturn:
     """Run what was asked for in this process, which was forked, and end it."""
     import random
-    import signal
     import threading
     import traceback
 
