@@ -63,8 +63,12 @@ def best_of(run: Run, learner: BaseLearner) -> BaseLearner:
             if learner.best is not None and best.iteration != learner.best.iteration:
                 best.close()
                 raise ValueError(f"{str(run.best)!r} is of another run: it is of iteration {best.iteration}")
-        except ValueError as error:
-            complain(f"{error}; it is kept as {set_aside(run.best).name!r} and made again from {str(run.last)!r}")
+        except ValueError:
+            kept = set_aside(run.best).name
+            complain(
+                f"{str(run.best)!r} is damaged or of another run; it is kept as {kept!r} and made again from "
+                f"{str(run.last)!r}"
+            )
         else:
             return best
     with naming(run.best):
