@@ -63,8 +63,12 @@ def best_of(run: Run, learner: BaseLearner) -> BaseLearner:
             if learner.best is not None and best.iteration != learner.best.state.iteration:
                 best.close()
                 raise ValueError(f"{str(run.best)!r} is of another run: it is of iteration {best.iteration}")
-        except ValueError as error:
-            complain(f"{error}; it is kept as {set_aside(run.best).name!r} and made again from {str(run.last)!r}")
+        except ValueError:
+            kept = set_aside(run.best).name
+            complain(
+                f"{str(run.best)!r} is damaged or of another run; it is kept as {kept!r} and made again from "
+                f"{str(run.last)!r}"
+            )
         else:
             return best
     with naming(run.best):
@@ -73,14 +77,22 @@ def best_of(run: Run, learner: BaseLearner) -> BaseLearner:
 
 
 def mend_cost(run: Run, learner: BaseLearner) -> None:
-    """Write ``cost.json`` from the checkpoint where it is not the run's; the time before it is then not known."""
+    """Write ``cost.json`` from the checkpoint where it is not the run's; the time before it is then not known.
+
+    Args:
+        run: its folder, with a ``progress.csv`` that is its own.
+        learner: the checkpoint's.
+    """
     if learner.iteration == 0 and not run.cost.exists():
         run.write_cost({"environment_steps": 0, "seconds": 0.0})
         return
     try:
-        if run.read_cost()["environment_steps"] <= learner.num_timesteps:
+        steps = run.read_cost()["environment_steps"]
+        # It is written after the checkpoint, so that a kill may leave it one iteration behind.
+        before = _steps_after(read_progress(run.progress), learner.iteration - 1)
+        if steps == learner.num_timesteps or (steps < learner.num_timesteps and before in (steps, None)):
             return
-        raise ValueError(f"is of another run: it counts more environment steps than {learner.num_timesteps}")
+        raise ValueError(f"is of another run: it counts {steps} environment steps, not {learner.num_timesteps}")
     except ValueError as error:
         kept = f" it is kept as {set_aside(run.cost).name!r}, and" if run.cost.exists() else ""
         run.write_cost({"environment_steps": learner.num_timesteps, "seconds": None})
@@ -119,17 +131,18 @@ def _ranges(numbers: list[int]) -> str:
 
 def _fits(progress: Progress, learner: BaseLearner) -> bool:
     """Whether rows tell of a learner's training: of its environment steps, and of the score of its best parameters."""
-
-    def values(iteration: int) -> dict[str, str]:
-        return dict(zip(progress.columns, progress.rows[iteration], strict=True))
-
-    if learner.iteration in progress.rows:
-        steps = values(learner.iteration).get("rollout/timesteps")
-        if steps != str(learner.num_timesteps):
-            return False
+    if _steps_after(progress, learner.iteration) not in (learner.num_timesteps, None):
+        return False
     if learner.best is None or learner.best.state.iteration not in progress.rows:
         return True
-    row = values(learner.best.state.iteration)
-    steps_taken = range(1, learner.settings.evaluation.steps + 1)
-    means = [float(row.get(f"validation/return_step_{step}") or math.nan) for step in steps_taken]
+    row = progress.row(learner.best.state.iteration)
+    steps = range(1, learner.settings.evaluation.steps + 1)
+    means = [float(row.get(f"validation/return_step_{step}") or math.nan) for step in steps]
     return math.isclose(sum(means) / len(means), learner.best.score, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def _steps_after(progress: Progress, iteration: int) -> float | None:
+    """Return how many environment steps were taken until an iteration's end, None where no row says it."""
+    if iteration not in progress.rows:
+        return 0 if iteration == 0 else None
+    return float(progress.row(iteration).get("rollout/timesteps") or math.nan)

@@ -164,8 +164,8 @@ def resume_run(folder: Path, device: str | None) -> tuple[Run, BaseLearner]:
                 f"the run {str(folder)!r} is finished; train a new one with more learning.iterations, or look at it "
                 f"with 'metarl evaluate {folder}'"
             )
-        mending.mend_cost(run, learner)
         mending.mend_progress(run, learner)
+        mending.mend_cost(run, learner)
         learner.set_logger(run_logger(run.folder, keep_rows=learner.iteration, purge_step=learner.num_timesteps + 1))
     except BaseException:
         learner.close()

@@ -416,7 +416,8 @@ class BaseLearner(MetaAgent):
         """
         if self.best is None:
             raise ValueError("there was no validation yet; learn() validates every evaluation.every iterations")
-        self._write(checkpoint_path(path), self.best.state)
+        # The steps of the whole training: it is by all of it that these parameters were chosen.
+        self._write(checkpoint_path(path), replace(self.best.state, num_timesteps=self.num_timesteps))
 
     def _write(self, path: Path, state: State) -> None:
         facts = {"learner": self.name, "metarl": __version__, "settings": as_dict(self.settings)}

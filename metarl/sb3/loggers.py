@@ -90,6 +90,10 @@ class Progress:
     rows: dict[int, list[str]]
     whole: bool
 
+    def row(self, iteration: int) -> dict[str, str]:
+        """Return the row of an iteration, by column."""
+        return dict(zip(self.columns, self.rows[iteration], strict=True))
+
     def until(self, iteration: int) -> Progress:
         """Return it without the rows after an iteration."""
         return replace(self, rows={number: row for number, row in self.rows.items() if number <= iteration})

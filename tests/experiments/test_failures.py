@@ -20,6 +20,7 @@ import pytest
 from metarl import MAML
 from metarl.experiments.command import main
 from metarl.experiments.configuration import read_configuration
+from metarl.experiments.training import Terminated, start_run
 from metarl.files import new_file
 
 METARL = str(Path(sys.executable).with_name("metarl"))
@@ -97,6 +98,20 @@ def test_a_start_that_fails_leaves_no_folder_and_takes_no_name(
     assert list((tmp_path / "runs").iterdir()) == []
     assert main(arguments) == 0
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [name or "bernoulli-bandit"]
+
+
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_start_that_is_stopped_leaves_no_folder(
+    stop: type[BaseException], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def fail(_: int) -> None:
+        raise stop
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert main(TRAIN) == status
+    assert capsys.readouterr().err == "metarl: stopped\n"
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def fails_later(monkeypatch: pytest.MonkeyPatch, name: str, count: int) -> None:
@@ -218,10 +233,8 @@ def test_a_new_run_can_go_on_before_its_first_iteration_is_done(tmp_path: Path) 
     whole = [*TRAIN, "--name", "whole"]
     assert main(whole) == 0
     assert main([*TRAIN, "--name", "new", "--out", "other"]) == 0
-    from metarl.experiments import training
-
     settings = read_configuration("runs/whole/config.toml", [])[1]
-    run, learner = training.start_run(settings, tmp_path / "begun", "begun", "begun")
+    run, learner = start_run(settings, tmp_path / "begun", "begun", "begun")
     learner.logger.close()
     learner.close()
     del run

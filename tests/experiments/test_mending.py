@@ -141,6 +141,17 @@ def test_the_cost_is_taken_from_the_checkpoint_where_the_file_is_not_right(
     assert_same(folder, made / "whole", "results.json", "progress.csv")
 
 
+@pytest.mark.parametrize(("steps", "own"), [(80, True), (120, True), (40, False), (79, False), (160, False)])
+def test_a_cost_counts_as_the_runs_up_to_the_checkpoint_or_one_iteration_before(
+    steps: int, own: bool, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "cost.json").write_text(json.dumps({"environment_steps": steps, "seconds": 1000.0}))
+    status, sentences = resume(capsys)
+    assert (status, len(sentences)) == (0, 0 if own else 1)
+    seconds = json.loads((folder / "cost.json").read_text())["seconds"]
+    assert seconds > 1000 if own else seconds is None
+
+
 @pytest.mark.parametrize("damage", [empty, garbage, listed, foreign, None])
 def test_rows_of_progress_that_are_lost_are_named_and_no_others_taken_for_them(
     damage: Callable[[Path, Path], None] | None, made: Path, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import forked
@@ -32,6 +33,17 @@ def test_two_processes_cannot_train_in_one_folder_and_a_dead_one_keeps_no_lock(t
     process.communicate("\n", timeout=60)
     assert process.returncode == -9
     run.lock()
+
+
+def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path: Path) -> None:
+    def begin(_: int) -> Path:
+        return Run.create(tmp_path, None, "run", Settings(), lambda path: None).folder
+
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(begin, range(16)))
+    assert len(set(folders)) == 16
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in folders)
+    assert all((folder / "config.toml").is_file() for folder in folders)
 
 
 def test_a_failing_plug_in_is_one_sentence_and_leaves_the_checkpoint(tmp_path: Path) -> None:
