@@ -145,11 +145,11 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         if options.get("tasks") is not None:
             self._assign(options["tasks"], indices)
         seeds = task_tools.spread_seed(seed, self.num_envs)
-        given = {index: seed for index in indices.tolist() if (seed := seeds[index]) is not None}
+        given = {index: int(seeds[index]) for index in indices.tolist() if seeds[index] is not None}
         if given:
             self.streams.seed(list(given), list(given.values()))
-            for index, seed in given.items():
-                self._seeds[index] = seed
+            for index, own in given.items():
+                self._seeds[index] = own
                 self._generators.pop(index, None)
         self.elapsed_steps[indices] = 0
         self._running[indices] = True

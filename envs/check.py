@@ -243,8 +243,8 @@ def _close(found: Any, expected: Any) -> bool:
 def _check_gymnasium(family: str, kwargs: dict[str, Any]) -> list[str]:
     if not __debug__:
         return [
-            "Python runs without assertions (-O or PYTHONOPTIMIZE), by which gymnasium.utils.env_checker.check_env finds "
-            "faults; run the check without this option"
+            "Python runs without assertions (-O or PYTHONOPTIMIZE), but gymnasium.utils.env_checker.check_env needs "
+            "them; run the check without this option"
         ]
     env = registry.make(family, **{"disable_env_checker": True, **kwargs})
     plain = env.unwrapped
