@@ -424,6 +424,35 @@ class Words(SignEnv):
         return self.observe(), float(len(self.task)), self.time == 3, False, {}
 
 
+class SkipFrames(gymnasium.Wrapper):
+    """Repeats each action four times, and counts the truncations that it saw."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.cuts = 0
+
+    def step(self, action: Any) -> Any:
+        total = 0.0
+        for _ in range(4):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        self.cuts += truncated
+        return observation, total, terminated, truncated, info
+
+
+class NeedsLimit(gymnasium.Wrapper):
+    """Refuses environments without a time limit, and keeps the limit."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        assert env.spec is not None
+        assert env.spec.max_episode_steps is not None
+        assert isinstance(env, TimeLimit)
+        self.limit = env.spec.max_episode_steps
+
+
 class OtherDynamics(BatchedFamily):
     """The batched twin of ``SignEnv``, with another reward."""
 
