@@ -145,7 +145,7 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         if options.get("tasks") is not None:
             self._assign(options["tasks"], indices)
         seeds = task_tools.spread_seed(seed, self.num_envs)
-        given = {index: own for index in indices.tolist() if (own := seeds[index]) is not None}
+        given = {index: int(seeds[index]) for index in indices.tolist() if seeds[index] is not None}
         if given:
             self.streams.seed(list(given), list(given.values()))
             for index, own in given.items():

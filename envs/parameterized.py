@@ -135,7 +135,8 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             self._inner_spec,
             max_episode_steps=self._limit,
             disable_env_checker=True,
-            render_mode=self.render_mode,
+            # Not every constructor has a render_mode.
+            **({} if self.render_mode is None else {"render_mode": self.render_mode}),
             **copy.deepcopy(arguments),
         )
         constructors.separate_configuration(env)

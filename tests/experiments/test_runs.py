@@ -37,7 +37,7 @@ def test_two_processes_cannot_train_in_one_folder_and_a_dead_one_keeps_no_lock(t
 
 def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path: Path) -> None:
     def begin(_: int) -> Path:
-        return Run.create(tmp_path, None, "run", Settings(), lambda path: None).folder
+        return Run.create(tmp_path, None, "run", read_settings({}), lambda path: None).folder
 
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(begin, range(16)))
