@@ -71,9 +71,7 @@ def observed(observations: Any) -> Samples:
     """Return samples ``[sample, ...]`` of which nothing but the observations is of interest."""
     rows = map_observations(torch.as_tensor, observations)
     zeros = torch.zeros(len(next(iter(rows.values())) if isinstance(rows, dict) else rows))
-    return Samples(
-        observations=rows, actions=zeros, log_probs=zeros, advantages=zeros, weights=zeros, episode_rows=1
-    )
+    return Samples(observations=rows, actions=zeros, log_probs=zeros, advantages=zeros, weights=zeros, episode_rows=1)
 
 
 def assert_acting_equals_learning(

@@ -15,10 +15,10 @@ from metarl import MAML
 from metarl.agents import DICE, POLICY_GRADIENT, InnerObjective, Policy
 from metarl.gradients.context_backend import ContextPath, ContextPolicy
 from metarl.gradients.curvature import Chain, Curvature
-from metarl.gradients.perceptron_backend import FastPath
-from metarl.gradients.inner import Path, choose_path
-from metarl.learners.registry import find_learner
 from metarl.gradients.flat import flatten
+from metarl.gradients.inner import Path, choose_path
+from metarl.gradients.perceptron_backend import FastPath
+from metarl.learners.registry import find_learner
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
 READS = ("item", "tolist", "cpu", "__float__", "__int__", "__bool__", "__index__")
