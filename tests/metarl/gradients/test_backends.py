@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class Case:
     per_parameter: bool  # a step size for each
     adapts: str
 
-    def make_policy(self) -> Policy:
+    @functools.cached_property
+    def policy(self) -> Policy:
         make = make_context_policy if self.adapts == "context" else make_policy
         return make(self.head, self.activation, self.sizes)
 
@@ -56,7 +58,7 @@ CASES = [
 
 def backends(case: Case) -> list[tuple[str, Backend]]:
     """Return all ways to compute a case, with the tasks that each takes at once."""
-    policy = case.make_policy()
+    policy = case.policy
     found = []
     for way, keep, common in itertools.product(WAYS, (True, False), (True, False)):
         if way == "general" and not common:
@@ -71,7 +73,7 @@ def backends(case: Case) -> list[tuple[str, Backend]]:
 
 def start(case: Case, generator: torch.Generator) -> Tensor:
     """Return parameters of which none is 0, and some of the noise is below its floor."""
-    parameters = double(case.make_policy().parameters())
+    parameters = double(case.policy.parameters())
     for name, value in parameters.items():
         if name.endswith("bias") or name == CONTEXT:
             value += 0.3 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
@@ -83,7 +85,7 @@ def start(case: Case, generator: torch.Generator) -> Tensor:
 def step_sizes(case: Case, generator: torch.Generator) -> list[StepSize]:
     if not case.per_parameter:
         return [0.3 / (step + 1) for step in range(case.steps)]
-    shapes = case.make_policy().shapes
+    shapes = case.policy.shapes
     return [
         {name: 0.3 * torch.rand(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
         for _ in range(case.steps)
@@ -92,7 +94,7 @@ def step_sizes(case: Case, generator: torch.Generator) -> list[StepSize]:
 
 def adapted(case: Case, shared: Parameters, sizes: Sequence[StepSize], task: int) -> Parameters:
     """Return a task's parameters after inner steps in one graph, from the shared parameters."""
-    policy, own = case.make_policy(), shared
+    policy, own = case.policy, shared
     names = adapting(policy, case.adapts)
     for step, size in enumerate(sizes):
         samples = make_samples(policy, seed=step).task(task)
@@ -108,7 +110,7 @@ def objectives(
     case: Case, shared: Parameters, old: Sequence[Parameters], sizes: Sequence[StepSize], query: Samples
 ) -> tuple[Tensor, Tensor]:
     """Return mean gain and mean KL, from old adapted policies, of shared parameters in one graph."""
-    policy = case.make_policy()
+    policy = case.policy
     gains, kls = [], []
     for task in range(TASKS):
         samples = query.task(task)
@@ -122,7 +124,7 @@ def by_double_backward(
     case: Case, vector: Tensor, sizes: Sequence[StepSize], query: Samples, direction: Tensor, moved: Tensor
 ) -> list[Tensor]:
     """Return gain, its gradient and the KL's Hessian times a direction, gain and KL elsewhere, adapted parameters."""
-    shapes = case.make_policy().shapes
+    shapes = case.policy.shapes
     shared = {name: value.clone().requires_grad_() for name, value in named(shapes, vector).items()}
     values = list(shared.values())
     by_task = [adapted(case, shared, sizes, task) for task in range(TASKS)]
@@ -142,7 +144,7 @@ def by_backend(
     case: Case, backend: Backend, vector: Tensor, sizes: Sequence[StepSize], query: Samples, direction: Tensor
 ) -> list[Tensor]:
     """Return what ``by_double_backward`` returns."""
-    adaptation = adapt(backend, case.make_policy(), case.steps, vector=vector, sizes=sizes)
+    adaptation = adapt(backend, case.policy, case.steps, vector=vector, sizes=sizes)
     curvature = Curvature(adaptation, query)
     gain, kl = curvature.evaluate(curvature.vector + 0.05 * direction)
     product = curvature.product(direction)
@@ -156,7 +158,7 @@ def test_every_backend_equals_double_backward(case: Case) -> None:
     generator = torch.Generator().manual_seed(5)
     vector, sizes = start(case, generator), step_sizes(case, generator)
     direction = torch.randn(len(vector), generator=generator, dtype=torch.float64)
-    query = make_samples(case.make_policy(), seed=9)
+    query = make_samples(case.policy, seed=9)
     expected = by_double_backward(case, vector, sizes, query, direction, vector + 0.05 * direction)
     for way, backend in backends(case):
         assert backend.name == ("general" if way == "general" else "fast")
