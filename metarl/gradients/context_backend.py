@@ -19,7 +19,7 @@ from torch import Tensor
 from metarl.agents import InnerObjective, Samples
 from metarl.agents.policies.context import CONTEXT_WEIGHTS, ContextPolicy
 from metarl.gradients.backend import OutputGradients, Outputs, TaskGroups
-from metarl.gradients.perceptron_backend import PerceptronAdaptedPolicy, PerceptronBackend
+from metarl.gradients.perceptron_backend import PerceptronAdaptedPolicy, PerceptronBackend, Plan
 
 
 class ContextBackend:
@@ -28,7 +28,7 @@ class ContextBackend:
     Args:
         policy: a perceptron with a context.
         objective: of the inner update.
-        keep: as for ``PerceptronBackend``, as are ``device`` and ``at_once``.
+        keep: as for ``PerceptronBackend``, as are ``device``, ``at_once`` and ``plan``.
     """
 
     name = "fast"
@@ -41,12 +41,13 @@ class ContextBackend:
         keep: bool,
         device: torch.device,
         at_once: Literal["one", "block", "all"],
+        plan: Plan | None = None,
     ) -> None:
         self.policy = policy
         self.objective = objective
         adapts = frozenset({policy.first_bias})
         self.plain = PerceptronBackend(
-            policy.plain, objective, adapts=adapts, keep=keep, device=device, at_once=at_once
+            policy.plain, objective, adapts=adapts, keep=keep, device=device, at_once=at_once, plan=plan
         )
 
     def groups(self, samples: Samples) -> TaskGroups:

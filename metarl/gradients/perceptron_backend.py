@@ -76,6 +76,9 @@ class Block:
 class PerceptronBackend:
     """The fast path of a policy that is a perceptron; vectors are flat, in the order of the policy's parameters.
 
+    Attributes:
+        store: the memory of what is kept from product to product.
+
     Args:
         policy: with ``layers``.
         objective: of the inner update.
@@ -107,7 +110,7 @@ class PerceptronBackend:
         self.keep = keep
         self._at_once = at_once
         self.head = Head(policy)
-        self._store = Store()
+        self.store = Store()
         self._slots = Slots()
         self._layers = policy.layers
         self._inputs = policy.shapes[policy.layers[0].weight][1] + 1
@@ -195,11 +198,11 @@ class PerceptronBackend:
 
     def storage(self, vector: Tensor, owned: list[Tensor]) -> Allocator:
         """Return what gives tensors, of a vector's type, to be kept and at last handed to ``give_back``."""
-        return new_tensors(vector) if self._at_once == "all" else self._store.allocate(vector.dtype, owned)
+        return new_tensors(vector) if self._at_once == "all" else self.store.allocate(vector.dtype, owned)
 
     def give_back(self, owned: list[Tensor]) -> None:
         """Allocator back tensors that were kept, to be used again."""
-        self._store.give_back(owned)
+        self.store.give_back(owned)
 
     def rows(self, samples: Samples, unit: int = 1) -> Iterator[Samples]:
         """Yield the samples in blocks of nearly equal size, a multiple of ``unit``; all at once where all tasks are."""

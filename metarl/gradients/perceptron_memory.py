@@ -103,6 +103,11 @@ class Store:
         """Take back tensors that are needed no more."""
         self._returned.extend(owned)
 
+    def free(self) -> list[Tensor]:
+        """Return the tensors that are held and not in use."""
+        with self._lock:
+            return [*self._free, *self._returned]
+
     def _fitting(self, size: int, dtype: torch.dtype) -> Tensor | None:
         with self._lock:
             while self._returned:

@@ -71,13 +71,13 @@ def test_score_is_the_gradient_of_log_prob(one: Any, other: Any, actions: torch.
 
 
 @pytest.mark.parametrize(("one", "other", "actions"), cases(), ids=["gaussian", "categorical", "multi"])
-def test_kl_slope_is_the_gradient_of_the_kl_by_the_other(one: Any, other: Any, actions: torch.Tensor) -> None:
+def test_kl_gradient_is_that_of_the_kl_by_the_other(one: Any, other: Any, actions: torch.Tensor) -> None:
     own = [part.clone().requires_grad_() for part in other.parameters]
     rest = (one.sizes,) if isinstance(one, MultiCategorical) else ()
     expected = torch.autograd.grad(one.kl(type(one)(*own, *rest)).sum(), own)
-    for found, wanted in zip(one.kl_slope(other), expected, strict=True):
+    for found, wanted in zip(one.kl_gradient(other), expected, strict=True):
         torch.testing.assert_close(found, wanted)
-    assert all((part == 0).all() for part in one.kl_slope(one))
+    assert all((part == 0).all() for part in one.kl_gradient(one))
 
 
 def test_log_prob_is_summed_over_action_dimensions() -> None:

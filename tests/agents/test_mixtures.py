@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import ACTIONS, assert_acting_equals_learning, double, make_policy
+from samples import ACTIONS, assert_acting_equals_learning, double, make_policy, observed
 from torch import Tensor
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, MixtureSameFamily, Normal
@@ -130,8 +130,8 @@ def test_equal_components_are_the_perceptron(head: str) -> None:
     plain = make_policy(head)
     policy = MixturePolicy(plain, 3)
     observations = randn(6, 3)
-    mixture = policy.distribution(double(policy.parameters()), observations)
-    single = plain.distribution(double(plain.parameters()), observations)
+    mixture = policy.distribution(double(policy.parameters()), observed(observations))
+    single = plain.distribution(double(plain.parameters()), observed(observations))
     actions = torch.zeros(6, 2, dtype=torch.float64) if head == "gaussian" else torch.zeros(6, 2, dtype=torch.int64)
     actions = actions[:, 0] if head == "categorical" else actions
     torch.testing.assert_close(mixture.log_prob(actions), single.log_prob(actions))
@@ -183,7 +183,7 @@ def test_the_policy_of_stable_baselines3_is_the_same_mixture(head: str, tmp_path
     module = policy.module(parameters)
     observations = randn(6, 3).float()
     actions, values, log_probs = module(observations)
-    expected = policy.distribution(parameters, observations).log_prob(actions)
+    expected = policy.distribution(parameters, observed(observations)).log_prob(actions)
     torch.testing.assert_close(log_probs, expected)
     same_values, again, entropy = module.evaluate_actions(observations, actions)
     torch.testing.assert_close(again, expected)
@@ -196,14 +196,14 @@ def test_the_policy_of_stable_baselines3_is_the_same_mixture(head: str, tmp_path
     drawn, own = module.get_distribution(observations).log_prob_from_params(
         logits, output, getattr(module, "log_std", None)
     )
-    torch.testing.assert_close(own, policy.distribution(parameters, observations).log_prob(drawn))
+    torch.testing.assert_close(own, policy.distribution(parameters, observed(observations)).log_prob(drawn))
 
 
 def test_the_floor_of_the_noise_holds_for_every_component() -> None:
     policy = MixturePolicy(make_policy("gaussian"), 2)
     parameters = policy.parameters()
     parameters["log_std"] = torch.tensor([[-5.0, 1.0], [0.0, -5.0]])
-    components: Any = policy.distribution(parameters, torch.zeros(1, 3)).components
+    components: Any = policy.distribution(parameters, observed(torch.zeros(1, 3))).components
     assert components.log_std[0].tolist() == [[-2.0, 1.0], [0.0, -2.0]]
     assert policy.module(parameters).log_std.tolist() == [[-2.0, 1.0], [0.0, -2.0]]
     actor = policy.actor(parameters)

@@ -77,8 +77,8 @@ def test_derivatives_are_those_of_the_loss(
     torch.testing.assert_close(second, torch.autograd.functional.hessian(loss, log_probs))
     h = 1e-6
     for unit in torch.eye(len(log_probs), dtype=torch.float64)[:4]:
-        slope = (loss(log_probs + h * unit) - loss(log_probs - h * unit)) / (2 * h)
-        assert float(first @ unit) == pytest.approx(float(slope), abs=1e-8)
+        difference = (loss(log_probs + h * unit) - loss(log_probs - h * unit)) / (2 * h)
+        assert float(first @ unit) == pytest.approx(float(difference), abs=1e-8)
 
 
 @settings(deadline=None, max_examples=25)

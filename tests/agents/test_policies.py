@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from samples import ACTIONS, assert_acting_equals_learning, make_policy
+from samples import ACTIONS, assert_acting_equals_learning, make_policy, observed
 
 from metarl.agents import Noise, Policy, build_policy
 
@@ -50,7 +50,7 @@ def test_the_function_equals_stable_baselines3s_module(name: str) -> None:
     policy = variants()[name]
     observations = torch.as_tensor(observe(policy, 5))
     parameters = {key: value + 0.1 for key, value in policy.parameters().items()}
-    distribution = policy.distribution(parameters, observations)
+    distribution = policy.distribution(parameters, observed(observations))
     actions = torch.as_tensor(np.stack([policy.action_space.sample() for _ in range(5)]))
     _, log_prob, entropy = policy.module(parameters).evaluate_actions(observations, actions)
     torch.testing.assert_close(distribution.log_prob(actions), log_prob)
@@ -79,7 +79,7 @@ def test_choices_follow_their_probabilities(head: str) -> None:
     noise = Noise([np.random.default_rng(1)], 4000, policy.action_space).at(0)
     actions, _ = policy.actor(policy.parameters()).act(observations, noise)
     first = actions[0] if head == "categorical" else actions[0, :, 1]
-    logits = policy.distribution(policy.parameters(), torch.as_tensor(observations[0, :1])).parameters[0][0]
+    logits = policy.distribution(policy.parameters(), observed(observations[0, :1])).parameters[0][0]
     expected = torch.softmax(logits if head == "categorical" else logits[2:], dim=-1).detach().numpy()
     found = np.bincount(first, minlength=3) / 4000
     np.testing.assert_allclose(found, expected, atol=0.04)
@@ -89,7 +89,7 @@ def test_the_floor_holds_in_acting_learning_and_on_the_way_out() -> None:
     policy = make_policy()
     parameters = policy.parameters()
     parameters["log_std"] = torch.tensor([-5.0, 1.0])
-    distribution = policy.distribution(parameters, torch.zeros(1, 3))
+    distribution = policy.distribution(parameters, observed(torch.zeros(1, 3)))
     assert distribution.parameters[1].tolist() == [[-2.0, 1.0]]
     assert policy.module(parameters).log_std.tolist() == [-2.0, 1.0]
     zeros = np.zeros((1, 1, 3), dtype=np.float32)

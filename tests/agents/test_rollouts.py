@@ -10,7 +10,16 @@ import torch
 from samples import make_policy, make_rollouts
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from metarl.agents import Rollouts, discounted_returns, join_episodes, policy_gradient_loss, to_samples
+from metarl.agents import (
+    Rollouts,
+    dice_loss,
+    discounted_returns,
+    join_episodes,
+    likelihood_ratio_gain,
+    mean_kl,
+    policy_gradient_loss,
+    to_samples,
+)
 
 
 def test_a_wrong_shape_is_named() -> None:
@@ -40,13 +49,15 @@ class Moves(TorchDispatchMode):
 def test_a_move_to_another_device_is_one_copy_and_keeps_every_number(device: str) -> None:
     rollouts = make_rollouts(make_policy("categorical"), steps=5)
     image = torch.arange(3 * 4 * 6 * 7).reshape(3, 4, 6, 7).to(torch.uint8)
-    rollouts = dataclasses.replace(rollouts, observations={"state": rollouts.observations, "image": image})
+    infos = {"success": torch.rand(3, 4, 5, dtype=torch.float64)}
+    rollouts = dataclasses.replace(rollouts, observations={"state": rollouts.observations, "image": image}, infos=infos)
     with Moves() as moves:
         moved = rollouts.to(torch.device(device))
     assert moves.count == 1
     assert moved.observations.keys() == rollouts.observations.keys()
-    before, after = ({**vars(part), **part.observations} for part in (rollouts, moved))
-    for name in before.keys() - {"observations"}:
+    assert moved.infos.keys() == infos.keys()
+    before, after = ({**vars(part), **part.observations, **part.infos} for part in (rollouts, moved))
+    for name in before.keys() - {"observations", "infos"}:
         assert after[name].device.type == torch.device(device).type
         assert (after[name].dtype, after[name].shape) == (before[name].dtype, before[name].shape)
         assert device == "meta" or torch.equal(after[name], before[name])
@@ -87,15 +98,13 @@ def padded(rollouts: Rollouts, by: int) -> Rollouts:
 
 
 def test_padding_changes_no_objective() -> None:
-    from metarl.agents import dice_loss, likelihood_ratio_gain, mean_kl
-
     policy = make_policy()
     parameters = {name: value.double() for name, value in policy.parameters().items()}
     values = []
     for rollouts in (make_rollouts(policy), padded(make_rollouts(policy), by=5)):
         samples = to_samples(rollouts, rollouts.observations, gamma=0.9, gae_lambda=0.8).task(1)
-        distribution = policy.distribution(parameters, samples.observations)
-        shifted = policy.distribution({k: v + 0.1 for k, v in parameters.items()}, samples.observations)
+        distribution = policy.distribution(parameters, samples)
+        shifted = policy.distribution({k: v + 0.1 for k, v in parameters.items()}, samples)
         values.append(
             [
                 policy_gradient_loss(distribution, samples).item(),
@@ -121,13 +130,13 @@ def test_without_a_baseline_advantages_are_scaled_returns_and_discounted_by_time
     torch.testing.assert_close(discounted.by_episode(discounted.advantages), plain.by_episode(plain.advantages) * times)
 
 
-def test_thinning_keeps_a_mean() -> None:
+def test_a_subsample_keeps_a_mean() -> None:
     policy = make_policy()
     rollouts = make_rollouts(policy, steps=50)
     samples = to_samples(rollouts, rollouts.observations, gamma=0.9, gae_lambda=0.8)
-    thin = samples.thin(0.25)
-    assert thin.weights.shape == (3, 50)
-    torch.testing.assert_close(thin.weights.sum(dim=1), torch.ones(3, dtype=torch.float64))
-    assert torch.equal(samples.thin(1.0).observations, samples.observations)
-    torch.testing.assert_close(samples.thin(1.0).weights, samples.weights)
-    assert (samples.episode_rows, thin.episode_rows) == (50, 1)
+    fewer = samples.subsample(0.25)
+    assert fewer.weights.shape == (3, 50)
+    torch.testing.assert_close(fewer.weights.sum(dim=1), torch.ones(3, dtype=torch.float64))
+    assert torch.equal(samples.subsample(1.0).observations, samples.observations)
+    torch.testing.assert_close(samples.subsample(1.0).weights, samples.weights)
+    assert (samples.episode_rows, fewer.episode_rows) == (50, 1)

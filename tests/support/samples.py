@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 
 from metarl.agents import Policy, Rollouts, Samples, build_policy, to_samples
+from metarl.agents.observations import map_observations
 
 ACTIONS = {
     "gaussian": spaces.Box(-1.0, 1.0, (2,), np.float32),
@@ -66,6 +67,13 @@ def make_samples(policy: Policy, tasks: int = 3, rows: int = 7, seed: int = 0) -
     return to_samples(rollouts, rollouts.observations, gamma=0.9, gae_lambda=0.8)
 
 
+def observed(observations: Any) -> Samples:
+    """Return samples ``[sample, ...]`` of which nothing but the observations is of interest."""
+    rows = map_observations(torch.as_tensor, observations)
+    zeros = torch.zeros(len(next(iter(rows.values())) if isinstance(rows, dict) else rows))
+    return Samples(observations=rows, actions=zeros, log_probs=zeros, advantages=zeros, weights=zeros, episode_rows=1)
+
+
 def assert_acting_equals_learning(
     policy: Policy,
     parameters: dict[str, torch.Tensor],
@@ -78,6 +86,6 @@ def assert_acting_equals_learning(
     """Each task's log-probabilities, as the actor gave them, are those of the distribution that is differentiated."""
     for task in range(len(actions)):
         own = {key: value[task] for key, value in parameters.items()} if stacked else parameters
-        distribution = policy.distribution(own, torch.as_tensor(observations[task]))
+        distribution = policy.distribution(own, observed(observations[task]))
         expected = distribution.log_prob(torch.as_tensor(actions[task])).detach().numpy()
         np.testing.assert_allclose(log_probs[task], expected, atol=2e-5)

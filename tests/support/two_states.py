@@ -17,6 +17,7 @@ GAMMA = 0.9
 # [state, action, next state], [state, action]; episodes start in state 0.
 TRANSITIONS = torch.tensor([[[0.8, 0.2], [0.3, 0.7]], [[0.4, 0.6], [0.9, 0.1]]], dtype=torch.float64)
 REWARDS = torch.tensor([[1.0, -0.5], [0.3, 2.0]], dtype=torch.float64)
+START = torch.tensor([0.5, -0.4, 0.2, 0.9, -0.3, 0.1], dtype=torch.float64)  # parameters of the policy
 
 
 def tabular_policy() -> Policy:
@@ -32,6 +33,9 @@ def tabular_policy() -> Policy:
         log_std_init=0.0,
         log_std_min=-2.0,
     )
+
+
+POLICY = tabular_policy()
 
 
 def log_policy(policy: Policy, vector: Tensor) -> Tensor:
@@ -120,3 +124,16 @@ def drawn(policy: Policy, vector: Tensor, horizon: int, episodes: int) -> tuple[
     samples = one.map(lambda part: part[0, rows])
     weights = torch.full_like(samples.weights, 1.0 / rows.shape[1])
     return replace(samples, weights=weights), chance[draws].prod(dim=1)
+
+
+def exact(vector: Tensor, horizon: int) -> Tensor:
+    """Return the expected discounted return of the policy with these parameters."""
+    return expected_return(log_policy(POLICY, vector), horizon)
+
+
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def far(ours: Tensor, theirs: Tensor) -> bool:
+    return float((ours - theirs).norm()) > 0.01 * float(theirs.norm())

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import methodcaller
 from typing import Any
 
 import pytest
 import torch
-from samples import double, make_policy, make_samples
+from adaptations import start
+from samples import make_policy, make_samples
+from small import small
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from metarl import MAML
-from metarl.agents import DICE, POLICY_GRADIENT, InnerObjective, Policy
-from metarl.gradients.context_backend import ContextPath, ContextPolicy
-from metarl.gradients.curvature import Chain, Curvature
+from metarl.agents import DICE, POLICY_GRADIENT, InnerObjective
+from metarl.agents.policies import ContextPolicy
+from metarl.gradients.adaptation import Adaptation, choose_backend
+from metarl.gradients.context_backend import ContextBackend
+from metarl.gradients.curvature import Curvature
 from metarl.gradients.flat import flatten
-from metarl.gradients.inner import Path, choose_path
-from metarl.gradients.perceptron_backend import FastPath
-from metarl.learners.registry import find_learner
+from metarl.gradients.perceptron_backend import PerceptronBackend
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
 READS = ("item", "tolist", "cpu", "__float__", "__int__", "__bool__", "__index__")
@@ -52,50 +53,44 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def all_at_once(
-    policy: Policy,
-    device: torch.device,
-    *,
-    path: str,
-    objective: InnerObjective,
-    adapts: frozenset[str] | None,
-    keep: bool,
-) -> Path:
-    """Return the path that ``choose_path`` returns on a GPU, on the CPU."""
+def all_at_once(model: Any) -> Any:
+    """Return a learner of which the fast path takes all tasks at once, as on a GPU."""
+    policy, given = model.functional_policy, model.backend
     if isinstance(policy, ContextPolicy):
-        return ContextPath(policy, objective, keep=keep, device=device, at_once="all")
-    return FastPath(policy, objective, adapts=adapts, keep=keep, device=device, at_once="all")
+        model.backend = ContextBackend(policy, given.objective, keep=True, device=model.device, at_once="all")
+    else:
+        model.backend = PerceptronBackend(policy, given.objective, adapts=model.adapts, at_once="all")
+    return model
 
 
-def small(name: str, **changed: Any) -> Any:
-    given: dict[str, Any] = {
-        "learning": {"tasks": 3, "episodes": 3},
-        "evaluation": {"tasks": 2, "episodes": 2, "steps": 1},
-        "policy_kwargs": {"hidden_sizes": (5, 5)},
-        "inner": {"steps": 2},
-        **changed,
-    }
-    return find_learner(name)("MlpPolicy", "metarl/Navigation2D-v0", **given)
+def two_steps(name: str, **changes: Any) -> Any:
+    return small(name, inner={"steps": 2}, policy_kwargs={"hidden_sizes": (5, 5)}, family_kwargs={}, **changes)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """What other threads read is not counted."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def reads_of_an_iteration(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return what the host reads in the second iteration of a learner that has made one, but for playing."""
-    monkeypatch.setattr(
-        "metarl.gradients.curvature.map_tasks", lambda work, n_tasks, device: [work(i) for i in range(n_tasks)]
-    )
     reads = Reads(monkeypatch)
-    collect = MAML._collect
+    collect = model.collect
 
-    def collect_unwatched(self: MAML, *args: Any) -> Any:
+    def collect_unwatched(*args: Any, **kwargs: Any) -> Any:
         reads.on = False
         try:
-            return collect(self, *args)
+            return collect(*args, **kwargs)
         finally:
             reads.on = True
 
-    monkeypatch.setattr(MAML, "_collect", collect_unwatched)
+    monkeypatch.setattr(model, "collect", collect_unwatched)
     with reads:
-        model._meta_iteration(2)
+        model.meta_iteration(model.state, 2)
     return reads.found
 
 
@@ -103,12 +98,12 @@ def reads_of_an_iteration(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[s
 def test_the_host_reads_what_the_line_search_decides_on_and_the_metrics_once(
     normalize: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metarl.learners.maml.choose_path", all_at_once)
-    model = small(
+    model = two_steps(
         "maml",
-        learning={"tasks": 3, "episodes": 3, "normalize_observations": normalize, "normalize_rewards": normalize},
+        learning={"episodes": 3, "normalize_observations": normalize, "normalize_rewards": normalize},
         outer={"fisher_fraction": 0.5, "line_search_ratio": 0.5},
-    ).learn(1)
+    )
+    all_at_once(model).learn(1)
     tried: list[int] = []
     evaluate = Curvature.evaluate
     monkeypatch.setattr(Curvature, "evaluate", lambda self, vector: (tried.append(1), evaluate(self, vector))[1])
@@ -134,21 +129,19 @@ UPDATES = [
 def test_steps_along_the_meta_gradient_are_read_once_when_all_is_decided(
     name: str, outer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metarl.learners.maml.choose_path", all_at_once)
-    assert reads_of_an_iteration(small(name, outer=outer).learn(1), monkeypatch) == ["tolist"]
+    model = all_at_once(two_steps(name, outer=outer, learning={"episodes": 3})).learn(1)
+    assert reads_of_an_iteration(model, monkeypatch) == ["tolist"]
 
 
-# With so few samples the trust region's system of equations is nearly singular: damped, rounding errors stay small in it.
+# With so few samples the trust region's system of equations is nearly singular: damped, rounding errors stay small.
 DAMPED = [(name, {"damping": 0.1}) for name in ("e-maml", "meta-sgd", "anil", "cavia")]
 
 
 @pytest.mark.parametrize(("name", "outer"), [*UPDATES, *DAMPED])
-def test_all_tasks_at_once_learn_what_they_learn_in_parts(
-    name: str, outer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    untrained, in_parts = small(name, outer=outer), small(name, outer=outer).learn(1)
-    monkeypatch.setattr("metarl.learners.maml.choose_path", all_at_once)
-    at_once = small(name, outer=outer).learn(1)
+def test_all_tasks_at_once_learn_what_they_learn_in_parts(name: str, outer: dict[str, Any]) -> None:
+    untrained, in_parts, at_once = (two_steps(name, outer=outer, learning={"episodes": 3}) for _ in range(3))
+    in_parts.learn(1)
+    all_at_once(at_once).learn(1)
     before, one, other = (flatten(model.parameters.values()) for model in (untrained, in_parts, at_once))
     assert float((other - one).norm()) < 0.01 * float((one - before).norm())
 
@@ -163,11 +156,10 @@ def test_a_gpu_gives_the_numbers_of_the_cpu(head: str, objective: InnerObjective
     for name in ("cpu", "cuda"):
         device = torch.device(name)
         move = methodcaller("to", device)
-        path = choose_path(policy, device, objective=objective)
-        chain = Chain(policy, path, {name: move(value) for name, value in double(policy.parameters()).items()})
-        chain.adapt(make_samples(policy).map(move), 0.3)
-        curvature = Curvature(chain, make_samples(policy, seed=1).map(move))
+        adaptation = Adaptation(policy, choose_backend(policy, device, objective=objective), move(start(policy)))
+        adaptation.adapt(make_samples(policy).map(move), 0.3)
+        curvature = Curvature(adaptation, make_samples(policy, seed=1).map(move))
         product = curvature.product(curvature.gradient)
-        found.append([curvature.gradient, product, *curvature.evaluate(curvature.parameters + 0.01 * product)])
+        found.append([curvature.gradient, product, *curvature.evaluate(curvature.vector + 0.01 * product)])
     for here, there in zip(*found, strict=True):
         torch.testing.assert_close(there.cpu(), here, rtol=1e-9, atol=1e-11)
