@@ -28,12 +28,11 @@ from metarl.sb3 import loggers
 from metarl.sb3.callbacks import as_callback, episodes_for_callbacks
 from metarl.sb3.models_in import take_over
 from metarl.sb3.policy_arguments import decode, encode
-from metarl.settings import Settings, as_dict, structure
+from metarl.settings import Settings, as_dict, structure, structure_arguments
 from metarl.state import Outcome, State, advance
 from metarl.version import __version__
 
 _PICTURED_TASKS = 4
-_OWN_POLICY_SETTINGS = {"hidden_sizes", "activation", "output_gain", "log_std_init", "log_std_min"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,9 @@ class BaseLearner(MetaAgent):
         tensorboard_log: str | Path | None = None,
     ) -> None:
         self._begin(
-            *self._structured(
+            *structure_arguments(
+                type(self),
+                option_owner,
                 policy,
                 policy_kwargs,
                 family=family,
@@ -112,17 +113,6 @@ class BaseLearner(MetaAgent):
             verbose,
             tensorboard_log,
         )
-
-    @classmethod
-    def _structured(
-        cls, policy: str, policy_kwargs: dict[str, Any] | None, **sections: Any
-    ) -> tuple[Settings, dict[str, Any]]:
-        """Return settings, and the arguments of the policy that are none of them."""
-        policy_kwargs = dict(policy_kwargs or {})
-        own = {key: policy_kwargs.pop(key) for key in _OWN_POLICY_SETTINGS & policy_kwargs.keys()}
-        given = {key: {} if value is None else value for key, value in sections.items()}
-        data = {**given, "learner": cls.name, "policy": {"name": policy, **own}}
-        return structure(data, cls, option_owner), policy_kwargs
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -172,10 +162,9 @@ class BaseLearner(MetaAgent):
         *,
         policy_kwargs: dict[str, Any] | None = None,
         vec_normalize: VecNormalize | None = None,
+        check_spaces: bool = True,
         verbose: int = 0,
         tensorboard_log: str | Path | None = None,
-        seed: int = 1,
-        device: str = "auto",
         **sections: Any,
     ) -> Self:
         """Return a new learner that starts from a PPO or A2C model of stable-baselines3.
@@ -190,11 +179,10 @@ class BaseLearner(MetaAgent):
             policy_kwargs: arguments of the model's policy that a file keeps only as pickled code: classes of one's own.
             vec_normalize: the ``VecNormalize`` that the model was trained with, whose observation statistics are taken
                 over and go on running; a model that still has its environments brings its own.
-            verbose: as for the class, as are ``tensorboard_log``, ``seed`` and ``device``.
-            tensorboard_log: see the class.
-            seed: see the class.
-            device: see the class.
-            sections: as for the class: ``family_kwargs``, ``learning``, ``inner``, ``outer``, ``evaluation``.
+            check_spaces: refuse a model whose spaces are not the family's; False insists that they mean the same.
+            verbose: as for the class.
+            tensorboard_log: as for the class.
+            sections: as for the class: ``seed``, ``device``, ``family_kwargs``, ``learning``, ``inner``, ...
 
         Raises:
             ValueError: a model that cannot be taken over (state-dependent noise, squashed actions, other algorithms),
@@ -202,11 +190,14 @@ class BaseLearner(MetaAgent):
         """
         family_kwargs = sections.get("family_kwargs") or {}
         floor = Settings().policy.log_std_min
-        taken = take_over(source, family, family_kwargs, policy_kwargs or {}, vec_normalize, floor)
+        taken = take_over(
+            source, family, family_kwargs, policy_kwargs or {}, vec_normalize, floor, check_spaces=check_spaces
+        )
         if taken.normalizer is not None:
             sections["learning"] = {**(sections.get("learning") or {}), "normalize_observations": True}
-        given = {"family": family, "seed": seed, "device": device, **sections}
-        settings, kept = cls._structured(taken.policy_name, taken.architecture, **given)
+        settings, kept = structure_arguments(
+            cls, option_owner, taken.policy_name, taken.architecture, family=family, **sections
+        )
         learner = cls.__new__(cls)
         policy = taken.policy(settings.policy.log_std_min)
         learner._begin(settings, kept, verbose, tensorboard_log, policy, taken.normalizer)

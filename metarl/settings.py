@@ -148,6 +148,31 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
     return dataclasses.replace(settings, family_kwargs=kwargs)
 
 
+def structure_arguments(
+    learner: Any,
+    owner: Callable[[str], str | None],
+    policy: str,
+    policy_kwargs: dict[str, Any] | None,
+    **sections: Any,
+) -> tuple[Settings, dict[str, Any]]:
+    """Return the settings that a learner's arguments in Python stand for, and the policy's arguments that are none.
+
+    Args:
+        learner: the learner's class.
+        owner: as for ``structure``.
+        policy: its name.
+        policy_kwargs: settings of ``[policy]``, and other arguments of the policy.
+        sections: the other sections and settings by name; None for the defaults.
+
+    Raises:
+        ValueError: see ``structure``.
+    """
+    rest = dict(policy_kwargs or {})
+    own = {key: rest.pop(key) for key in set(_field_names(PolicyNetwork)) - {"name"} if key in rest}
+    given = {key: {} if value is None else value for key, value in sections.items()}
+    return structure({**given, "learner": learner.name, "policy": {"name": policy, **own}}, learner, owner), rest
+
+
 def _without_numpy(value: Any) -> Any:
     """Return settings with Python's numbers for numpy's, which strict validation would refuse."""
     if isinstance(value, dict):

@@ -119,9 +119,10 @@ class ModulePolicy(Policy):
         device: str | torch.device = "cpu",
     ) -> ActorCriticPolicy:
         """Return a stable-baselines3 policy of its own with parameters in it; see ``Policy``."""
-        module = copy.deepcopy(self.initial_module)
+        with torch.inference_mode(False):  # a policy that can be trained, whatever the caller has switched off
+            module = copy.deepcopy(self.initial_module)
         own = dict(module.named_parameters())
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             for name, value in {**parameters, **(critic or {})}.items():
                 own[name].copy_(self.floored(value) if name == "log_std" else value)
         if normalizer is not None and normalizer.observations:
