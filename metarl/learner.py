@@ -191,7 +191,13 @@ class BaseLearner(MetaAgent):
         family_kwargs = sections.get("family_kwargs") or {}
         floor = Settings().policy.log_std_min
         taken = take_over(
-            source, family, family_kwargs, policy_kwargs or {}, vec_normalize, floor, check_spaces=check_spaces
+            source,
+            family,
+            sections.get("family_kwargs") or {},
+            policy_kwargs or {},
+            vec_normalize,
+            log_std_min=Settings().policy.log_std_min,
+            check_spaces=check_spaces,
         )
         if taken.normalizer is not None:
             sections["learning"] = {**(sections.get("learning") or {}), "normalize_observations": True}
@@ -348,11 +354,7 @@ class BaseLearner(MetaAgent):
             picture = paths_figure(self._env, tasks[:_PICTURED_TASKS], rollouts)
             elsewhere = ("stdout", "log", "json", "csv")
             self.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)
-        for step in range(len(evaluation.returns)):
-            self.logger.record(f"validation/return_step_{step}", evaluation.mean(step))
-            for name, values in evaluation.statistics.items():
-                self.logger.record(f"validation/{name}_step_{step}", float(values[step].mean()))
-        self.logger.record("validation/gain", evaluation.mean(-1) - evaluation.mean(0))
+        loggers.record_validation(self.logger, {"return": evaluation.returns, **evaluation.statistics})
         score = float(evaluation.returns[1:].mean())
         if self.best is None or score > self.best.score:
             self.best = Best(score, self.state)

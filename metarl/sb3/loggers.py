@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 from stable_baselines3.common.logger import (
     HumanOutputFormat,
     KVWriter,
@@ -233,6 +234,20 @@ def record_iteration(
         logger.record(f"rollout/return_step_{step}", mean)
     if len(returns) > 1:
         logger.record("rollout/gain", returns[-1] - returns[0])
+
+
+def record_validation(logger: Logger, statistics: Mapping[str, NDArray[np.float64]]) -> None:
+    """Record an evaluation on validation tasks.
+
+    Args:
+        logger: where to.
+        statistics: by name, ``[step, task]``: returns, and whatever else there is of episodes.
+    """
+    for name, by_step in statistics.items():
+        for step, values in enumerate(by_step):
+            logger.record(f"validation/{name}_step_{step}", float(values.mean()))
+    returns = statistics["return"].mean(axis=1)
+    logger.record("validation/gain", float(returns[-1]) - float(returns[0]))
 
 
 def run_logger(folder: Path, *, keep_rows: int = 0, purge_step: int | None = None) -> Logger:
