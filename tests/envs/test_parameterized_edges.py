@@ -90,9 +90,7 @@ def test_a_key_of_the_config_may_have_a_slash() -> None:
     kwargs = {**CLASS_CONFIG, "parameters": {"robot/arm": [0.0, 4.0]}}
     env = metarl.make(PARAMETERIZED, **kwargs, task={"robot/arm": 3.0})
     assert reward(env) == 3.0
-    with pytest.raises(
-        ValueError, match=r"which toy/ClassConfig-v0 does not have, and it is no key of its config"
-    ):
+    with pytest.raises(ValueError, match=r"which toy/ClassConfig-v0 does not have, and it is no key of its config"):
         metarl.make(PARAMETERIZED, **{**CLASS_CONFIG, "parameters": {"robot/leg": [0.0, 4.0]}})
 
 

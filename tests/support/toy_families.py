@@ -40,6 +40,7 @@ class SignEnv(gymnasium.Env):
             "discrete": spaces.Discrete(4),
             "image": spaces.Box(0, 255, (1, 36, 36), np.uint8),
             "image channels last": spaces.Box(0, 255, (36, 40, 3), np.uint8),
+            "dots": spaces.Dict({"robot.arm": spaces.Box(-10.0, 10.0, (2,), np.float32)}),
             "dict": spaces.Dict(
                 {
                     "image": spaces.Box(0, 255, (36, 40, 3), np.uint8),
