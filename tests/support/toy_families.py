@@ -1,4 +1,4 @@
-"""Small families for the tests that are sound; the others, in ``toy_edges`` and ``toy_faults``, are registered here too."""
+"""Small families for the tests that are sound. Those in ``toy_edges`` and ``toy_faults`` are registered here too."""
 
 from __future__ import annotations
 
