@@ -95,9 +95,11 @@ def standard_actions(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], Mappi
 def _mapped_box(space: spaces.Box) -> tuple[spaces.Space[Any], Mapping]:
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     mapped = np.asarray(space.bounded_below & space.bounded_above)
-    # Single precision, as that of the policies; an end that it cannot hold moves, and the map clips to the exact one.
-    ends = np.where(mapped, -1.0, low).astype(np.float32), np.where(mapped, 1.0, high).astype(np.float32)
-    seen = spaces.Box(*ends, space.shape, np.float32)
+    seen = space
+    if mapped.any():
+        # In single precision, as policies compute. It may not hold an end exactly, so the map clips to the exact one.
+        ends = np.where(mapped, -1.0, low).astype(np.float32), np.where(mapped, 1.0, high).astype(np.float32)
+        seen = spaces.Box(*ends, space.shape, np.float32)
     width = np.subtract(high, low, out=np.ones(space.shape), where=mapped)
     return seen, BoxMapping(seen, space, mapped, np.where(mapped, low, 0.0), width)
 

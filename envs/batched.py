@@ -1,14 +1,10 @@
-"""Base classes of batched families: they handle tasks, seeds, masks and time limits, a family adds its dynamics.
-
-The single environment of such a family wraps a batch of one sub-environment, so the dynamics are written once.
-"""
+"""The base class of batched families: it handles tasks, seeds, masks and time limits; a family adds its dynamics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -16,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
+from metarl.envs.answers import conform
 from metarl.envs.streams import Streams
 
 # Numbers of sub-environments, counted from 0, in ascending order.
@@ -155,7 +152,7 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         self._running[indices] = True
         if len(indices):
             self.start_episodes(indices)
-        return self.observe(), {}
+        return self._observed(), {}
 
     def _assign(self, batch: Any, indices: EnvIndices) -> None:
         task_tools.check_count(batch, self.num_envs)
@@ -181,7 +178,8 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         """Step every running sub-environment; a finished one keeps its observation and gets reward 0.
 
         Raises:
-            ValueError: the actions have another shape, are not finite, or are no elements of a discrete space.
+            ValueError: the actions have another shape, are not finite, or are no elements of a discrete space; or a
+                subclass returns arrays of other shapes or types than it must.
         """
         actions = np.asarray(actions)
         if actions.shape != self.action_space.shape:
@@ -190,14 +188,27 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         indices: EnvIndices | slice = slice(None) if self._running.all() else np.flatnonzero(self._running)
-        rewards[indices], terminated[indices] = self.apply_actions(actions[indices], indices)
+        paid, ended = self.apply_actions(actions[indices], indices)
+        for what, given in (("rewards", paid), ("which terminated", ended)):
+            if np.shape(given) != rewards[indices].shape:
+                raise ValueError(
+                    f"apply_actions of {task_tools.family_name(self)} returned {what} of shape {np.shape(given)}, "
+                    f"expected {rewards[indices].shape}, one for each sub-environment that was stepped"
+                )
+        rewards[indices], terminated[indices] = paid, ended
         self.elapsed_steps[indices] += 1
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
         if self.max_episode_steps is not None:
             truncated[indices] = self.elapsed_steps[indices] >= self.max_episode_steps
             truncated &= ~terminated
         self._running &= ~(terminated | truncated)
-        return self.observe(), rewards, terminated, truncated, {}
+        return self._observed(), rewards, terminated, truncated, {}
+
+    def _observed(self) -> Any:
+        try:
+            return conform(self.observation_space, self.observe())
+        except ValueError as error:
+            raise ValueError(f"observe of {task_tools.family_name(self)} {error}") from error
 
     def _check_actions(self, actions: NDArray[Any]) -> None:
         space = self.single_action_space
@@ -219,71 +230,3 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
             f"the action of sub-environment {index} of {task_tools.family_name(self)} is {actions[index]}; "
             f"expected {expected}"
         )
-
-
-class SingleFamily(gymnasium.Env[Any, Any]):
-    """The single environment of a batched family: it plays the only sub-environment of ``batch``.
-
-    ``reset`` takes ``options={"task": task}``; the task stays until another is given. A subclass lists ``rgb_array``
-    in ``metadata["render_modes"]`` if it can be drawn, and then defines ``draw_picture``.
-
-    Args:
-        batch: the family's batched implementation with one sub-environment; kept as the attribute ``batch``.
-        render_mode: one of ``metadata["render_modes"]``, or None.
-
-    Raises:
-        ValueError: unknown ``render_mode``.
-    """
-
-    def __init__(self, batch: BatchedFamily, render_mode: str | None = None) -> None:
-        modes = self.metadata["render_modes"]
-        if render_mode is not None and render_mode not in modes:
-            expected = ", ".join(["None", *modes])
-            raise ValueError(f"unknown render_mode {render_mode!r}; expected one of {expected}")
-        self.batch = batch
-        self.render_mode = render_mode
-        self.observation_space = batch.single_observation_space
-        self.action_space = batch.single_action_space
-        self.task_space = batch.task_space
-        self.default_task = batch.default_task
-
-    @property
-    def max_episode_steps(self) -> int | None:
-        """The time limit in steps, or None. ``make`` sets it, and ``oracle_return`` may need it."""
-        return self.batch.max_episode_steps
-
-    @max_episode_steps.setter
-    def max_episode_steps(self, limit: int | None) -> None:
-        self.batch.max_episode_steps = limit
-
-    @property
-    def task(self) -> Any:
-        """The task of the current episode."""
-        return task_tools.unstack_tasks(self.task_space, self.batch.tasks)[0]
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode, of ``options["task"]`` where it is given.
-
-        Raises:
-            ValueError: the task is outside the task space.
-        """
-        super().reset(seed=seed)
-        batch_options = {}
-        if options is not None and options.get("task") is not None:
-            task = task_tools.as_task(self, options["task"])
-            batch_options["tasks"] = task_tools.stack_tasks(self.task_space, [task])
-        observations, info = self.batch.reset(seed=None if seed is None else [seed], options=batch_options)
-        return observations[0], info
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step the episode; it is truncated at ``max_episode_steps``."""
-        observations, rewards, terminated, truncated, info = self.batch.step(np.asarray(action)[None])
-        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
-
-    def draw_picture(self) -> NDArray[np.uint8]:
-        """Return a picture of the current state of the episode, ``[height, width, 3]``."""
-        raise NotImplementedError(f"{type(self).__name__} must define draw_picture()")
-
-    def render(self) -> Any:
-        """Return what ``draw_picture`` returns, or None where ``render_mode`` is None."""
-        return self.draw_picture() if self.render_mode == "rgb_array" else None

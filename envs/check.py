@@ -61,7 +61,7 @@ def _faults(family: str, env: gymnasium.Env[Any, Any], kwargs: dict[str, Any]) -
     if isinstance(tasks, str):
         return [tasks]
     episodes = [play_episode(env, {"task": task}) for task in tasks]
-    faults = _check_values(env, episodes) + _check_memory(episodes)
+    faults = _check_keys(env.observation_space) or _check_values(env, episodes) + _check_memory(episodes)
     faults = faults or _check_repeats(env, tasks, episodes) or _check_secrecy(env, tasks, episodes)
     faults = faults or _check_large_seeds(env, tasks[0])
     for count in (1, TASKS):
@@ -90,6 +90,17 @@ def _tasks(env: gymnasium.Env[Any, Any]) -> list[Any] | str:
             return f"sample_tasks draws {task_tools.plain(task)}, which is outside task_space {space}; make them agree"
     different = {repr(task_tools.plain(task)): task for task in reversed(tasks)}
     return [*reversed(different.values()), *tasks][:TASKS]
+
+
+def _check_keys(space: gymnasium.Space[Any]) -> list[str]:
+    if isinstance(space, gymnasium.spaces.Dict):
+        for key in space.spaces:
+            if not key or "." in key:
+                return [
+                    f"the observation has the key {key!r}, but policies name parts of their networks by the keys, and "
+                    "such a name is not empty and has no dots; rename the key"
+                ]
+    return []
 
 
 def _check_values(env: gymnasium.Env[Any, Any], episodes: list[Episode]) -> list[str]:

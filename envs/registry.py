@@ -23,8 +23,9 @@ from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
 
 from metarl.envs import tasks as task_tools
 from metarl.envs.actions import is_standard, standard_actions
-from metarl.envs.batched import BatchedFamily, SingleFamily
+from metarl.envs.batched import BatchedFamily
 from metarl.envs.parameterized import ParameterizedEnv
+from metarl.envs.single import SingleFamily
 from metarl.envs.sync import SyncFamilyVectorEnv
 from metarl.envs.wrappers import FixedTask
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium
@@ -28,7 +29,8 @@ class FixedTask(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode of the task."""
-        return self.env.reset(seed=seed, options={"task": self.task, **(options or {})})
+        # A copy, because an environment may keep and change it.
+        return self.env.reset(seed=seed, options={"task": copy.deepcopy(self.task), **(options or {})})
 
 
 class RandomTask(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

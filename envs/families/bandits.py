@@ -9,8 +9,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
-from metarl.envs.batched import BatchedFamily, EnvIndices, SingleFamily
+from metarl.envs.batched import BatchedFamily, EnvIndices
 from metarl.envs.families.drawing import Canvas
+from metarl.envs.single import SingleFamily
 
 ARMS = 5
 PULLS = 10

@@ -13,9 +13,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import BatchedFamily, EnvIndices, SingleFamily
+from metarl.envs.batched import BatchedFamily, EnvIndices
 from metarl.envs.families.goals import Directions, check_max_velocity
 from metarl.envs.families.simulations import Read, Simulations, load_model
+from metarl.envs.single import SingleFamily
 
 PICTURE_SIZE = 256  # pixels
 

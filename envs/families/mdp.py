@@ -8,7 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import BatchedFamily, EnvIndices, SingleFamily
+from metarl.envs.batched import BatchedFamily, EnvIndices
+from metarl.envs.single import SingleFamily
 
 STATES = 10
 ACTIONS = 5

@@ -12,8 +12,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import BatchedFamily, EnvIndices, SingleFamily
+from metarl.envs.batched import BatchedFamily, EnvIndices
 from metarl.envs.families.drawing import Canvas
+from metarl.envs.single import SingleFamily
 
 STEP_LENGTH = 0.1  # distance per unit of action and step
 GOAL_RANGE = 0.5  # goals lie in [-GOAL_RANGE, GOAL_RANGE]^2

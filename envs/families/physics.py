@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import BatchedFamily, EnvIndices, SingleFamily
+from metarl.envs.batched import BatchedFamily, EnvIndices
+from metarl.envs.single import SingleFamily
 
 
 @dataclass(frozen=True)

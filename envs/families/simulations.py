@@ -76,6 +76,7 @@ class Simulations:
     def __init__(self, models: Sequence[Any], frame_skip: int, reads: Mapping[str, Read]) -> None:
         self.models = list(models)
         self.frame_skip = frame_skip
+        self._reads = dict(reads)
         threads = min(available_cores(), len(self.models))
         self.workers = [Worker(self.models[0], {**_STATE, **reads}) for _ in range(threads)]
         self._pool: ThreadPoolExecutor | None = None
@@ -107,6 +108,13 @@ class Simulations:
         ]
         for future in running:
             future.result()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Simulations:
+        """Return simulations in the same state; copied attribute by attribute, their views would belong to no array."""
+        twin = Simulations(copy.deepcopy(self.models, memo), self.frame_skip, self._reads)
+        for name, array in self.values.items():
+            twin.values[name][:] = array
+        return twin
 
     def close(self) -> None:
         """End the threads."""

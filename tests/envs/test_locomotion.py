@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import os
 import subprocess
@@ -192,6 +194,22 @@ def test_two_directions_are_discrete_tasks_and_both_are_in_every_split(family: s
         env.reset(options={"task": -1})
     with pytest.raises(ValueError, match="expected a whole number from 0 to 1"):
         env.reset(options={"task": 1.0})
+
+
+@pytest.mark.parametrize("family", ["metarl/AntGoal-v0", "metarl/HopperParams-v0"])
+def test_a_copy_goes_on_as_the_original_does(family: str) -> None:
+    vector = metarl.make_vec(family, 4)
+    vector.reset(seed=1, options={"tasks": metarl.sample_tasks(family, 4)})
+    vector.action_space.seed(1)
+    actions = [vector.action_space.sample() for _ in range(6)]
+    vector.step(actions[0])
+    twin = copy.deepcopy(vector)
+    expected = [vector.step(action)[:2] for action in actions[1:]]
+    for action, (observations, rewards) in zip(actions[1:], expected, strict=True):
+        found = twin.step(action)
+        np.testing.assert_array_equal(found[0], observations)
+        np.testing.assert_array_equal(found[1], rewards)
+    assert any((one != other).any() for (one, _), (other, _) in itertools.pairwise(expected))
 
 
 def test_goals_are_uniform_by_area_over_the_disc() -> None:

@@ -32,7 +32,7 @@ def length(env: gymnasium.Env) -> int:
     ("limit", "steps"), [({}, 50), ({"max_episode_steps": 22}, 6), ({"max_episode_steps": 400}, 100)]
 )
 def test_the_time_limit_counts_the_environments_steps_and_wrappers_see_it(limit: dict[str, int], steps: int) -> None:
-    wrappers = ["toy_families:SkipFrames"]
+    wrappers = ["toy_edges:SkipFrames"]
     env = metarl.make(PARAMETERIZED, **PENDULUM, wrappers=wrappers, **limit)
     for episode in (1, 2):
         assert length(env) == steps
@@ -45,7 +45,7 @@ def test_the_time_limit_counts_the_environments_steps_and_wrappers_see_it(limit:
 
 @pytest.mark.parametrize("limit", [None, 22, 400])
 def test_wrappers_find_the_time_limit_below_them(limit: int | None) -> None:
-    wrappers = ["toy_families:NeedsLimit"]
+    wrappers = ["toy_edges:NeedsLimit"]
     kwargs = {} if limit is None else {"max_episode_steps": limit}
     env = metarl.make(PARAMETERIZED, **PENDULUM, wrappers=wrappers, **kwargs)
     assert env.unwrapped.inner.limit == env.get_wrapper_attr("inner").limit == (limit or 200)

@@ -135,6 +135,13 @@ def test_the_checker_names_what_an_environment_must_not_return(wrong: str, fault
     assert fault in faults[0]
 
 
+def test_the_checker_names_a_key_that_no_policy_can_take() -> None:
+    faults = metarl.check_family(SIGN, observations="dots")
+    assert len(faults) == 1
+    assert "the observation has the key 'robot.arm'" in faults[0]
+    assert metarl.check_family(SIGN, observations="dict") == []
+
+
 def test_the_checker_says_that_it_needs_assertions() -> None:
     code = "import metarl; print(metarl.check_family('metarl/Navigation2D-v0'))"
     done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=False)
