@@ -15,9 +15,9 @@ import metarl
 from metarl import MetaLearner, MultiTask
 from metarl.agents.policies.mixture import LOGITS
 from metarl.envs import tasks as task_tools
+from metarl.gradients.flat import flatten_tasks, named
 from metarl.gradients.inner import choose_path, inner_update
 from metarl.seeding import streams
-from metarl.gradients.flat import flatten_tasks, named
 
 NAVIGATION = "metarl/Navigation2D-v0"
 SMALL: dict[str, Any] = {

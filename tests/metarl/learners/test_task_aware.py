@@ -15,8 +15,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import metarl
 from metarl import TaskAware
-from metarl.gradients.context_backend import CONTEXT
 from metarl.envs import tasks as task_tools
+from metarl.gradients.context_backend import CONTEXT
 from metarl.seeding import streams
 
 NAVIGATION = "metarl/Navigation2D-v0"
