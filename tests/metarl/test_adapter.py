@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from small import NAVIGATION, SHORT, SIGN, copied, same, small
 
 import metarl
-from metarl import MAML
+from metarl import seeding
 from metarl.envs import FixedTask, RolloutError
-
-NAVIGATION = "metarl/Navigation2D-v0"
-SHORT = {"max_episode_steps": 7}
-
-
-def learner(**changes: Any) -> MAML:
-    return MAML(**{"family_kwargs": SHORT, "learning": {"episodes": 4}, **changes})
 
 
 def test_it_updates_after_n_episodes_and_says_how_the_return_developed() -> None:
-    model = learner()
-    before = {name: value.clone() for name, value in model.parameters.items()}
+    model = small()
+    before = copied(model.parameters)
     env = metarl.make(NAVIGATION, task=[0.2, 0.1], **SHORT)
     adapter = model.adapter(env, episodes=3)
     start = adapter.policy.action_net.weight
@@ -38,17 +30,17 @@ def test_it_updates_after_n_episodes_and_says_how_the_return_developed() -> None
     assert adapter.returns == [returns[:3], returns[3:6], returns[6:]]
     assert adapter.table().splitlines()[1].split() == ["0", "3", f"{np.mean(returns[:3]):.2f}"]
     assert len(adapter.table().splitlines()) == 4
-    assert all(torch.equal(before[name], value) for name, value in model.parameters.items())
+    assert same(before, model.parameters)
 
 
 def test_a_loop_of_ones_own_gives_what_play_gives() -> None:
-    model = learner()
+    model = small()
     goal = np.array([0.2, 0.1])
     env = metarl.make(NAVIGATION, task=goal, **SHORT)
     played, own = model.adapter(env, episodes=2), model.adapter(env, episodes=2)
-    for _ in range(4):
+    for episode in range(4):
         played.play()
-        stream = own._stream()
+        stream = seeding.Stream(model.settings.seed, (seeding.ADAPTATION, own.updates, episode % 2))
         observation, _ = env.reset(seed=stream.environment_seeds(1)[0])
         action = own.start(observation)
         total = 0.0
@@ -63,7 +55,7 @@ def test_a_loop_of_ones_own_gives_what_play_gives() -> None:
 
 
 def test_adapt_takes_the_environment_with_its_own_action_box() -> None:
-    model = MAML("MlpPolicy", "toy_families:toy/Sign-v0", learning={"episodes": 4})
+    model = small(family=SIGN)
     raw = gymnasium.make("toy/Sign-v0")
     assert raw.action_space == spaces.Box(-2.0, 2.0, (1,), np.float32)
     adapted = model.adapt(FixedTask(raw, [0.5]), steps=2)
@@ -73,7 +65,7 @@ def test_adapt_takes_the_environment_with_its_own_action_box() -> None:
 @pytest.mark.parametrize("actions", ["box", "discrete"])
 def test_actions_come_as_the_environment_takes_them(actions: str) -> None:
     """The environment refuses actions outside its space: a box of [-2, 2], a discrete space from -1 on."""
-    model = MAML("MlpPolicy", "toy_families:toy/Sign-v0", family_kwargs={"actions": actions}, learning={"episodes": 4})
+    model = small(family=SIGN, family_kwargs={"actions": actions})
     raw = FixedTask(gymnasium.make("toy/Sign-v0", actions=actions), [0.5])
     adapter = model.adapter(raw)
     total = 0.0
@@ -91,7 +83,7 @@ def test_actions_come_as_the_environment_takes_them(actions: str) -> None:
 
 
 def test_mistakes_are_named() -> None:
-    model = learner()
+    model = small()
     with pytest.raises(ValueError, match="observation_space is"):
         model.adapter(gymnasium.make("CartPole-v1"))
     with pytest.raises(ValueError, match=r"is no gymnasium\.Env"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small import NAVIGATION, small
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
@@ -23,16 +24,10 @@ from stable_baselines3.common.monitor import Monitor
 import metarl
 from metarl import MAML
 
-NAVIGATION = "metarl/Navigation2D-v0"
-
 
 def learner() -> MAML:
-    return MAML(
-        family_kwargs={"max_episode_steps": 5},
-        learning={"tasks": 3, "episodes": 4},
-        evaluation={"tasks": 2, "episodes": 2},
-        policy_kwargs={"hidden_sizes": (4,)},
-    )
+    model: MAML = small(family_kwargs={"max_episode_steps": 5}, evaluation={"every": 10})
+    return model
 
 
 def evaluation_env() -> Monitor:

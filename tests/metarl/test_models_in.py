@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from small import SECTIONS, SIGN
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -20,11 +21,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import metarl
 from metarl import MAML
 
-SIGN = "toy_families:toy/Sign-v0"
-SMALL: dict[str, Any] = {
-    "learning": {"tasks": 2, "episodes": 3},
-    "evaluation": {"tasks": 2, "episodes": 2, "steps": 1},
-}
+SMALL: dict[str, Any] = {name: SECTIONS[name] for name in ("learning", "evaluation")}
 
 
 class Own(FlattenExtractor):

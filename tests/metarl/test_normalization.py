@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,18 @@ import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import SIGN, played, same, small
 from stable_baselines3 import PPO
 
 import metarl
 from metarl import MAML
 from metarl.agents.normalization import Moments, new_normalizer
 
-NAVIGATION = "metarl/Navigation2D-v0"
-SIGN = "toy_families:toy/Sign-v0"
 
-
-def learner(family: str = SIGN, policy: str = "MlpPolicy", **changes: Any) -> MAML:
-    learning = {"tasks": 3, "episodes": 4, "normalize_observations": True, "normalize_rewards": True}
-    return MAML(
-        policy,
-        family,
-        learning={**learning, **changes.pop("learning", {})},
-        evaluation={"tasks": 2, "episodes": 2, "test_tasks": 3, "steps": 2, "every": 1},
-        **changes,
-    )
+def learner(**changes: Any) -> MAML:
+    learning = {"normalize_observations": True, "normalize_rewards": True, **changes.pop("learning", {})}
+    model: MAML = small(family=SIGN, learning=learning, **changes)
+    return model
 
 
 @settings(max_examples=30, deadline=None)
@@ -48,17 +42,24 @@ def test_moments_in_parts_are_those_of_the_whole(parts: list[list[float]]) -> No
     assert moments.count == len(whole)
 
 
-def test_statistics_are_those_of_the_steps_that_ran_in_training() -> None:
+def test_statistics_are_those_of_the_steps_that_ran_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     model = learner()
     seen: list[Any] = []
-    collect = model._collect
-    model._collect = lambda *args: seen.append(collect(*args)) or seen[-1]  # type: ignore[method-assign, func-returns-value]
+    collect = model.collect
+
+    def watched(state: Any, parameters: Any, tasks: Any, streams: Any, *, episodes: int | None = None) -> Any:
+        rollouts = collect(state, parameters, tasks, streams, episodes=episodes)
+        if episodes is None:  # in training
+            seen.append(rollouts)
+        return rollouts
+
+    monkeypatch.setattr(model, "collect", watched)
     model.learn(2)
-    rows = torch.cat([part.observations[:, :, :-1][part.mask.bool()] for part in seen])
+    steps = torch.cat([part.observations[:, :, :-1][part.mask.bool()] for part in seen])
     moments = model.normalizer.observations[""]
-    torch.testing.assert_close(moments.mean, rows.double().mean(dim=0))
-    torch.testing.assert_close(moments.variance, rows.double().var(dim=0, correction=0))
-    assert moments.count == len(rows) == model.num_timesteps
+    torch.testing.assert_close(moments.mean, steps.double().mean(dim=0))
+    torch.testing.assert_close(moments.variance, steps.double().var(dim=0, correction=0))
+    assert moments.count == len(steps) == model.num_timesteps
     assert model.normalizer.returns is not None
     # A constant entry stays at 0, whatever its value was.
     observed = model.normalizer.observe(np.array([[1.0, 1.0]], np.float32))
@@ -83,11 +84,11 @@ def test_they_are_in_the_checkpoint_and_best_has_its_own(tmp_path: Path) -> None
     np.testing.assert_array_equal(loaded.evaluate(n_tasks=2).returns, model.evaluate(n_tasks=2).returns)
     model.learn(1)
     loaded.learn(1)
-    assert all(torch.equal(value, loaded.parameters[name]) for name, value in model.parameters.items())
+    assert same(model.parameters, loaded.parameters)
     assert model.best is not None
     assert loaded.best is not None
-    for name, value in model.best.normalizer.tensors().items():
-        torch.testing.assert_close(loaded.best.normalizer.tensors()[name], value, rtol=0, atol=0)
+    for name, value in model.best.state.normalizer.tensors().items():
+        torch.testing.assert_close(loaded.best.state.normalizer.tensors()[name], value, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("observations", "policy"), [("box", "MlpPolicy"), ("dict", "MultiInputPolicy")])
@@ -98,12 +99,13 @@ def test_what_comes_out_normalises_by_itself(observations: str, policy: str, tmp
     for _ in range(2):
         observation, *_ = env.step(np.array([0.3], np.float32))
     adapted = model.adapt([0.5])
-    keep = model.normalizer
+    keep = model.state
     expected = adapted.predict(observation, deterministic=True)[0]
-    model.normalizer = new_normalizer(model._policy.observation_space, False, False)
+    none = new_normalizer(model.functional_policy.observation_space, False, False)
+    model.state = replace(model.state, normalizer=none)
     raw = model.adapt([0.5]).predict(observation, deterministic=True)[0]
     assert not np.allclose(expected, raw)
-    model.normalizer = keep
+    model.state = keep
     ppo = model.to_sb3(PPO, [0.5], n_steps=8, batch_size=8)
     np.testing.assert_allclose(ppo.predict(observation, deterministic=True)[0], expected, atol=1e-6)
     ppo.learn(16)
@@ -116,10 +118,9 @@ def test_what_comes_out_normalises_by_itself(observations: str, policy: str, tmp
 
 def test_it_acts_and_learns_alike() -> None:
     model = learner().learn(2)
-    rollouts = model._collect(model.parameters, np.ones((3, 1), np.float32), 9, 0)
-    samples = model._samples(rollouts)
-    distribution = model._policy.distribution(model.parameters, samples.observations[0])
-    torch.testing.assert_close(distribution.log_prob(samples.actions[0]), samples.log_probs[0], atol=1e-5, rtol=1e-5)
+    samples = model.samples(model.state, played(model, np.ones((3, 1), np.float32), iteration=9)).task(0)
+    distribution = model.functional_policy.distribution(model.parameters, samples)
+    torch.testing.assert_close(distribution.log_prob(samples.actions), samples.log_probs, atol=1e-5, rtol=1e-5)
 
 
 def test_reported_returns_are_not_scaled() -> None:

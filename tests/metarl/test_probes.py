@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small import copied, played, same
 
 from metarl import MAML
 from metarl.agents import LIKELIHOOD_RATIO
+from metarl.gradients.adaptation import Adaptation
 from metarl.gradients.meta_update import meta_gradients
 from metarl.learners.registry import find_learner
 
@@ -30,12 +33,11 @@ def learner(probe: str, step_size: float = 0.1, max_kl: float = 0.05) -> MAML:
 def test_rewards_that_no_action_changes_teach_nothing(probe: str) -> None:
     """Probes (a) to (c): the baseline explains a constant, an observed and a delayed reward, to the last digit."""
     model = learner(probe)
-    rollouts = model._collect(model.parameters, np.ones(20, np.int64), 1, 0)
-    samples = model._samples(rollouts)
+    samples = model.samples(model.state, played(model, np.ones(20, np.int64)))
     assert (samples.advantages == 0).all()
-    before = {name: value.clone() for name, value in model.parameters.items()}
+    before = copied(model.parameters)
     model.learn(2)
-    assert all(torch.equal(before[name], value) for name, value in model.parameters.items())
+    assert same(before, model.parameters)
 
 
 @pytest.mark.parametrize("probe", ["Acted", "Matched"])
@@ -69,25 +71,30 @@ def looking(much: float, name: str = "maml", probe: str = "CostlyLook", **settin
         policy_kwargs={"hidden_sizes": (16,)},
         **given,
     )
-    with torch.no_grad():
-        model.parameters["action_net.weight"][:2] = 0.0
-        model.parameters["action_net.bias"][:2] = torch.tensor([0.0, much])
+    parameters = copied(model.parameters)
+    parameters["action_net.weight"][:2] = 0.0
+    parameters["action_net.bias"][:2] = torch.tensor([0.0, much])
+    model.state = replace(model.state, parameters=parameters)
     return model
 
 
 def pull(model: Any, iterations: int) -> float:
     """How the meta-gradient changes the logit of looking, its mean in units of the mean's own standard error."""
-    slopes = []
+    changes = []
     for iteration in range(1, iterations + 1):
-        tasks = model._training_tasks(iteration)
-        chain = model._chain()
-        rollouts = [model._collect(model.parameters, tasks, iteration, 0)]
-        chain.adapt(model._inner_samples(rollouts[0]), model.training_step_size(0))
-        rollouts.append(model._collect(chain.parameters[-1], tasks, iteration, 1))
-        gradients = meta_gradients(chain, model._samples(rollouts[1]), LIKELIHOOD_RATIO, model._term(chain, rollouts))
-        slope = chain.shared(gradients.mean(dim=0))["action_net.bias"]
-        slopes.append(float(slope[1] - slope[0]))
-    return float(np.mean(slopes) / (np.std(slopes) / np.sqrt(len(slopes))))
+        state, tasks = model.state, model.training_tasks(iteration)
+        vector, linear_map = model.meta_vector(state), model.linear_map()
+        adaptation = Adaptation(
+            model.functional_policy, model.backend, vector, linear_map, first_order=model.first_order
+        )
+        rollouts = [played(model, tasks, iteration=iteration)]
+        adaptation.adapt(model.inner_samples(state, rollouts[0]), model.inner_step_size(state, 0))
+        rollouts.append(played(model, tasks, adaptation.parameters[-1], iteration=iteration, step=1))
+        term = model.objective_term(state, adaptation, rollouts)
+        gradients = meta_gradients(adaptation, model.samples(state, rollouts[1]), LIKELIHOOD_RATIO, term)
+        gradient = adaptation.shared(gradients.mean(dim=0))["action_net.bias"]
+        changes.append(float(gradient[1] - gradient[0]))
+    return float(np.mean(changes) / (np.std(changes) / np.sqrt(len(changes))))
 
 
 @pytest.mark.parametrize("probe", ["CostlyLook", "CostlyLookAhead"])

@@ -6,17 +6,11 @@ import multiprocessing
 import os
 from typing import Any
 
-from metarl import MAML
+from small import small
 
 
 def learn(queue: Any) -> None:
-    model = MAML(
-        family_kwargs={"max_episode_steps": 5},
-        learning={"tasks": 2, "episodes": 2},
-        evaluation={"tasks": 2, "episodes": 2},
-        policy_kwargs={"hidden_sizes": (4,)},
-    )
-    model.learn(1)
+    model = small().learn(1)
     queue.put((os.getpid(), model.parameters["log_std"].tolist()))
 
 

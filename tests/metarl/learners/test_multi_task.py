@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from samples import observed
+from small import NAVIGATION, SECTIONS, SHORT, SIGN, adapted_to, batch, played, small
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
@@ -15,22 +17,13 @@ import metarl
 from metarl import MetaLearner, MultiTask
 from metarl.agents.policies.mixture import LOGITS
 from metarl.envs import tasks as task_tools
+from metarl.gradients.adaptation import choose_backend, inner_update
 from metarl.gradients.flat import flatten_tasks, named
-from metarl.gradients.inner import choose_path, inner_update
-from metarl.seeding import streams
-
-NAVIGATION = "metarl/Navigation2D-v0"
-SMALL: dict[str, Any] = {
-    "family_kwargs": {"max_episode_steps": 8},
-    "learning": {"tasks": 3, "episodes": 4},
-    "outer": {"components": 5},
-    "evaluation": {"every": 10, "tasks": 2, "episodes": 2, "steps": 2},
-    "policy_kwargs": {"hidden_sizes": (6, 5)},
-}
 
 
-def small(**changed: Any) -> MultiTask:
-    return MultiTask("MlpPolicy", NAVIGATION, **{**SMALL, **changed})
+def mixture(**changes: Any) -> MultiTask:
+    model: MultiTask = small("multi-task", **{"outer": {"components": 5}, **changes})
+    return model
 
 
 def unlike(model: MultiTask) -> MultiTask:
@@ -44,14 +37,14 @@ def unlike(model: MultiTask) -> MultiTask:
 
 @pytest.mark.parametrize("objective", ["policy-gradient", "dice"])
 def test_weights_follow_the_policy_gradient_of_the_mixture_and_components_stay(objective: str) -> None:
-    model = unlike(small(outer={"components": 5, "weight_step_size": 3.0}, inner={"objective": objective}))
+    model = unlike(mixture(outer={"components": 5, "weight_step_size": 3.0}, inner={"objective": objective}))
     tasks = metarl.sample_tasks(NAVIGATION, 3, seed=1)
     parameters = model.parameters
     for step, size in enumerate([3.0, 1.5]):
-        rollouts = model._collect(parameters, tasks, 1, step)
-        adapted = model.adapted(parameters, rollouts, step)
+        rollouts = played(model, tasks, parameters, step=step)
+        adapted = model.adapted(model.state, parameters, rollouts, step)
         # The same step by autograd through the log-probability of the whole mixture.
-        expected = inner_update(model._policy, parameters, model._inner_samples(rollouts), size)
+        expected = inner_update(model.functional_policy, parameters, model.inner_samples(model.state, rollouts), size)
         torch.testing.assert_close(adapted[LOGITS], expected[LOGITS], atol=1e-5, rtol=1e-4)
         assert (adapted[LOGITS] != 0).all()
         for name, value in model.parameters.items():
@@ -62,48 +55,46 @@ def test_weights_follow_the_policy_gradient_of_the_mixture_and_components_stay(o
 
 
 def test_each_component_trains_on_its_own_task_by_ppos_epochs() -> None:
-    model = small(outer={"components": 5, "epochs": 1, "learning_rate": 0.01})
-    components = model._policy.components(model.parameters)
-    rollouts = model._collect(components, model.tasks, 1, 0, episodes=24 // 5)
+    model = mixture(outer={"components": 5, "epochs": 1, "learning_rate": 0.01})
+    components = model.functional_policy.components(model.parameters)
+    rollouts = played(model, model.component_tasks(model.state), components, episodes=24 // 5)
     # The first epoch's gradient is the policy gradient, and Adam's first step is its sign.
-    path = choose_path(model._policy.plain, torch.device("cpu"))
-    samples = model._samples(rollouts)
-    slopes = torch.stack(
-        [path.inner_gradient(vector, samples.task(i)) for i, vector in enumerate(flatten_tasks(components))]
+    plain = model.functional_policy.plain
+    backend = choose_backend(plain, torch.device("cpu"))
+    samples = model.samples(model.state, rollouts)
+    gradients = torch.stack(
+        [backend.inner_gradient(vector, samples.task(i)) for i, vector in enumerate(flatten_tasks(components))]
     )
-    expected = named(model._policy.plain.shapes, flatten_tasks(components) - 0.01 * slopes.sign())
+    expected = named(plain.shapes, flatten_tasks(components) - 0.01 * gradients.sign())
     model.learn(1)
     for name, value in expected.items():
-        slope = named(model._policy.plain.shapes, slopes)[name]
-        clear = slope.abs() > 1e-4
+        clear = named(plain.shapes, gradients)[name].abs() > 1e-4
         torch.testing.assert_close(model.parameters[name][clear], value[clear], atol=1e-5, rtol=0)
     assert model.num_timesteps == rollouts.steps() == 5 * 4 * 8
     assert not torch.equal(model.parameters["action_net.bias"][0], model.parameters["action_net.bias"][1])
 
 
 def test_its_tasks_are_drawn_once_and_kept(tmp_path: Path) -> None:
-    model = small()
+    model = mixture()
     rng = task_tools.task_rng(1, "train", 0)
     drawn = task_tools.draw_tasks(model.env, 5, rng, "train")
-    np.testing.assert_array_equal(model.tasks, drawn)
+    np.testing.assert_array_equal(model.component_tasks(model.state), drawn)
     model.learn(1).save(tmp_path / "model")
-    np.testing.assert_array_equal(MultiTask.load(tmp_path / "model").tasks, drawn)
-    assert model.tasks.dtype == drawn.dtype
+    loaded = MultiTask.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.component_tasks(loaded.state), drawn)
+    assert model.component_tasks(model.state).dtype == drawn.dtype
 
 
 @pytest.mark.parametrize("actions", ["standard box", "matrix", "discrete", "multi"])
 def test_an_adapted_policy_of_stable_baselines3_scores_as_its_own_rollouts_do(actions: str) -> None:
-    family = "toy_families:toy/Sign-v0"
     kwargs = {"actions": actions}
-    model = unlike(
-        MultiTask("MlpPolicy", family, **{**SMALL, "family_kwargs": kwargs, "learning": {"tasks": 2, "episodes": 5}})
-    )
+    model = unlike(mixture(family=SIGN, family_kwargs=kwargs, learning={"tasks": 2, "episodes": 5}))
     task = np.array([0.8], dtype=np.float32)
     adapted = model.adapt(task, steps=2, episodes=20)
     assert (adapted.mixture_logits != 0).all()
-    parameters = model._adapt_to(model._one_task(task), 2, 20, 1)
-    rollouts = model._play(parameters, model._one_task(task), 200, streams(1, 9, tasks=range(1)))
-    env = metarl.make(family, task=task, **kwargs)
+    tasks = batch(model, task)
+    rollouts = played(model, tasks, adapted_to(model, tasks, steps=2, episodes=20), episodes=200)
+    env = metarl.make(SIGN, task=task, **kwargs)
     torch.manual_seed(0)
     mean, deviation = evaluate_policy(adapted, env, n_eval_episodes=200, deterministic=False, warn=False)
     # Boxes are clipped by stable-baselines3 and the environment alike.
@@ -111,7 +102,7 @@ def test_an_adapted_policy_of_stable_baselines3_scores_as_its_own_rollouts_do(ac
 
 
 def test_ppo_goes_on_learning_from_the_mixture_and_a_ppo_model_starts_one() -> None:
-    model = unlike(small())
+    model = unlike(mixture())
     ppo = model.to_sb3(PPO, [0.2, 0.1], episodes=5, n_steps=16, batch_size=16)
     before = ppo.policy.mixture_logits.detach().clone()
     ppo.learn(32)
@@ -122,24 +113,25 @@ def test_ppo_goes_on_learning_from_the_mixture_and_a_ppo_model_starts_one() -> N
 
 
 def test_observation_statistics_are_part_of_the_policy_that_is_given() -> None:
-    learning = {"tasks": 3, "episodes": 4, "normalize_observations": True}
-    model = small(learning=learning).learn(2)
+    learning = {"normalize_observations": True}
+    model = mixture(learning=learning).learn(2)
     assert model.normalizer.observations[""].count > 0
     task = np.array([0.2, 0.1], dtype=np.float32)
     observations = torch.rand(5, 2)
-    mixture = model._policy.distribution(model.parameters, model.normalizer.observe(observations))
+    seen = observed(model.normalizer.observe(observations))
+    distribution = model.functional_policy.distribution(model.parameters, seen)
     policy = model.adapt(task, steps=0)
     actions = torch.zeros(5, 2)
-    torch.testing.assert_close(policy.get_distribution(observations).log_prob(actions), mixture.log_prob(actions))
+    torch.testing.assert_close(policy.get_distribution(observations).log_prob(actions), distribution.log_prob(actions))
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"outer.components is 25, more than the 24 episodes of an iteration"):
-        small(outer={"components": 25})
+        mixture(outer={"components": 25})
     with pytest.raises(ValueError, match="learner multi-task mixes perceptrons, and so needs a perceptron"):
-        MultiTask("MlpPolicy", "toy_families:toy/Sign-v0", family_kwargs={"observations": "discrete"})
-    short = MetaLearner(None, NAVIGATION, learner="multi-task", **SMALL)
+        mixture(family=SIGN, family_kwargs={"observations": "discrete"})
+    short = MetaLearner(None, NAVIGATION, learner="multi-task", family_kwargs=SHORT, **SECTIONS)
     with pytest.raises(ValueError, match="trains on the tasks that it drew at its start; leave tasks out"):
         short.fit(metarl.sample_tasks(NAVIGATION, 2, seed=1))
     with pytest.raises(FloatingPointError, match=r"iteration 1: the policy gradient of task \[.*\] is not finite"):
-        small(outer={"components": 5, "learning_rate": 1e38}).learn(1)
+        mixture(outer={"components": 5, "learning_rate": 1e38}).learn(1)

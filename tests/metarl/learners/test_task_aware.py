@@ -11,26 +11,14 @@ import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import observed
+from small import NAVIGATION, SIGN, batch, copied, played, same, small
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import metarl
 from metarl import TaskAware
+from metarl.agents.policies.context import CONTEXT
 from metarl.envs import tasks as task_tools
-from metarl.gradients.context_backend import CONTEXT
-from metarl.seeding import streams
-
-NAVIGATION = "metarl/Navigation2D-v0"
-SMALL: dict[str, Any] = {
-    "family_kwargs": {"max_episode_steps": 8},
-    "learning": {"tasks": 3, "episodes": 4},
-    "evaluation": {"every": 10, "tasks": 2, "episodes": 2, "steps": 2},
-    "policy_kwargs": {"hidden_sizes": (6, 5)},
-}
-
-
-def small(**changed: Any) -> TaskAware:
-    return TaskAware("MlpPolicy", NAVIGATION, **{**SMALL, **changed})
-
 
 SPACE = spaces.Dict(
     {
@@ -67,7 +55,7 @@ def test_a_batch_of_tasks_is_the_same_after_it_was_vectors(seed: int, count: int
 )
 def test_the_task_is_scaled_by_its_limits(family: str, tasks: Any, expected: Any) -> None:
     model = TaskAware("MlpPolicy", family)
-    torch.testing.assert_close(model.contexts(model._batch(np.array(tasks))), torch.tensor(expected))
+    torch.testing.assert_close(model.contexts(batch(model, *tasks)), torch.tensor(expected))
 
 
 def test_what_has_no_limits_is_left_as_it_is() -> None:
@@ -83,7 +71,7 @@ def test_what_has_no_limits_is_left_as_it_is() -> None:
 
 
 def test_the_task_is_a_further_input_of_the_first_layer() -> None:
-    model = small()
+    model = small("task-aware")
     task = np.array([0.3, -0.2], dtype=np.float32)
     observations = torch.rand(5, 2)
     own = model.parameters
@@ -99,23 +87,23 @@ def test_the_task_is_a_further_input_of_the_first_layer() -> None:
 
 
 def test_training_changes_all_but_the_context_with_as_many_episodes_as_the_others() -> None:
-    model = small(inner={"steps": 2})
-    before = {name: value.clone() for name, value in model.parameters.items()}
+    model = small("task-aware", inner={"steps": 2})
+    before = copied(model.parameters)
     model.learn(1)
     assert model.num_timesteps == 3 * 4 * 3 * 8
     moved = {name for name, value in before.items() if not torch.equal(value, model.parameters[name])}
     assert moved == set(before) - {CONTEXT}
     tasks = metarl.sample_tasks(NAVIGATION, 4, seed=3)
-    fitted = small().learn(1, tasks=tasks)
+    fitted = small("task-aware").learn(1, tasks=tasks)
     assert fitted.num_timesteps == 4 * 4 * 2 * 8
 
 
 def test_an_epoch_climbs_the_mean_of_the_tasks_surrogates() -> None:
     """The step's direction against finite differences of the mean clipped surrogate, in all shared parameters."""
-    model = small(outer={"epochs": 1, "learning_rate": 1e-3})
-    tasks = model._training_tasks(1)
-    rollouts = model._collect(model.begin(model.parameters, tasks), tasks, 1, 0, episodes=8)
-    samples, contexts = model._samples(rollouts), model.contexts(tasks)
+    model = small("task-aware", outer={"epochs": 1, "learning_rate": 1e-3})
+    tasks = model.training_tasks(1)
+    rollouts = played(model, tasks, model.begin_adaptation(model.parameters, tasks), episodes=8)
+    samples, contexts = model.samples(model.state, rollouts), model.contexts(tasks)
 
     def surrogate(parameters: dict[str, torch.Tensor]) -> float:
         gains = []
@@ -123,13 +111,13 @@ def test_an_epoch_climbs_the_mean_of_the_tasks_surrogates() -> None:
             own = samples.task(task)
             known = {name: value.double() for name, value in parameters.items()}
             known[CONTEXT] = contexts[task].double()
-            new = model._policy.distribution(known, own.observations.double())
+            new = model.functional_policy.distribution(known, observed(own.observations.double()))
             ratio = (new.log_prob(own.actions.double()) - own.log_probs.double()).exp()
             clipped = ratio.clamp(1 - 0.3, 1 + 0.3)
             gains.append(float((torch.minimum(ratio * own.advantages, clipped * own.advantages) * own.weights).sum()))
         return float(np.mean(gains))
 
-    start = {name: value.clone() for name, value in model.parameters.items()}
+    start = copied(model.parameters)
     model.learn(1)
     h = 1e-4
     for name in ("context_weights", "mlp_extractor.policy_net.0.weight", "action_net.bias"):
@@ -137,37 +125,36 @@ def test_an_epoch_climbs_the_mean_of_the_tasks_surrogates() -> None:
         ahead, behind = ({**start, name: start[name].double().clone()} for _ in range(2))
         ahead[name][index] += h
         behind[name][index] -= h
-        slope = surrogate(ahead) - surrogate(behind)
-        assert abs(slope) > 1e-7
+        change = surrogate(ahead) - surrogate(behind)
+        assert abs(change) > 1e-7
         # Adam's first step is the sign of the gradient.
         moved = float(model.parameters[name][index] - start[name][index])
-        assert moved == pytest.approx(1e-3 * np.sign(slope), rel=1e-2)
+        assert moved == pytest.approx(1e-3 * np.sign(change), rel=1e-2)
 
 
 def test_adaptation_changes_nothing_and_plays_nothing() -> None:
-    model = small()
+    model = small("task-aware")
     task = metarl.sample_tasks(NAVIGATION, 1, seed=1)[0]
     zero, three = (model.adapt(task, steps=steps) for steps in (0, 3))
-    for name, value in zero.state_dict().items():
-        assert torch.equal(value, three.state_dict()[name])
+    assert same(zero.state_dict(), three.state_dict())
     env = metarl.make(NAVIGATION, task=task, max_episode_steps=8)
     mean, deviation = evaluate_policy(zero, env, n_eval_episodes=100, deterministic=False, warn=False)
-    batch = model._one_task(task)
-    rollouts = model._play(model._adapt_to(batch, 0, 1, 1), batch, 400, streams(1, 9, tasks=range(1)))
+    tasks = batch(model, task)
+    rollouts = played(model, tasks, model.begin_adaptation(model.parameters, tasks), episodes=400)
     assert mean == pytest.approx(float(rollouts.returns().mean()), abs=5 * deviation / 10)
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
-    model = small()
+    model = small("task-aware")
     env: gymnasium.Env[Any, Any] = metarl.make(NAVIGATION, max_episode_steps=8)
     with pytest.raises(ValueError, match="has to be told the task; give adapt"):
         model.adapt(env)
     with pytest.raises(
         ValueError, match="learner task-aware appends the task to the observation, which needs a percep"
     ):
-        TaskAware("MlpPolicy", "toy_families:toy/Sign-v0", family_kwargs={"observations": "discrete"})
+        small("task-aware", family=SIGN, family_kwargs={"observations": "discrete"})
     with pytest.raises(FloatingPointError, match=r"iteration 1: the policy gradient of task \[.*\] is not finite"):
-        small(outer={"learning_rate": 1e38}).learn(1)
+        small("task-aware", outer={"learning_rate": 1e38}).learn(1)
 
 
 def test_it_knows_the_hidden_sign_before_any_adaptation() -> None:
