@@ -42,7 +42,7 @@ def unnamed_arguments(spec: EnvSpec, arguments: Mapping[str, Any]) -> list[str]:
 
 
 def same_state(one: gymnasium.Env[Any, Any], other: gymnasium.Env[Any, Any]) -> bool:
-    """Whether two new environments, made with different arguments, hold exactly the same; False where in doubt."""
+    """Whether two environments, made with different arguments and not yet reset, are exactly alike; False in doubt."""
     try:
         return pickle.dumps(_state(one)) == pickle.dumps(_state(other))
     except Exception:  # what an environment holds may not be picklable
