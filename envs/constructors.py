@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 
@@ -33,6 +34,23 @@ def constructor_arguments(spec: EnvSpec) -> tuple[dict[str, Any], bool]:
     for name in ("self", "render_mode"):
         arguments.pop(name, None)
     return arguments, open_ended
+
+
+def mutable_defaults(entry_point: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return copies of the dicts, lists, sets and arrays that are defaults of a constructor and not ``given``.
+
+    Python makes a default such as ``config={}`` once, so all environments that keep it would share it.
+    """
+    try:
+        entry = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        signature = inspect.signature(entry)
+    except Exception:  # whatever is wrong with the entry point, making the environment says so
+        return {}
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = [parameter for parameter in signature.parameters.values() if parameter.kind in kinds]
+    mutable = (dict, list, set, np.ndarray)
+    missing = [one for one in named if isinstance(one.default, mutable) and one.name not in given]
+    return {one.name: copy.deepcopy(one.default) for one in missing}
 
 
 def unnamed_arguments(spec: EnvSpec, arguments: Mapping[str, Any]) -> list[str]:
