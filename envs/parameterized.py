@@ -137,6 +137,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             disable_env_checker=True,
             # Not every constructor has a render_mode.
             **({} if self.render_mode is None else {"render_mode": self.render_mode}),
+            **constructors.mutable_defaults(self._inner_spec.entry_point, {**self._inner_spec.kwargs, **arguments}),
             **copy.deepcopy(arguments),
         )
         constructors.separate_configuration(env)
