@@ -16,7 +16,7 @@ train: install
 	$(BIN)/metarl train navigation
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # What takes too long for every change: three seeds of the shipped configuration, runs killed at twenty moments.
 check-all: install

@@ -79,14 +79,15 @@ class Normalizer:
 
     def _scaled(self, key: str, values: Any) -> Any:
         if self.observations[key].count == 0.0:
-            return values
-        mean, scale = self._numbers(key)
+            return values.astype(np.float32) if isinstance(values, np.ndarray) else values.to(torch.float32)
+        mean, scale = self.numbers(key)
         if isinstance(values, np.ndarray):
             return np.clip((values - mean.numpy()) / scale.numpy(), -self.clip, self.clip).astype(np.float32)
         scaled = (values - mean.to(values.device)) / scale.to(values.device)
         return scaled.clamp(-self.clip, self.clip).to(torch.float32)
 
-    def _numbers(self, key: str) -> tuple[Tensor, Tensor]:
+    def numbers(self, key: str) -> tuple[Tensor, Tensor]:
+        """Return the mean and the scale of observations of a key."""
         moments = self.observations[key]
         return moments.mean, (moments.variance + self.epsilon).sqrt()
 
@@ -186,7 +187,7 @@ class NormalizedExtractor(nn.Module):
         nothing_yet = all(moments.count == 0.0 for moments in normalizer.observations.values())
         self.clip.fill_(torch.inf if nothing_yet else normalizer.clip)  # type: ignore[operator]
         for index, key in enumerate(self.keys):
-            mean, scale = normalizer._numbers(key)
+            mean, scale = normalizer.numbers(key)
             getattr(self, f"mean_{index}").copy_(mean)
             getattr(self, f"scale_{index}").copy_(scale)
 

@@ -1,9 +1,9 @@
-"""Environment families: what a task is, how tasks are drawn, how a batch of them is stepped.
+"""Environment families: what their tasks are, how tasks are drawn, and how many of them are played at once.
 
 Importing this package registers the families metarl ships with Gymnasium.
 """
 
-from metarl.envs.batched import BatchedFamily, SingleFamily
+from metarl.envs.batched import BatchedFamily
 from metarl.envs.check import check_family
 from metarl.envs.registry import (
     Listing,
@@ -15,6 +15,7 @@ from metarl.envs.registry import (
     register_own,
     sample_tasks,
 )
+from metarl.envs.single import SingleFamily
 from metarl.envs.sync import RolloutError
 from metarl.envs.tasks import as_task
 from metarl.envs.workers import WorkerFamilyVectorEnv, choose_workers

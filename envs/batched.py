@@ -1,15 +1,10 @@
-"""What batched families share: tasks, seeds, masks and time limits; a family adds only its dynamics.
-
-The single environment of such a family is its batched one with one sub-environment, so the dynamics are written
-once.
-"""
+"""The base class of batched families: it handles tasks, seeds, masks and time limits; a family adds its dynamics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -17,21 +12,39 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
+from metarl.envs.answers import conform
 from metarl.envs.streams import Streams
 
-Rows = NDArray[np.intp]
+# Numbers of sub-environments, counted from 0, in ascending order.
+EnvIndices = NDArray[np.intp]
 
 
 class BatchedFamily(VectorEnv[Any, Any, Any]):
-    """A family stepped as arrays: ``num_envs`` sub-environments, each with a task and a generator of its own.
+    """A family that steps ``num_envs`` sub-environments at once, each with a task and random numbers of its own.
 
-    ``reset`` takes ``options={"tasks": batch}`` with exactly ``num_envs`` rows and ``"reset_mask"``; a task stays
-    until another is given. An episode that ended is not restarted: its observation stays and its reward is 0. A family
-    whose actions are a box of [-1, 1] clips them itself.
+    ``reset`` takes ``options={"tasks": batch}`` with exactly ``num_envs`` tasks, and ``"reset_mask"``; a task stays
+    until another is given. An episode that ended does not restart by itself: until the next reset its observation
+    stays and its reward is 0. A family whose actions are a box of [-1, 1] clips them itself.
 
-    A subclass sets its spaces and ``default_task`` before calling this constructor, and defines ``_start``,
-    ``_move`` and ``_observe``. The array ``_steps`` counts the steps of each running episode. Noise comes from
-    ``_streams``, for all sub-environments at once, or from ``_draw``, where it must be what Gymnasium draws.
+    A subclass sets ``single_observation_space``, ``single_action_space``, ``task_space`` and ``default_task`` before
+    it calls this constructor. It defines ``start_episodes``, ``apply_actions`` and ``observe``, and may define
+    ``validate_tasks`` and the optional methods that every family may have, such as ``sample_tasks``. Random numbers
+    come from ``streams``, which draws for all sub-environments at once, or from ``generator`` and ``draw_each``, whose
+    numbers are those that a Gymnasium environment draws with the same seed.
+
+    Attributes:
+        tasks: the current tasks, a batch of ``num_envs``.
+        elapsed_steps: how many steps each episode has made before the current one, ``[num_envs]``, int64.
+        streams: one random stream for each sub-environment, started anew by a seed.
+        max_episode_steps: the time limit in steps, or None.
+
+    Args:
+        num_envs: how many sub-environments, at least 1.
+        max_episode_steps: the time limit in steps, at least 1, or None for no limit.
+        render_mode: must be None, since only the single environment renders.
+
+    Raises:
+        ValueError: one of the arguments is another value.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.DISABLED}  # type: ignore[misc]
@@ -50,44 +63,65 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         self.tasks = task_tools.stack_tasks(self.task_space, [self.default_task] * self.num_envs)
         self._seeds: list[int | None] = [None] * self.num_envs
         self._generators: dict[int, np.random.Generator] = {}
-        self._streams = Streams(self.num_envs)
-        self._steps = np.zeros(self.num_envs, dtype=np.int64)
+        self.streams = Streams(self.num_envs)
+        self.elapsed_steps = np.zeros(self.num_envs, dtype=np.int64)
         self._running = np.zeros(self.num_envs, dtype=np.bool_)
 
     def horizon(self) -> int:
-        """Return the time limit, which the best return of an endless task depends on.
+        """Return the time limit in steps, which the best return of a task without end depends on.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no time limit.
         """
         if self.max_episode_steps is None:
             raise ValueError(f"{task_tools.family_name(self)} has no time limit; give it max_episode_steps")
         return self.max_episode_steps
 
-    def _accept(self, batch: Any) -> None:
-        """Refuse a batch of elements of the task space of which one is no task."""
+    def validate_tasks(self, batch: Any) -> None:
+        """Refuse tasks that lie in the task space and yet make no sense; the base class refuses none.
 
-    def _start(self, rows: Rows) -> None:
-        """Put the sub-environments ``rows`` at the start of an episode."""
-        raise NotImplementedError
+        Args:
+            batch: ``num_envs`` elements of the task space.
 
-    def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Step the sub-environments ``rows``; return their rewards and which of them terminated."""
-        raise NotImplementedError
+        Raises:
+            ValueError: one of them is no task, with a sentence that says which and why.
+        """
 
-    def _observe(self) -> NDArray[Any]:
-        """Return the observations of all sub-environments, as a new array."""
-        raise NotImplementedError
+    def start_episodes(self, indices: EnvIndices) -> None:
+        """Put some sub-environments at the start of an episode of their task in ``tasks``.
 
-    def _generator(self, row: int) -> np.random.Generator:
-        """Return the generator of one sub-environment's noise, which depends on its seed only."""
-        if row not in self._generators:
-            self._generators[row] = np.random.default_rng(self._seeds[row])
-        return self._generators[row]
+        Args:
+            indices: the numbers of the sub-environments, ``[n]``, at least one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define start_episodes(indices)")
 
-    def _draw(self, rows: Rows, draw: Callable[[np.random.Generator], NDArray[Any]]) -> NDArray[Any]:
-        """Return what ``draw`` gives for each of the sub-environments' own numpy generators, ``[row, ...]``."""
-        return np.stack([draw(self._generator(row)) for row in rows.tolist()])
+    def apply_actions(
+        self, actions: NDArray[Any], indices: EnvIndices | slice
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Advance some sub-environments by one step.
+
+        Args:
+            actions: one for each of these sub-environments, ``[n, *action]``.
+            indices: which sub-environments: their numbers ``[n]``, or ``slice(None)`` for all.
+
+        Returns:
+            Their rewards ``[n]``, and which of them terminated ``[n]``; the time limit is handled by the base class.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define apply_actions(actions, indices)")
+
+    def observe(self) -> NDArray[Any]:
+        """Return the observations of all sub-environments ``[num_envs, *observation]``, as a new array each time."""
+        raise NotImplementedError(f"{type(self).__name__} must define observe()")
+
+    def generator(self, index: int) -> np.random.Generator:
+        """Return the numpy generator of one sub-environment, started by the last seed that was given to it."""
+        if index not in self._generators:
+            self._generators[index] = np.random.default_rng(self._seeds[index])
+        return self._generators[index]
+
+    def draw_each(self, indices: EnvIndices, draw: Callable[[np.random.Generator], NDArray[Any]]) -> NDArray[Any]:
+        """Call ``draw`` with the generator of each of the sub-environments; return its arrays stacked, ``[n, ...]``."""
+        return np.stack([draw(self.generator(index)) for index in indices.tolist()])
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -95,8 +129,8 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         """Start episodes, in all sub-environments or in those of ``options["reset_mask"]``.
 
         Raises:
-            ValueError: ``options["tasks"]`` does not have ``num_envs`` rows or holds one outside the task space;
-                the seeds are not ``num_envs``; the mask has another shape.
+            ValueError: ``options["tasks"]`` are not ``num_envs`` tasks or one of them is outside the task space;
+                the seeds are not ``num_envs``; the mask has another shape or type.
         """
         options = options or {}
         mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, dtype=np.bool_)))
@@ -104,25 +138,23 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
             raise ValueError(
                 f"reset_mask has shape {mask.shape} and type {mask.dtype}, expected ({self.num_envs},) and bool"
             )
-        rows = np.flatnonzero(mask)
+        indices = np.flatnonzero(mask)
         if options.get("tasks") is not None:
-            self._assign(options["tasks"], rows)
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
-        if seeds is not None:
-            if len(seeds) != self.num_envs:
-                raise ValueError(f"{len(seeds)} seeds for {self.num_envs} sub-environments; expected one for each")
-            given = {row: seed for row in rows.tolist() if (seed := seeds[row]) is not None}
-            self._streams.seed(list(given), list(given.values()))
-            for row, seed in given.items():
-                self._seeds[row] = seed
-                self._generators.pop(row, None)
-        self._steps[rows] = 0
-        self._running[rows] = True
-        if len(rows):
-            self._start(rows)
-        return self._observe(), {}
+            self._assign(options["tasks"], indices)
+        seeds = task_tools.spread_seed(seed, self.num_envs)
+        given = {index: int(seeds[index]) for index in indices.tolist() if seeds[index] is not None}
+        if given:
+            self.streams.seed(list(given), list(given.values()))
+            for index, own in given.items():
+                self._seeds[index] = own
+                self._generators.pop(index, None)
+        self.elapsed_steps[indices] = 0
+        self._running[indices] = True
+        if len(indices):
+            self.start_episodes(indices)
+        return self._observed(), {}
 
-    def _assign(self, batch: Any, rows: Rows) -> None:
+    def _assign(self, batch: Any, indices: EnvIndices) -> None:
         task_tools.check_count(batch, self.num_envs)
         count = self.num_envs
         if not batch_space(self.task_space, count).contains(batch):
@@ -130,14 +162,14 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
                 self.task_space,
                 [task_tools.as_task(self, task) for task in task_tools.unstack_tasks(self.task_space, batch)],
             )
-        self._accept(batch)
-        keep = task_tools.unstack_tasks(self.task_space, self.tasks) if len(rows) < count else None
+        self.validate_tasks(batch)
+        keep = task_tools.unstack_tasks(self.task_space, self.tasks) if len(indices) < count else None
         if keep is None:
             self.tasks = task_tools.take_tasks(batch, np.arange(count))
             return
         given = task_tools.unstack_tasks(self.task_space, batch)
-        for row in rows:
-            keep[row] = given[row]
+        for index in indices:
+            keep[index] = given[index]
         self.tasks = task_tools.stack_tasks(self.task_space, keep)
 
     def step(
@@ -146,7 +178,8 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         """Step every running sub-environment; a finished one keeps its observation and gets reward 0.
 
         Raises:
-            ValueError: the actions have another shape, are not finite, or are no elements of a discrete space.
+            ValueError: the actions have another shape, are not finite, or are no elements of a discrete space; or a
+                subclass returns arrays of other shapes or types than it must.
         """
         actions = np.asarray(actions)
         if actions.shape != self.action_space.shape:
@@ -154,15 +187,28 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         self._check_actions(actions)
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
-        rows: Rows | slice = slice(None) if self._running.all() else np.flatnonzero(self._running)
-        rewards[rows], terminated[rows] = self._move(actions[rows], rows)
-        self._steps[rows] += 1
+        indices: EnvIndices | slice = slice(None) if self._running.all() else np.flatnonzero(self._running)
+        paid, ended = self.apply_actions(actions[indices], indices)
+        for what, given in (("rewards", paid), ("which terminated", ended)):
+            if np.shape(given) != rewards[indices].shape:
+                raise ValueError(
+                    f"apply_actions of {task_tools.family_name(self)} returned {what} of shape {np.shape(given)}, "
+                    f"expected {rewards[indices].shape}, one for each sub-environment that was stepped"
+                )
+        rewards[indices], terminated[indices] = paid, ended
+        self.elapsed_steps[indices] += 1
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
         if self.max_episode_steps is not None:
-            truncated[rows] = self._steps[rows] >= self.max_episode_steps
+            truncated[indices] = self.elapsed_steps[indices] >= self.max_episode_steps
             truncated &= ~terminated
         self._running &= ~(terminated | truncated)
-        return self._observe(), rewards, terminated, truncated, {}
+        return self._observed(), rewards, terminated, truncated, {}
+
+    def _observed(self) -> Any:
+        try:
+            return conform(self.observation_space, self.observe())
+        except ValueError as error:
+            raise ValueError(f"observe of {task_tools.family_name(self)} {error}") from error
 
     def _check_actions(self, actions: NDArray[Any]) -> None:
         space = self.single_action_space
@@ -179,69 +225,8 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
             if actions.dtype.kind != "f" or np.isfinite(actions).all():
                 return
             wrong = ~np.isfinite(actions)
-        row = int(np.argwhere(wrong)[0][0])
+        index = int(np.argwhere(wrong)[0][0])
         raise ValueError(
-            f"the action of sub-environment {row} of {task_tools.family_name(self)} is {actions[row]}; "
+            f"the action of sub-environment {index} of {task_tools.family_name(self)} is {actions[index]}; "
             f"expected {expected}"
         )
-
-
-class SingleFamily(gymnasium.Env[Any, Any]):
-    """One environment of a batched family: the same dynamics with one sub-environment.
-
-    ``reset`` takes ``options={"task": task}``; the task stays until another is given. A subclass that can be drawn
-    defines ``_picture``.
-    """
-
-    def __init__(self, batch: BatchedFamily, render_mode: str | None = None) -> None:
-        modes = self.metadata["render_modes"]
-        if render_mode is not None and render_mode not in modes:
-            expected = ", ".join(["None", *modes])
-            raise ValueError(f"unknown render_mode {render_mode!r}; expected one of {expected}")
-        self._batch = batch
-        self.render_mode = render_mode
-        self.observation_space = batch.single_observation_space
-        self.action_space = batch.single_action_space
-        self.task_space = batch.task_space
-        self.default_task = batch.default_task
-
-    @property
-    def max_episode_steps(self) -> int | None:
-        """The time limit, which ``make`` sets: the environment's own code may need it (for its optimum, say)."""
-        return self._batch.max_episode_steps
-
-    @max_episode_steps.setter
-    def max_episode_steps(self, limit: int | None) -> None:
-        self._batch.max_episode_steps = limit
-
-    @property
-    def task(self) -> Any:
-        """The task of the current episode."""
-        return task_tools.unstack_tasks(self.task_space, self._batch.tasks)[0]
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode, of ``options["task"]`` where it is given.
-
-        Raises:
-            ValueError: the task is outside the task space.
-        """
-        super().reset(seed=seed)
-        batch_options = {}
-        if options is not None and options.get("task") is not None:
-            task = task_tools.as_task(self, options["task"])
-            batch_options["tasks"] = task_tools.stack_tasks(self.task_space, [task])
-        observations, info = self._batch.reset(seed=None if seed is None else [seed], options=batch_options)
-        return observations[0], info
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step the episode; it is truncated at ``max_episode_steps``."""
-        observations, rewards, terminated, truncated, info = self._batch.step(np.asarray(action)[None])
-        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
-
-    def _picture(self) -> NDArray[np.uint8]:
-        """Return a picture of the episode as it stands, ``[height, width, 3]``."""
-        raise NotImplementedError
-
-    def render(self) -> Any:
-        """Return a picture of the episode as it stands, an RGB array of uint8; None where ``render_mode`` is None."""
-        return self._picture() if self.render_mode == "rgb_array" else None

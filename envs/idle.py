@@ -1,4 +1,4 @@
-"""Parameters of a task that make no difference: what an environment reads only once, when it is made, for example."""
+"""Finds parameters of a task that make no difference, such as values that are read only when it is made."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ MAX_STEPS = 10_000
 
 
 def idle_parameters(env: gymnasium.Env[Any, Any]) -> list[str]:
-    """Return a sentence for each key of the tasks' dict at whose two ends whole episodes are the same.
+    """Return a sentence for each parameter that makes no difference.
 
-    The others are the default task's. Episodes are of the same seeds and random actions, and are followed to their
-    end, or for 10,000 steps.
+    For each key of the task's dict it plays episodes at both ends of the key's range, all other keys as in the default
+    task, with the same seeds and random actions, up to their end or 10,000 steps. Where these episodes are the same,
+    the parameter makes no difference. Tasks that are no dicts, and families without ``default_task``, are not examined.
     """
     space = task_tools.task_space(env)
     base = task_tools.attribute(env, "default_task")
@@ -42,13 +43,13 @@ def _ends(space: spaces.Space[Any]) -> list[Any]:
 def _differs(env: gymnasium.Env[Any, Any], tasks: list[Any]) -> bool:
     try:
         low, high = [task_tools.as_task(env, task) for task in tasks]
-    except ValueError:  # the ends are no tasks: the family says itself what is one
+    except ValueError:  # the family's own check_task refuses the end of the range
         return True
     return any(not _same(_episode(env, low, seed), _episode(env, high, seed)) for seed in range(EPISODES))
 
 
 def _episode(env: gymnasium.Env[Any, Any], task: Any, seed: int) -> list[Any]:
-    """Return what an episode gives, step by step: observation, reward, end."""
+    """Return observation, reward and end of each step of an episode."""
     env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed, options={"task": task})
     steps: list[Any] = [(copy.deepcopy(observation), 0.0, False)]

@@ -1,11 +1,12 @@
-"""Parameters of an environment: how a person writes their ranges, and where in the environment they are found.
+"""Parameters of an environment: how their ranges are written, and where in the environment they are found.
 
-A parameter is a field of a MuJoCo model, an argument of the constructor, a key of a configuration dictionary or an
-attribute, looked for in this order.
+A parameter is a field of a MuJoCo model, an argument of the constructor, a key of the dictionary ``config`` or an
+attribute. The places are searched in this order.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import numbers
@@ -16,11 +17,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import EnvSpec
 
 from metarl.envs import model_fields
+from metarl.envs.constructors import configuration_of, constructor_arguments
 
-# Attributes of Gymnasium's own environments that are computed from others when they are made.
+# Attributes that Gymnasium's environments compute from other attributes when they are made.
 DERIVED: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {
     "CartPoleEnv": {
         "total_mass": (("masscart", "masspole"), lambda env: env.masspole + env.masscart),
@@ -31,12 +33,12 @@ DERIVED: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """What values a parameter takes: numbers between two ends, whole numbers, or one of a list of choices.
+    """The values that a parameter takes: numbers between two ends, whole numbers, or one of several choices.
 
     Attributes:
-        space: of the parameter's entry in a task: a number, or the index of a choice.
-        choices: in the order of the indices; None where the entry is a number.
-        scale: whether a number multiplies the environment's own value (True) or replaces it (False).
+        space: the space of the parameter's entry in a task, which is a number or the index of a choice.
+        choices: the choices in the order of their indices; None where the entry is a number.
+        scale: True: the number multiplies the environment's own value; False: it replaces it.
     """
 
     space: spaces.Box | spaces.Discrete
@@ -44,14 +46,20 @@ class Range:
     scale: bool
 
     def value(self, entry: Any, own: Any) -> Any:
-        """Return what the environment is given for a task's entry."""
+        """Return the value for the environment: ``entry`` is the task's, ``own`` the environment's own value."""
         if self.choices is not None:
-            return self.choices[int(entry)]
+            return copy.deepcopy(self.choices[int(entry)])
         number = int(entry) if isinstance(self.space, spaces.Discrete) else float(entry)
         return own * number if self.scale else number
 
+    def ends(self) -> tuple[Any, Any]:
+        """Return the first and the last entry."""
+        if isinstance(self.space, spaces.Discrete):
+            return self.space.start, self.space.start + self.space.n - 1
+        return self.space.low, self.space.high
+
     def default(self, own: Any) -> Any:
-        """Return the entry that leaves the environment as it is, or the middle of the range or the first choice."""
+        """Return the entry for the environment's ``own`` value; if that is outside, the middle or the first choice."""
         if self.choices is not None:
             return np.int64(self.choices.index(own) if own in self.choices else 0)
         is_number = isinstance(own, numbers.Real) and not isinstance(own, bool)
@@ -65,12 +73,16 @@ class Range:
 
 
 def read_range(name: str, written: Any, scale_by_default: bool) -> Range:
-    """Return the range that a person wrote: ``[low, high]``, or a dict with ``low`` and ``high`` or with ``choices``.
+    """Return the range that a person wrote.
 
-    Beside ``low`` and ``high`` may stand ``integer = True`` and ``as``, which is ``"scale"`` or ``"absolute"``.
+    Args:
+        name: the parameter's, for errors.
+        written: ``[low, high]``, or a dict with ``choices``, a list; or a dict with ``low``, ``high`` and, if wanted,
+            ``integer`` (True or False) and ``as`` (``"scale"`` or ``"absolute"``).
+        scale_by_default: whether a number multiplies where ``as`` is not written.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: ``written`` is none of these.
     """
     wrong = (
         f"parameter {name!r} is {written!r}; expected [low, high], {{low, high}} with perhaps integer = true and "
@@ -104,7 +116,7 @@ def read_range(name: str, written: Any, scale_by_default: bool) -> Range:
 
 
 class Attribute:
-    """An attribute of the unwrapped environment; what is derived from it follows."""
+    """An attribute of the unwrapped environment; attributes in ``DERIVED`` are computed again when it is set."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
         self.name = name
@@ -134,7 +146,7 @@ class ConfigurationKey:
 
 
 class Argument:
-    """An argument of the constructor: another value needs another environment."""
+    """An argument of the constructor; for another value another environment is made."""
 
     def __init__(self, name: str, own: Any) -> None:
         self.name = name
@@ -145,31 +157,37 @@ Target = Attribute | ConfigurationKey | Argument | model_fields.ModelField
 
 
 def find_target(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str, arguments: Mapping[str, Any]) -> Target | None:
-    """Return where a parameter of an environment is, or None where only its constructor could know.
+    """Return where in an environment a parameter is, or None where only a call of the constructor can tell.
 
     Args:
         env: the environment.
         spec: its registration.
         name: the parameter's.
-        arguments: the environment was made with.
+        arguments: those with which the environment was made.
 
     Raises:
-        ValueError: there is no such parameter; the message names the nearest. Or it is computed from others.
+        ValueError: there is no such parameter, and the message names the nearest; or it is computed from others.
     """
-    model = model_fields.model_of(env)
+    model, keys = model_fields.model_of(env), configuration_of(env)
     if "/" in name or (model is not None and name in model_fields.field_names(model)):
-        if model is None:
-            raise ValueError(f"parameter {name!r} names a field of a MuJoCo model, which {_called(env)} does not have")
-        return model_fields.ModelField(model, name)
-    known, open_ended = _constructor(spec)
+        try:
+            if model is not None:
+                return model_fields.ModelField(model, name)
+        except ValueError:
+            if name not in keys:
+                raise
+        if name not in keys:
+            raise ValueError(
+                f"parameter {name!r} names a field of a MuJoCo model, which {_called(env)} does not have, and it is no "
+                "key of its config either"
+            )
+    known, open_ended = constructor_arguments(spec)
     if name in known:
         return Argument(name, arguments.get(name, spec.kwargs.get(name, known[name])))
     derived = _derived(env)
     if name in derived:
         sources = " and ".join(repr(source) for source in derived[name][0])
         raise ValueError(f"parameter {name!r} of {_called(env)} is computed from {sources}; vary those")
-    configuration = getattr(env.unwrapped, "config", None)
-    keys = configuration if isinstance(configuration, dict) else {}
     if name in keys:
         return ConfigurationKey(env, name)
     if name in _attributes(env):
@@ -180,20 +198,25 @@ def find_target(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str, argument
 
 
 def unknown(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> ValueError:
-    """Return the error for a parameter that isn't there, with the nearest that are."""
-    configuration = getattr(env.unwrapped, "config", None)
+    """Return the error for a parameter that does not exist; it names the nearest that do."""
+    return ValueError(f"{_called(env)} has no parameter {name!r}; {_nearest(env, spec, name)}")
+
+
+def ignored(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> ValueError:
+    """Return the error for an argument that a constructor accepts and ignores; it names the nearest parameters."""
+    return ValueError(
+        f"{_called(env)} accepts the argument {name!r} and ignores it; check its spelling, {_nearest(env, spec, name)}"
+    )
+
+
+def _nearest(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> str:
     model = model_fields.model_of(env)
-    names = [
-        *_constructor(spec)[0],
-        *(configuration if isinstance(configuration, dict) else ()),
-        *_attributes(env),
-        *(model_fields.field_names(model) if model is not None else ()),
-    ]
-    return ValueError(f"{_called(env)} has no parameter {name!r}; {nearest(name, names)}")
+    fields = model_fields.field_names(model) if model is not None else ()
+    return nearest(name, [*constructor_arguments(spec)[0], *configuration_of(env), *_attributes(env), *fields])
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the end of a sentence that offers the names nearest to a wrong one."""
+    """Return the end of a sentence that names the known names nearest to a wrong one."""
     names = sorted(set(names))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or difflib.get_close_matches(
         name, names, n=3, cutoff=0.0
@@ -217,24 +240,3 @@ def _attributes(env: gymnasium.Env[Any, Any]) -> list[str]:
     names = [name for name in dir(env.unwrapped) if not name.startswith("_") and name not in ("render_mode", "spec")]
     plain = (numbers.Real, str, np.generic)
     return [name for name in names if isinstance(inspect.getattr_static(env.unwrapped, name), plain)]
-
-
-def _constructor(spec: EnvSpec) -> tuple[dict[str, Any], bool]:
-    """Return the constructor's arguments with their defaults, and whether it takes others that it doesn't name."""
-    entry = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-    arguments: dict[str, Any] = {}
-    open_ended = False
-    for constructor in [vars(base).get("__init__") for base in entry.__mro__] if inspect.isclass(entry) else [entry]:
-        if not inspect.isfunction(constructor):
-            continue
-        signature = inspect.signature(constructor).parameters.values()
-        arguments = {
-            **{p.name: p.default for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)},
-            **arguments,
-        }
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in signature)
-        if not open_ended:
-            break
-    for name in ("self", "render_mode"):
-        arguments.pop(name, None)
-    return arguments, open_ended

@@ -1,8 +1,8 @@
-"""Finding families by name and making them: the one place where environments are made.
+"""Finds families by their names and makes their environments; environments are made nowhere else.
 
-A family is a Gymnasium registration. It is found because it is ours, because a package names the module that
-registers it in the ``metarl.envs`` entry-point group, because the name says where it is (``module:Id-v0``), or
-because it was imported before.
+A family is an environment in Gymnasium's registry. It gets there in one of four ways: metarl ships it; an installed
+package names the module that registers it in the entry-point group ``metarl.envs``; the name says which module to
+import (``module:Id-v0``); or the program has imported its module before.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
 
 from metarl.envs import tasks as task_tools
 from metarl.envs.actions import is_standard, standard_actions
-from metarl.envs.batched import BatchedFamily, SingleFamily
+from metarl.envs.batched import BatchedFamily
 from metarl.envs.parameterized import ParameterizedEnv
+from metarl.envs.single import SingleFamily
 from metarl.envs.sync import SyncFamilyVectorEnv
 from metarl.envs.wrappers import FixedTask
 
@@ -33,7 +34,14 @@ ENTRY_POINT_GROUP = "metarl.envs"
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """One line of the list of installed families: an id and where it comes from, or a package's fault."""
+    """One line of the list of installed families.
+
+    Attributes:
+        id: the family's; or, with a fault, the module that a package names.
+        source: ``metarl`` or the name of the entry point.
+        batched: whether it has a batched implementation.
+        fault: the error of a package that cannot be imported, else None.
+    """
 
     id: str
     source: str
@@ -41,8 +49,8 @@ class Listing:
     fault: str | None = None
 
 
-# Id, module and class of the families that metarl ships, and their time limit. The batched class has the single one's
-# name with VectorEnv for Env.
+# The families that metarl ships: id, "module:Class" and time limit. The batched class has the same name with VectorEnv
+# instead of Env.
 OWN = (
     ("Navigation2D-v0", "navigation:Navigation2DEnv", 100),
     ("HalfCircleNavigation2D-v0", "half_circle:HalfCircleNavigation2DEnv", 20),
@@ -81,7 +89,7 @@ def register_own() -> None:
 
 
 def list_families() -> list[Listing]:
-    """Return the families that are installed, ours first; a plug-in that fails to import is listed with its fault."""
+    """Return the installed families, metarl's first; a package that cannot be imported is listed with its fault."""
     listings = [
         Listing(id=name, source="metarl", batched=spec.vector_entry_point is not None)
         for name, spec in sorted(gymnasium.registry.items())
@@ -106,7 +114,7 @@ def find_family(family: str) -> EnvSpec:
     """Return the registration of a family by its id, or by ``module:Id`` after importing the module.
 
     Raises:
-        ValueError: no such family, or its module cannot be imported; the message offers the nearest names.
+        ValueError: there is no such family, and the message names the nearest; or its module cannot be imported.
     """
     if not isinstance(family, str) or not family:
         raise ValueError(f"the family is {family!r}; expected its id, as in 'metarl/Navigation2D-v0'")
@@ -136,17 +144,20 @@ def find_family(family: str) -> EnvSpec:
 
 
 def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
-    """Make a single environment of a family, with actions scaled to [-1, 1].
+    """Make a single environment of a family; a bounded box of actions is mapped to [-1, 1].
 
     Args:
         family: an id, or ``module:Id``.
-        task: the task of every episode that does not name another; anything ``as_task`` takes.
-        kwargs: arguments of the family's constructor, ``max_episode_steps`` and ``render_mode``.
+        task: the task of every episode for which ``reset`` names no other; anything that ``as_task`` takes.
+        kwargs: arguments of the family's constructor, ``max_episode_steps`` and ``render_mode``. The environment gets
+            deep copies, so nothing that it keeps and changes is shared with the caller or another environment.
 
     Raises:
-        ValueError: unknown family, arguments its constructor does not take, or a task outside its space.
+        ValueError: unknown family, arguments that its constructor does not take or that cannot be copied, or a task
+            outside its space.
         TypeError: the environment has no task space.
     """
+    kwargs = _own_copy(family, kwargs)
     spec = _limited(find_family(family), kwargs)
     env = _construct(spec, lambda: gymnasium.make(spec, **kwargs))
     if isinstance(env.unwrapped, SingleFamily | ParameterizedEnv):
@@ -159,7 +170,7 @@ def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any
 
 
 def own_actions(env: gymnasium.Env[Any, Any]) -> spaces.Space[Any]:
-    """Return the action space of an environment made by ``make`` as it was before it was mapped."""
+    """Return the environment's own action space, as it was before ``make`` mapped it."""
     while isinstance(env, FixedTask):
         env = env.env
     mapped = isinstance(env, TransformAction) and standard_actions(env.env.action_space) is not None
@@ -167,18 +178,19 @@ def own_actions(env: gymnasium.Env[Any, Any]) -> spaces.Space[Any]:
 
 
 def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
-    """Make ``num_envs`` environments of a family as one vector environment, with actions scaled to [-1, 1].
+    """Make ``num_envs`` environments of a family as one vector environment; actions are as with ``make``.
 
-    The family's own batched implementation where it has one, else its single environments one after another.
+    It is the family's own batched implementation, if there is one, or else steps single environments one by one.
 
     Raises:
-        ValueError: unknown family, or arguments its constructor does not take.
+        ValueError: unknown family, or arguments that its constructor does not take or that cannot be copied.
         TypeError: the environment has no task space.
     """
+    kwargs = _own_copy(family, kwargs)
     num_envs = task_tools.whole_number("num_envs", num_envs)
     spec = find_family(family)
     if spec.vector_entry_point is None:
-        # Gymnasium's passive checker is for people who write environments; here it would run at every step.
+        # Gymnasium's checker helps people who write environments, but slows every step down.
         return SyncFamilyVectorEnv([lambda: make(family, **{"disable_env_checker": True, **kwargs})] * num_envs)
     spec = _limited(spec, kwargs)
     env: VectorEnv[Any, Any, Any] = _construct(
@@ -192,8 +204,22 @@ def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, A
     return env
 
 
+def _own_copy(family: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    copies = {}
+    for name, value in kwargs.items():
+        try:
+            copies[name] = copy.deepcopy(value)
+        except Exception as error:  # an argument's own copying may raise anything
+            raise ValueError(
+                f"the argument {name!r} of family {family} cannot be copied ({type(error).__name__}: {error}), but "
+                "every environment needs a copy of its own; give one that copy.deepcopy accepts, such as numbers, "
+                "texts, lists and dicts"
+            ) from error
+    return copies
+
+
 def _limited(spec: EnvSpec, kwargs: dict[str, Any]) -> EnvSpec:
-    """Move ``max_episode_steps`` from the arguments into the registration, for single and vector alike."""
+    """Move ``max_episode_steps`` from the arguments into a copy of the registration, where Gymnasium looks for it."""
     if "max_episode_steps" not in kwargs:
         return spec
     limit = task_tools.whole_number("max_episode_steps", kwargs.pop("max_episode_steps"))
@@ -212,7 +238,7 @@ def _construct(spec: EnvSpec, construct: Any) -> Any:
 def sample_tasks(family: str, n: int, seed: int = 0, split: str = "test", **kwargs: Any) -> Any:
     """Draw ``n`` tasks of a family as a batch; the same arguments give the same tasks.
 
-    ``metarl train`` evaluates on ``sample_tasks(family, n, seed=<its seed>, split="test")``.
+    The tasks on which ``metarl train`` evaluates are ``sample_tasks(family, n, seed=<its seed>, split="test")``.
 
     Raises:
         ValueError: unknown family or split, or ``n`` below 1.

@@ -1,7 +1,7 @@
-"""Tasks: elements of a family's task space, one at a time or batched along a first axis.
+"""Tasks: elements of a family's task space, single or in batches.
 
-A batch of tasks is what ``gymnasium.vector.utils.batch_space`` describes: an array, or a dict or tuple of
-arrays, whose first axis is the task.
+A batch is an element of ``gymnasium.vector.utils.batch_space(task_space, n)``: an array, or a dict or tuple of arrays,
+whose first axis is the task.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 
 Task = Any
 SPLITS = ("train", "validation", "test")
+SEEDS = 2**31  # seeds of environments are below
+BATCHED_SPACES = "build it of Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple spaces"
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """Return a value that must be a whole number, as an int.
+    """Return a value as an int.
 
     Raises:
-        ValueError: it is none, or smaller than ``least``.
+        ValueError: the value is no whole number or is smaller than ``least``; the message begins with ``name``.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
@@ -34,7 +36,7 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
 
 
 def attribute(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], name: str, default: Any = None) -> Any:
-    """Read an attribute of a family through its wrappers, single or vector; ``default`` where there is none."""
+    """Return an attribute of a family, looked up through its wrappers; ``default`` where there is none."""
     if isinstance(env, VectorEnv):
         return getattr(env.unwrapped, name, default)
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
@@ -54,8 +56,9 @@ def task_space(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> space
     space = attribute(env, "task_space")
     if not isinstance(space, spaces.Space):
         raise TypeError(
-            f"{family_name(env)} is no environment family: its task_space is {space!r}, expected a "
-            "gymnasium.Space; give the environment a task_space attribute that says what varies"
+            f"{family_name(env)} is no environment family: its task_space is {space!r}, expected a gymnasium.Space; "
+            "give the environment a task_space attribute that says what varies, or leave it as it is and use "
+            f"'metarl/Parameterized-v0' with env={family_name(env)!r} and parameters={{'name': [low, high]}}"
         )
     return space
 
@@ -64,8 +67,8 @@ def as_task(family: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], value: A
     """Turn what a person writes (lists, Python numbers, JSON) into an element of the family's task space.
 
     Raises:
-        ValueError: the value has another structure or shape, or lies outside the space, or the family's own
-            ``check_task`` refuses it; the message says where.
+        ValueError: the value has another structure or shape, lies outside the space, or is refused by the family's
+            own ``check_task``; the message names the key or part that is wrong.
     """
     task = _element(task_space(family), value, f"task {_short(value)} of {family_name(family)}")
     check = attribute(family, "check_task")
@@ -94,6 +97,13 @@ def _element(space: spaces.Space[Any], value: Any, what: str) -> Task:
         return space.dtype.type(value)
     if isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
         return _array_element(space, value, what)
+    if isinstance(space, spaces.Text):
+        if not isinstance(value, str) or not space.contains(str(value)):
+            raise ValueError(
+                f"{what} is outside its space: expected a text of {space.min_length} to {space.max_length} of the "
+                f"characters {space.characters!r}"
+            )
+        return str(value)
     if not space.contains(value):
         raise ValueError(f"{what} is outside its space {space}")
     return value
@@ -124,30 +134,46 @@ def _short(value: Any) -> str:
 
 
 def can_be_batched(space: spaces.Space[Any]) -> bool:
-    """Whether elements of a space stack into arrays whose first axis is the task."""
+    """Whether elements of a space can be stacked into arrays whose first axis is the task."""
     if isinstance(space, spaces.Dict):
         return all(can_be_batched(part) for part in space.spaces.values())
     if isinstance(space, spaces.Tuple):
         return all(can_be_batched(part) for part in space.spaces)
-    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Text)
 
 
 def stack_tasks(space: spaces.Space[Any], tasks: Sequence[Task]) -> Any:
-    """Stack single tasks into a batch with a first axis of ``len(tasks)``."""
+    """Stack single tasks into a batch with a first axis of ``len(tasks)``; texts become an array of texts.
+
+    Raises:
+        ValueError: the space has parts that cannot be stacked, such as sequences and graphs.
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: stack_tasks(part, [task[key] for task in tasks]) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(stack_tasks(part, [task[index] for task in tasks]) for index, part in enumerate(space.spaces))
+    if isinstance(space, spaces.Text):
+        return np.array(tasks, dtype=np.str_)
+    if not can_be_batched(space):
+        raise ValueError(f"elements of {space} cannot be stacked into arrays; {BATCHED_SPACES}")
     return concatenate(space, tasks, create_empty_array(space, n=len(tasks)))  # type: ignore[arg-type]
 
 
 def unstack_tasks(space: spaces.Space[Any], batch: Any) -> list[Task]:
     """Return the single tasks of a batch as a list."""
-    return [_elements_of_arrays(task) for task in iterate(batch_space(space, count_tasks(batch)), batch)]
+    if isinstance(space, spaces.Dict):
+        parts = [unstack_tasks(part, batch[key]) for key, part in space.spaces.items()]
+        return [dict(zip(space.spaces, entries, strict=True)) for entries in zip(*parts, strict=True)]
+    if isinstance(space, spaces.Tuple):
+        columns = [unstack_tasks(part, entries) for part, entries in zip(space.spaces, batch, strict=True)]
+        return list(zip(*columns, strict=True))
+    if isinstance(space, spaces.Text):
+        return [str(text) for text in batch]
+    return [_element_of_array(task) for task in iterate(batch_space(space, count_tasks(batch)), batch)]
 
 
-def _elements_of_arrays(task: Task) -> Task:
-    """Make arrays without axes of the numpy scalars that iteration gives, which a Box takes for no elements."""
-    if isinstance(task, dict):
-        return {key: _elements_of_arrays(part) for key, part in task.items()}
-    if isinstance(task, tuple):
-        return tuple(_elements_of_arrays(part) for part in task)
+def _element_of_array(task: Task) -> Task:
+    """Turn a numpy scalar that iteration gives into a zero-dimensional array, which a Box contains."""
     return np.asarray(task) if isinstance(task, np.floating) else task
 
 
@@ -159,10 +185,10 @@ def count_tasks(batch: Any) -> int:
 
 
 def check_count(batch: Any, num_envs: int) -> None:
-    """Refuse a batch of tasks that does not have one for each sub-environment.
+    """Check that a batch has one task for each sub-environment.
 
     Raises:
-        ValueError: it has more or fewer.
+        ValueError: there are more or fewer tasks.
     """
     count = count_tasks(batch)
     if count != num_envs:
@@ -170,42 +196,69 @@ def check_count(batch: Any, num_envs: int) -> None:
 
 
 def spread_seed(seed: Any, num_envs: int) -> Any:
-    """Return a seed for each sub-environment: one number is counted up, as Gymnasium does, and None stays None."""
+    """Return one seed for each sub-environment.
+
+    Args:
+        seed: a number, from which the seeds are counted up as in Gymnasium, but stay below 2**31, since the seeds of
+            many simulators are C integers; or one for each sub-environment, which are kept; or None.
+        num_envs: how many sub-environments.
+
+    Raises:
+        ValueError: there is another number of seeds.
+    """
     if seed is None or isinstance(seed, int | np.integer):
-        return [None if seed is None else int(seed) + i for i in range(num_envs)]
+        return [None if seed is None else (int(seed) + i) % SEEDS for i in range(num_envs)]
+    if len(seed) != num_envs:
+        raise ValueError(f"{len(seed)} seeds for {num_envs} sub-environments; expected one for each")
     return seed
 
 
-def take_tasks(batch: Any, rows: Any) -> Any:
-    """Return the rows of a batch, as a batch (``rows`` as numpy indexes them)."""
+def take_tasks(batch: Any, indices: Any) -> Any:
+    """Return some tasks of a batch as a batch, or one of them; ``indices`` is whatever indexes a numpy array."""
     if isinstance(batch, dict):
-        return {key: take_tasks(part, rows) for key, part in batch.items()}
+        return {key: take_tasks(part, indices) for key, part in batch.items()}
     if isinstance(batch, tuple):
-        return tuple(take_tasks(part, rows) for part in batch)
-    return np.asarray(batch)[rows]
+        return tuple(take_tasks(part, indices) for part in batch)
+    return np.asarray(batch)[indices]
 
 
 def repeat_tasks(batch: Any, times: int) -> Any:
-    """Repeat each task ``times`` times in a row: the task-major order of the sub-environments."""
+    """Repeat each task ``times`` times before the next one comes, as the episodes of tasks are ordered in a batch."""
     return take_tasks(batch, np.repeat(np.arange(count_tasks(batch)), times))
 
 
 def to_vectors(space: spaces.Space[Any], batch: Any) -> NDArray[np.float64]:
-    """Return a batch of tasks as vectors ``[task, number]``, whose limits are those of ``flatten_space(space)``.
+    """Return a batch of tasks as vectors ``[task, number]``, elements of ``gymnasium.spaces.flatten_space(space)``.
 
-    A choice is one-hot; the entries of a dict follow one another in the order of its keys.
+    A discrete entry becomes a one-hot vector; the entries of a dict follow in the order of its keys.
+
+    Raises:
+        ValueError: the space has texts, for which there are no such numbers.
     """
+    if _has_texts(space):
+        raise ValueError(
+            f"tasks of {space} have texts, which cannot be turned into numbers; use a Discrete space, whose elements "
+            "stand for the texts"
+        )
     single = unstack_tasks(space, batch)
     return np.stack([np.asarray(spaces.flatten(space, task), dtype=np.float64) for task in single])
 
 
+def _has_texts(space: spaces.Space[Any]) -> bool:
+    if isinstance(space, spaces.Dict):
+        return any(_has_texts(part) for part in space.spaces.values())
+    if isinstance(space, spaces.Tuple):
+        return any(_has_texts(part) for part in space.spaces)
+    return isinstance(space, spaces.Text)
+
+
 def from_vectors(space: spaces.Space[Any], vectors: NDArray[np.float64]) -> Any:
-    """Return the batch of tasks that ``to_vectors`` was given."""
-    return stack_tasks(space, [spaces.unflatten(space, row) for row in vectors])
+    """Return the batch of tasks from which ``to_vectors`` made these vectors ``[task, number]``."""
+    return stack_tasks(space, [spaces.unflatten(space, vector) for vector in vectors])
 
 
 def plain(task: Task) -> Any:
-    """Return a task or a batch of tasks as lists and Python numbers, as JSON takes them."""
+    """Return a task or a batch of tasks as dicts, lists and Python numbers, which JSON can hold."""
     if isinstance(task, dict):
         return {key: plain(part) for key, part in task.items()}
     if isinstance(task, tuple):
@@ -216,7 +269,7 @@ def plain(task: Task) -> Any:
 def draw_tasks(
     family: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], n: int, rng: np.random.Generator, split: str
 ) -> Any:
-    """Draw a batch of ``n`` tasks: by the family's own ``sample_tasks``, else uniformly over its task space.
+    """Draw a batch of ``n`` tasks with the family's ``sample_tasks``, or uniformly from its task space if it has none.
 
     Raises:
         ValueError: ``n`` is not positive, or ``split`` is not train, validation or test.
@@ -233,7 +286,7 @@ def draw_tasks(
 
 
 def task_rng(seed: int, split: str, *key: int) -> np.random.Generator:
-    """Return the generator that tasks of a split are drawn from; streams of different splits are disjoint.
+    """Return the generator from which the tasks of a split are drawn; each split and ``key`` has its own.
 
     Raises:
         ValueError: ``split`` is not train, validation or test, or the seed is negative.

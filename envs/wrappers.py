@@ -1,7 +1,8 @@
-"""Wrappers that decide which task an environment of a family plays."""
+"""Wrappers that choose the task of each episode."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium
@@ -11,7 +12,11 @@ from metarl.envs import tasks as task_tools
 
 
 class FixedTask(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """A family's environment in which every episode is of one task, unless ``reset`` names another.
+    """A family's environment in which every episode plays the same task, unless ``reset`` names another.
+
+    Args:
+        env: an environment of a family.
+        task: anything that ``as_task`` takes.
 
     Raises:
         ValueError: the task is outside the task space.
@@ -24,17 +29,18 @@ class FixedTask(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode of the task."""
-        return self.env.reset(seed=seed, options={"task": self.task, **(options or {})})
+        # A copy, because an environment may keep and change it.
+        return self.env.reset(seed=seed, options={"task": copy.deepcopy(self.task), **(options or {})})
 
 
 class RandomTask(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """A family's environment in which every episode is of a new task, as for training on all tasks jointly.
+    """A family's environment in which every episode plays a new task, for training one policy on all tasks.
 
-    The tasks depend on the seed of the last seeded ``reset`` only.
+    Which tasks come depends only on the last seed that ``reset`` was given.
 
     Args:
         env: an environment of a family.
-        split: the split the tasks are of.
+        split: ``train``, ``validation`` or ``test``: the split from which tasks are drawn.
 
     Raises:
         ValueError: unknown split.

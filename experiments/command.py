@@ -4,123 +4,42 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from metarl.version import __version__
+from metarl.experiments import streams
+from metarl.experiments.arguments import BAD_INPUT, parse
+from metarl.files import in_words
 
 FAILED = 1
-BAD_INPUT = 2
 INTERRUPTED = 130
 TERMINATED = 143
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"metarl: {message}; 'metarl --help' shows how it is called\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="metarl", description="Meta-reinforcement learning: train agents that adapt.")
-    parser.add_argument("--version", action="version", version=f"metarl {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-
-    train = commands.add_parser("train", help="meta-train, then test how the result adapts")
-    train.add_argument("config", nargs="?", help="a shipped configuration (navigation) or a TOML file")
-    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as inner.step_size=0.05")
-    train.add_argument("--name", help="the run's folder under --out; numbered configuration name by default")
-    train.add_argument("--seed", help="another spelling of seed=N")
-    train.add_argument("--device", help="another spelling of device=NAME: auto, cpu, cuda")
-    train.add_argument("--out", type=Path, help="where run folders go (default: runs)")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
-    train.add_argument("--profile", action="store_true", help="write a trace of one iteration for ui.perfetto.dev")
-    train.set_defaults(work=_train)
-
-    evaluate = commands.add_parser("evaluate", help="evaluate a finished run again on test tasks")
-    evaluate.add_argument("run", type=Path, help="a run's folder")
-    evaluate.add_argument("--tasks", type=int, default=500, help="test tasks (default: 500)")
-    evaluate.add_argument("--episodes", type=int, default=20, help="for each task and step (default: 20)")
-    evaluate.add_argument("--steps", type=int, default=3, help="adaptation steps (default: 3)")
-    evaluate.add_argument("--seed", type=int, help="of tasks and episodes (default: the run's)")
-    evaluate.add_argument("--device", help="auto, cpu, cuda (default: the run's)")
-    evaluate.set_defaults(work=_evaluate)
-
-    compare = commands.add_parser("compare", help="train several learners with several seeds; a table and a picture")
-    compare.add_argument("config", help="a shipped configuration (navigation) or a TOML file")
-    compare.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of all runs")
-    compare.add_argument(
-        "--learners",
-        required=True,
-        help="names, each with settings of its own where needed, as 'maml,scratch,scratch evaluation.steps=30'",
-    )
-    compare.add_argument("--seeds", type=int, default=3, help="seeds of each (default: 3)")
-    compare.add_argument(
-        "--parallel",
-        type=int,
-        default=1,
-        metavar="N",
-        help="runs at a time, one thread each (default: 1, on all cores)",
-    )
-    compare.add_argument("--out", type=Path, default=Path("comparison"), help="the folder (default: comparison)")
-    compare.set_defaults(work=_compare)
-
-    picture = commands.add_parser("picture", help="draw how a finished run adapts to test tasks")
-    picture.add_argument("run", type=Path, help="a run's folder")
-    picture.add_argument("--out", type=Path, help="the file: .png, .svg or .pdf (default: adaptation.png in the run)")
-    picture.add_argument("--tasks", type=int, default=100, help="test tasks the returns are of (default: 100)")
-    picture.set_defaults(work=_picture)
-
-    check = commands.add_parser("check", help="say what breaks the contract of a family, one sentence a fault")
-    check.add_argument("family", help="an id, or module:Id")
-    check.add_argument(
-        "arguments", nargs="*", metavar="KEY=VALUE", help="its constructor's arguments, as reward=sparse"
-    )
-    check.set_defaults(work=_check)
-
-    envs = commands.add_parser("envs", help="list the environment families that are installed")
-    envs.add_argument("--json", action="store_true", help="print JSON")
-    envs.set_defaults(work=_envs)
-
-    learners = commands.add_parser("learners", help="list the meta-learners, for learner=NAME")
-    learners.add_argument("--json", action="store_true", help="print JSON")
-    learners.set_defaults(work=_learners)
-    return parser
-
-
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the command line's options; leaves with status 2 and a sentence where there is a mistake in it."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    # Settings may stand on either side of the options, which argparse does not allow.
-    settings = [text for text in rest if not text.startswith("-") and options.command in ("train", "compare")]
-    unknown = [text for text in rest if text not in settings]
-    if unknown:
-        parser.error(f"unknown argument {unknown[0]!r}")
-    if settings:
-        options.overrides = [*options.overrides, *settings]
-    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status.
 
-    0, 1 where training failed, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
+    0, 1 where training failed or a file cannot be written, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    options = parse(arguments)
-    # Families of one's own, module:Id, lie in the folder one works in.
-    sys.path.append(str(Path.cwd()))
+    streams.open_missing()
     try:
-        return int(options.work(options))
+        options = parse(arguments)
+        # Families of one's own, module:Id, lie in the folder one works in.
+        sys.path.append(str(Path.cwd()))
+        return _WORK[options.command](options)
     except KeyboardInterrupt:
         return _complain("stopped", INTERRUPTED)
+    except OSError as error:
+        return _complain(in_words(error), FAILED)
+    finally:
+        streams.flush()
 
 
 def _complain(message: str, status: int = BAD_INPUT) -> int:
-    sys.stderr.write(f"metarl: {message}\n")
+    streams.complain(message)
     return status
 
 
@@ -129,6 +48,16 @@ def _one_line(error: Exception) -> str:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from metarl.experiments import training
+
+    try:
+        with training.sigterm_raises():
+            return _train_or_say_why_not(options)
+    except training.Terminated:
+        return _complain("stopped", TERMINATED)
+
+
+def _train_or_say_why_not(options: argparse.Namespace) -> int:
     from metarl.envs import RolloutError
     from metarl.experiments import training
 
@@ -144,23 +73,17 @@ def _train(options: argparse.Namespace) -> int:
         return _complain(_one_line(error))
 
     try:
-        with training.sigterm_raises():
-            evaluation = training.finish_run(run, learner, profiled=options.profile)
+        evaluation = training.finish_run(run, learner, profiled=options.profile)
     except (RolloutError, FloatingPointError) as error:
-        return _complain(
-            f"{_one_line(error)}; the checkpoint after iteration {training.saved_iteration(run)} is in {run.last}",
-            FAILED,
-        )
+        return _complain(f"{_one_line(error)}; {training.what_is_kept(run)}", FAILED)
+    except OSError as error:
+        return _complain(f"{in_words(error)}; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", FAILED)
     except (KeyboardInterrupt, training.Terminated) as stop:
         status = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
-        return _complain(
-            f"stopped; the checkpoint after iteration {training.saved_iteration(run)} is in {run.last}; go on with: "
-            f"{training.program('metarl')} train --resume {shlex.quote(str(run.folder))}",
-            status,
-        )
+        return _complain(f"stopped; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", status)
     finally:
         learner.close()
-    print(training.closing_words(run, evaluation))
+    streams.say(training.closing_words(run, evaluation))
     return 0
 
 
@@ -197,11 +120,11 @@ def _evaluate(options: argparse.Namespace) -> int:
             seed=options.seed,
             device=options.device,
         )
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     except RolloutError as error:
         return _complain(_one_line(error), FAILED)
-    print(f"{evaluation.table()}\n\nWritten to {path}")
+    streams.say(f"{evaluation.table()}\n\nWritten to {path}")
     return 0
 
 
@@ -228,9 +151,9 @@ def _compare(options: argparse.Namespace) -> int:
         _complain(sentence)
     entries = compare.read_entries(jobs, options.out)
     if entries:
-        print(comparison.write_tables(entries, options.out))
+        streams.say(comparison.write_tables(entries, options.out))
         comparison.draw(entries, options.out / "comparison.png")
-        print(f"Written to {options.out / 'comparison.md'}, comparison.csv, differences.csv and comparison.png")
+        streams.say(f"Written to {options.out / 'comparison.md'}, comparison.csv, differences.csv and comparison.png")
     return FAILED if failed else 0
 
 
@@ -241,11 +164,11 @@ def _picture(options: argparse.Namespace) -> int:
     out = options.out or options.run / "adaptation.png"
     try:
         draw_picture(options.run, out, options.tasks)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     except RolloutError as error:
         return _complain(_one_line(error), FAILED)
-    print(f"Written to {out}")
+    streams.say(f"Written to {out}")
     return 0
 
 
@@ -260,11 +183,11 @@ def _check(options: argparse.Namespace) -> int:
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     for fault in faults:
-        print(fault)
+        streams.say(fault)
     for warning in caught:
-        print(f"warning: {warning.message}")
+        streams.say(f"warning: {warning.message}")
     if not faults:
-        print(f"{options.family}: no fault found")
+        streams.say(f"{options.family}: no fault found")
     return 1 if faults else 0
 
 
@@ -273,17 +196,17 @@ def _envs(options: argparse.Namespace) -> int:
 
     families = describe_families()
     if options.json:
-        print(json.dumps(families, indent=1))
+        streams.say(json.dumps(families, indent=1))
         return 0
     for family in families:
         if family["fault"] is not None:
-            print(f"{family['id']}  (from {family['source']})  cannot be used: {family['fault']}")
+            streams.say(f"{family['id']}  (from {family['source']})  cannot be used: {family['fault']}")
         else:
-            print(f"{family['id']}  (from {family['source']})")
-            print(f"    task: {family['task']}")
-            print(f"    observation: {family['observation']}; action: {family['action']}")
+            streams.say(f"{family['id']}  (from {family['source']})")
+            streams.say(f"    task: {family['task']}")
+            streams.say(f"    observation: {family['observation']}; action: {family['action']}")
             known = "known" if family["oracle"] else "not known"
-            print(f"    steps: {family['max_episode_steps'] or 'its own'}; optimum: {known}")
+            streams.say(f"    steps: {family['max_episode_steps'] or 'its own'}; optimum: {known}")
     return 0
 
 
@@ -292,11 +215,22 @@ def _learners(options: argparse.Namespace) -> int:
 
     learners = describe_learners()
     if options.json:
-        print(json.dumps(learners, indent=1))
+        streams.say(json.dumps(learners, indent=1))
         return 0
     for learner in learners:
-        print(f"{learner['name']}  ({learner['class']}, {learner['source']})")
-        print(f"    {learner['summary']}")
+        streams.say(f"{learner['name']}  ({learner['class']}, {learner['source']})")
+        streams.say(f"    {learner['summary']}")
         if len(learner["updates"]) > 1:
-            print(f"    outer.update: {', '.join(learner['updates'])}")
+            streams.say(f"    outer.update: {', '.join(learner['updates'])}")
     return 0
+
+
+_WORK: dict[str, Callable[[argparse.Namespace], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "compare": _compare,
+    "picture": _picture,
+    "check": _check,
+    "envs": _envs,
+    "learners": _learners,
+}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,8 @@ from metarl.experiments.comparison import Entry
 from metarl.experiments.configuration import parse_override, read_configuration
 from metarl.experiments.processes import Failure, in_processes
 from metarl.experiments.runs import Run
+from metarl.experiments.streams import say
+from metarl.files import in_words
 from metarl.learners.registry import find_learner
 from metarl.settings import Settings
 
@@ -134,7 +135,11 @@ def _test_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _done(job: Job, out: Path) -> bool:
-    return (out / job.name / "results.json").exists()
+    try:
+        _results(job, out)
+    except ValueError:
+        return False
+    return True
 
 
 def run_all(jobs: Sequence[Job], out: Path, parallel: int) -> list[str]:
@@ -153,10 +158,10 @@ def run_all(jobs: Sequence[Job], out: Path, parallel: int) -> list[str]:
         if sentence is None:
             means = [entry["mean"] for entry in _results(job, out)["adaptation"]]
             returns = ", ".join(f"{means[step]:.2f} after {step}" for step in sorted({0, 1, len(means) - 1}))
-            print(f"{job.name}: {returns} ({count} of {len(todo)}, {time.perf_counter() - began:.0f} s)", flush=True)
+            say(f"{job.name}: {returns} ({count} of {len(todo)}, {time.perf_counter() - began:.0f} s)")
         else:
             failed.append(f"{job.name} failed: {sentence}")
-            print(f"{job.name}: failed ({count} of {len(todo)})", flush=True)
+            say(f"{job.name}: failed ({count} of {len(todo)})")
     return failed
 
 
@@ -169,7 +174,7 @@ def _trained(todo: Sequence[Job], out: Path, parallel: int) -> Iterator[tuple[Jo
             yield by_name[name], failure
         return
     for job in todo:
-        print(f"{job.name} ...", flush=True)
+        say(f"{job.name} ...")
         yield job, _train(job.settings, out, job.name, progress_bar=True)
 
 
@@ -183,12 +188,13 @@ def _train(settings: Settings, out: Path, name: str, *, progress_bar: bool) -> F
         training.train(settings, out, name, progress_bar=progress_bar)
     except (ValueError, RolloutError, FloatingPointError) as error:
         return " ".join(str(error).split())
+    except OSError as error:
+        return in_words(error)
     return None
 
 
 def _results(job: Job, out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / job.name / "results.json").read_text(encoding="utf-8"))
-    return found
+    return Run(out / job.name).read_results(job.settings)
 
 
 def read_entries(jobs: Sequence[Job], out: Path) -> list[Entry]:
@@ -199,9 +205,7 @@ def read_entries(jobs: Sequence[Job], out: Path) -> list[Entry]:
         if not done:
             continue
         results = [_results(job, out) for job in done]
-        costs = [Run.open(out / job.name).cost() for job in done]
-        known = [cost for cost in costs if cost is not None]
-        measured = len(known) == len(done)
+        costs = [_cost(job, out) for job in done]
         oracles = [result["oracle"] for result in results]
         entries.append(
             Entry(
@@ -211,8 +215,21 @@ def read_entries(jobs: Sequence[Job], out: Path) -> list[Entry]:
                 returns=np.array([[entry["per_task"] for entry in result["adaptation"]] for result in results]),
                 episodes=results[0]["adaptation"][0]["episodes"],
                 optimum=None if None in oracles else float(np.mean(oracles)),
-                environment_steps=float(np.mean([cost["environment_steps"] for cost in known])) if measured else None,
-                seconds=float(np.mean([cost["seconds"] for cost in known])) if measured else None,
+                environment_steps=_mean([cost.get("environment_steps") for cost in costs]),
+                seconds=_mean([cost.get("seconds") for cost in costs]),
             )
         )
     return entries
+
+
+def _cost(job: Job, out: Path) -> dict[str, Any]:
+    """Return what a run's training took, as far as that is known."""
+    try:
+        return Run(out / job.name).read_cost()
+    except ValueError:
+        return {"environment_steps": _results(job, out).get("timesteps")}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

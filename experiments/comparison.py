@@ -17,25 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from metarl.files import replacing
 from metarl.statistics import LEVEL, bootstrap_interval
 
 BASELINES = ("pretrained", "scratch")
 UNKNOWN = "–"
-
-
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the bootstrap interval of the mean of values ``[seed, task]``; the same values give the same one.
-
-    Seeds are drawn with replacement, and for each one drawn its tasks. Source: Davison and Hinkley 1997, section 3.8.
-    """
-    rng = np.random.default_rng(0)
-    seeds, tasks = values.shape
-    means = np.zeros(RESAMPLES)
-    for _ in range(seeds):
-        chosen = rng.integers(seeds, size=(RESAMPLES, 1))
-        means += values[chosen, rng.integers(tasks, size=(RESAMPLES, tasks))].mean(axis=1) / seeds
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +62,7 @@ class Entry:
     @functools.cached_property
     def intervals(self) -> NDArray[np.float64]:
         """The bounds of the means' intervals, ``[step, 2]``."""
-        return np.array([interval(self.returns[:, step]) for step in range(self.steps + 1)])
+        return np.array([bootstrap_interval(self.returns[:, step]) for step in range(self.steps + 1)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +92,7 @@ def difference(entry: Entry, baseline: Entry, step: int, baseline_step: int) -> 
         part.returns[[part.seeds.index(seed) for seed in common], at]
         for part, at in ((entry, step), (baseline, baseline_step))
     )
-    low, high = interval(ours - theirs)
+    low, high = bootstrap_interval(ours - theirs)
     return Difference(
         learner=entry.label,
         step=step,
@@ -145,7 +131,7 @@ def differences(entries: Sequence[Entry]) -> Iterator[Difference]:
 
 def write_tables(entries: Sequence[Entry], out: Path) -> str:
     """Write ``comparison.csv``, ``differences.csv`` and ``comparison.md``, and return the last one's text."""
-    with (out / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+    with replacing(out / "comparison.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         names = ["learner", "seeds", "tasks", "episodes", "step", "mean", "low", "high"]
         writer.writerow([*names, "environment_steps", "training_seconds"])
@@ -155,12 +141,13 @@ def write_tables(entries: Sequence[Entry], out: Path) -> str:
                 cost = [entry.environment_steps, entry.seconds]
                 writer.writerow([entry.label, *size, step, float(mean), *map(float, bounds), *cost])
     found = list(differences(entries))
-    with (out / "differences.csv").open("w", newline="", encoding="utf-8") as file:
+    with replacing(out / "differences.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(Difference))
         writer.writerows(astuple(part) for part in found)
     text = _returns_table(entries) + (_differences_table(entries, found) if found else "")
-    (out / "comparison.md").write_text(text, encoding="utf-8")
+    with replacing(out / "comparison.md") as beside:
+        beside.write_text(text, encoding="utf-8")
     return text
 
 
@@ -231,7 +218,8 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
         axes.set_xlabel("adaptation steps")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*everything.get_legend_handles_labels(), loc="outside right center")
-    figure.savefig(path, dpi=110)
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=110, format="png")
 
 
 def zoom(entries: Sequence[Entry]) -> tuple[float, float]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import tomli_w
 
-from metarl.learners.registry import find_learner
-from metarl.settings import Settings, as_dict, structure
+from metarl.learners.registry import find_learner, read_settings
+from metarl.settings import Settings, as_dict
 
 
 def shipped_configurations() -> dict[str, str]:
@@ -41,7 +41,7 @@ def read_configuration(config: str, overrides: Sequence[tuple[str, Any]]) -> tup
     shipped = shipped_configurations()
     if path.suffix == ".toml" or len(path.parts) > 1:
         try:
-            text, source = path.read_text(encoding="utf-8"), config
+            text, source = path.read_text(encoding="utf-8-sig"), config
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ValueError(f"the configuration {config!r} cannot be read: {reason}") from error
@@ -59,7 +59,7 @@ def read_configuration(config: str, overrides: Sequence[tuple[str, Any]]) -> tup
         data.pop("outer", None)
     for key, value in overrides:
         _put(data, key, value)
-    return path.stem, structure(data)
+    return path.stem, read_settings(data)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from metarl.experiments.mending import load_best
 from metarl.experiments.runs import Run
 from metarl.figures import has_paths, paths_figure
-from metarl.learners.registry import load_learner
+from metarl.files import in_words, new_file
 
 PICTURED_TASKS = 2
 DOTS_PER_INCH = 110
@@ -30,13 +31,18 @@ def draw_picture(folder: Path, out: Path, tasks: int) -> None:
     run = Run.open(folder)
     if not run.best.exists():
         raise ValueError(f"the run {str(folder)!r} is not finished; go on with 'metarl train --resume {folder}'")
-    learner = load_learner(run.best)
+    learner = load_best(run, run.settings(), None)
     try:
         evaluation, first, rollouts = learner.evaluate_rollouts("test", n_tasks=tasks)
         pictured = first[:PICTURED_TASKS] if has_paths(learner.env) else []
         figure = paths_figure(learner.env, pictured, rollouts, evaluation)
     finally:
         learner.close()
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"the picture {str(out)!r} cannot be written: {in_words(error)}") from error
     # No date, so that the same run gives the same file.
-    figure.savefig(out, dpi=DOTS_PER_INCH, metadata={"Date": None} if out.suffix == ".svg" else None)
+    metadata = {"Date": None} if out.suffix == ".svg" else None
+    with new_file(out) as beside:
+        figure.savefig(beside, dpi=DOTS_PER_INCH, metadata=metadata, format=out.suffix[1:])

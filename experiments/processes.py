@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from metarl.envs.processes import end_with_parent, interrupts_ignored, main_left_alone
+from metarl.experiments.streams import say
 from metarl.experiments.training import Terminated, sigterm_raises
 
 PATIENCE_SECONDS = 10.0
@@ -39,7 +40,7 @@ def in_processes(
         while waiting or running:
             while waiting and len(running) < parallel:
                 name, arguments = waiting.pop(0)
-                print(f"{name} ...", flush=True)
+                say(f"{name} ...")
                 process, answers = _start(work, arguments)
                 running[process.sentinel] = name, process, answers
             for sentinel in wait(list(running)):

@@ -1,26 +1,40 @@
 """Run folders: what a run leaves, and where. Nothing in them is ever overwritten but what is so far.
 
-That is the latest checkpoint, ``checkpoints/last.zip``, and what training took until then, ``cost.json``.
+That is the latest checkpoint, ``checkpoints/last.zip``, and what training took until then, ``cost.json``. A folder
+appears with its first checkpoint, so that every run that has one can go on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
+from metarl.evaluation import SCHEMA
 from metarl.experiments.configuration import read_configuration, to_toml
+from metarl.files import PART, in_words, new_file, replacing
+from metarl.learners.registry import find_learner
 from metarl.settings import Settings
 from metarl.version import __version__
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_UNBEGUN = re.compile(r"\.[0-9a-f]{32}\.part")
+_UNBEGUN_SECONDS = 3600.0  # until a folder that never became a run's counts as left behind
+_LEFTOVER = re.compile(r"(progress\.csv|(cost|results|machine)\.json|(last|best)\.zip)(\.\d+)?\.part")
 _PACKAGES = ("gymnasium", "numpy", "stable-baselines3", "tensorboard", "torch")
 
 
@@ -34,18 +48,22 @@ class Run:
         self.best = folder / "checkpoints" / "best.zip"
         self.results = folder / "results.json"
         self.evaluations = folder / "evaluations"
-        self._cost = folder / "cost.json"
+        self.progress = folder / "progress.csv"
+        self.cost = folder / "cost.json"
         self._lock = FileLock(folder / "lock", blocking=False)
 
     @classmethod
-    def create(cls, out: Path, name: str | None, standard: str, settings: Settings) -> Run:
-        """Make the folder of a new run.
+    def create(
+        cls, out: Path, name: str | None, standard: str, settings: Settings, save: Callable[[Path], None]
+    ) -> Run:
+        """Make the folder of a new run, whole or not at all.
 
         Args:
             out: the folder of all runs; it is made where it is missing.
             name: given by hand, and taken as it is; or None.
             standard: the name where none is given, numbered from the second run on.
             settings: written to ``config.toml``.
+            save: writes the checkpoint of the untrained learner.
 
         Raises:
             ValueError: a name that is none or is taken, or a folder that cannot be written.
@@ -55,17 +73,23 @@ class Run:
                 f"the run name {name!r} is not allowed; use letters, digits, '.', '_' and '-', beginning with a letter "
                 "or digit, without '/' and '..'"
             )
+        beside = out / f".{uuid.uuid4().hex}{PART}"
         try:
             out.mkdir(parents=True, exist_ok=True)
-            folder = _take(out, name, re.sub(r"[^A-Za-z0-9._-]", "-", standard))
-            run = cls(folder)
+            _sweep_unbegun(out)
+            beside.mkdir()
+            run = cls(beside)
             run.config.write_text(to_toml(settings), encoding="utf-8")
-            _write_json(folder / "machine.json", _machine())
+            _write_json(beside / "machine.json", _machine())
+            run.write_cost({"environment_steps": 0, "seconds": 0.0})
+            save(run.last)
+            return cls(_put(beside, out, name, re.sub(r"[^A-Za-z0-9._-]", "-", standard)))
         except FileExistsError as error:
             raise ValueError(f"there is already {error.filename!r}; choose another name or folder") from error
         except OSError as error:
             raise ValueError(f"the output folder {str(out)!r} cannot be written: {error.strerror}") from error
-        return run
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -86,12 +110,26 @@ class Run:
         """Keep other processes from training in the folder; the lock of a process that died does not hold.
 
         Raises:
-            ValueError: another process is training in it.
+            ValueError: another process is training in it, or it cannot be written.
         """
         try:
             self._lock.acquire()
         except Timeout:
             raise ValueError(f"another process is training in {str(self.folder)!r}; wait until it ends") from None
+        except (OSError, NotImplementedError) as error:
+            reason = in_words(error) if isinstance(error, OSError) else error
+            raise ValueError(f"the run {str(self.folder)!r} cannot be locked: {reason}") from error
+
+    def sweep(self) -> None:
+        """Delete what a killed process had not written whole; only for who holds the lock."""
+        for folder in (self.folder, self.last.parent):
+            for path in folder.iterdir():
+                if _LEFTOVER.fullmatch(path.name):
+                    path.unlink()
+
+    def discard(self) -> None:
+        """Delete the folder of a run that could not begin; only for who made it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def settings(self) -> Settings:
         """Return the run's settings."""
@@ -101,15 +139,54 @@ class Run:
         """Write ``results.json``, once."""
         _write_json(self.results, results)
 
+    def read_results(self, settings: Settings) -> dict[str, Any]:
+        """Return what ``write_results`` wrote.
+
+        Raises:
+            ValueError: the file is missing, empty or damaged, or it is of a run with other settings.
+        """
+        found = _read_json(self.results)
+        own = {
+            "schema": SCHEMA,
+            "family": settings.family,
+            "learner": find_learner(settings.learner).name,
+            "seeds": [settings.seed],
+        }
+        for key, value in own.items():
+            if found.get(key) != value:
+                raise ValueError(f"is of another run: its {key} is {found.get(key)!r}, not {value!r}")
+        evaluation = settings.evaluation
+        expected = [(step, evaluation.test_tasks, evaluation.episodes) for step in range(evaluation.steps + 1)]
+        try:
+            steps = [(entry["step"], len(entry["per_task"]), entry["episodes"]) for entry in found["adaptation"]]
+            finite = all(math.isfinite(value) for entry in found["adaptation"] for value in entry["per_task"])
+            complete = finite and {"oracle", "iteration"} <= found.keys()
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError("is damaged") from error
+        if not complete:
+            raise ValueError("is damaged")
+        if steps != expected:
+            raise ValueError("is of another run: its steps, tasks and episodes are not those of the configuration")
+        return found
+
     def write_cost(self, cost: dict[str, Any]) -> None:
         """Write ``cost.json``, what training took so far, in place of the last one."""
-        beside = self._cost.with_suffix(".json.part")
-        beside.write_text(json.dumps(cost) + "\n", encoding="utf-8")
-        beside.replace(self._cost)
+        with replacing(self.cost) as beside:
+            beside.write_text(json.dumps(cost) + "\n", encoding="utf-8")
 
-    def cost(self) -> dict[str, Any] | None:
-        """Return what training took so far, None where that was not written."""
-        return json.loads(self._cost.read_text(encoding="utf-8")) if self._cost.exists() else None
+    def read_cost(self) -> dict[str, Any]:
+        """Return what training took so far: ``environment_steps``, and ``seconds``, None where they are not known.
+
+        Raises:
+            ValueError: the file is missing, empty or damaged.
+        """
+        found = _read_json(self.cost)
+        steps, seconds = found.get("environment_steps"), found.get("seconds", -1)
+        if type(steps) is not int or steps < 0:
+            raise ValueError("is damaged")
+        if seconds is not None and not (type(seconds) in (int, float) and 0 <= seconds < math.inf):
+            raise ValueError("is damaged")
+        return found
 
     def next_evaluation(self, results: dict[str, Any]) -> Path:
         """Write ``evaluations/<n>.json`` with the next free number and return its path."""
@@ -125,20 +202,36 @@ class Run:
                 return path
 
 
-def _take(out: Path, name: str | None, standard: str) -> Path:
-    if name is not None:
-        folder = out / name
-        folder.mkdir()
-        return folder
+def set_aside(path: Path) -> Path:
+    """Give a file that is not the run's, or no longer whole, a name at which nothing looks, and return it."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.aside-{number}")).exists():
+        number += 1
+    return path.rename(aside)
+
+
+def _put(beside: Path, out: Path, name: str | None, standard: str) -> Path:
+    """Rename a folder to a name that is free; another process may try the same at the same time."""
     number = 1
     while True:
-        folder = out / (standard if number == 1 else f"{standard}-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+        folder = out / (name or (standard if number == 1 else f"{standard}-{number}"))
+        if not os.path.lexists(folder):
+            try:
+                return beside.rename(folder)
+            except OSError:
+                if not os.path.lexists(folder):
+                    raise
+        if name is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+        number += 1
+
+
+def _sweep_unbegun(out: Path) -> None:
+    """Delete what starts that were killed left behind."""
+    for path in out.iterdir():
+        with contextlib.suppress(OSError):
+            if _UNBEGUN.fullmatch(path.name) and time.time() - path.stat().st_mtime > _UNBEGUN_SECONDS:
+                shutil.rmtree(path)
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
@@ -147,12 +240,26 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
     Raises:
         FileExistsError: there is one.
     """
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with new_file(path) as beside:
+        beside.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return a table of JSON.
+
+    Raises:
+        ValueError: it is missing, empty or damaged.
+    """
+    if not path.exists():
+        raise ValueError("is missing")
     try:
-        os.link(beside, path)
-    finally:
-        beside.unlink()
+        text = path.read_text(encoding="utf-8-sig")
+        found = json.loads(text) if text.strip() else None
+    except (ValueError, RecursionError) as error:
+        raise ValueError("is damaged") from error
+    if not isinstance(found, dict):
+        raise ValueError("is empty" if found is None else "is damaged")
+    return found
 
 
 def _machine() -> dict[str, Any]:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,8 +21,10 @@ from torch.profiler import profile
 
 from metarl.checkpoints import read_checkpoint
 from metarl.evaluation import Evaluation
+from metarl.experiments import mending
 from metarl.experiments.configuration import to_toml
 from metarl.experiments.runs import Run
+from metarl.files import naming
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
 from metarl.sb3.loggers import run_logger, write_hparams
@@ -52,19 +55,36 @@ class SaveLast(BaseCallback):
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
-        cost = run.cost()
-        self._before = 0.0 if cost is None else float(cost["seconds"])
+        self._before = run.read_cost()["seconds"]
         self._began = time.perf_counter()
 
     def _on_step(self) -> bool:
-        self.model.save(self._run.last)
+        with naming(self._run.last):
+            self.model.save(self._run.last)
         self.write_cost(self.model)  # type: ignore[arg-type]
         return True
 
     def write_cost(self, learner: BaseLearner) -> None:
         """Write environment steps and seconds of training, validation included, those before an interruption too."""
-        seconds = self._before + time.perf_counter() - self._began
-        self._run.write_cost({"environment_steps": learner.num_timesteps, "seconds": round(seconds, 3)})
+        seconds = None
+        if self._before is not None:
+            seconds = round(self._before + time.perf_counter() - self._began, 3)
+        self._run.write_cost({"environment_steps": learner.num_timesteps, "seconds": seconds})
+
+
+@contextlib.contextmanager
+def _failed_threads_quiet() -> Iterator[None]:
+    """Let threads that cannot write say nothing: TensorBoard's raises what it failed with in the main one too."""
+
+    def report(thread: threading.ExceptHookArgs) -> None:
+        if not issubclass(thread.exc_type, OSError):
+            previous(thread)
+
+    previous, threading.excepthook = threading.excepthook, report
+    try:
+        yield
+    finally:
+        threading.excepthook = previous
 
 
 class Profile(BaseCallback):
@@ -94,44 +114,77 @@ class Profile(BaseCallback):
         return True
 
 
+@_failed_threads_quiet()
 def start_run(settings: Settings, out: Path, name: str | None, standard: str) -> tuple[Run, BaseLearner]:
-    """Return a new run's folder and learner, ready to train; the learner is made first, so errors leave no folder.
+    """Return a new run's folder and learner, ready to train; where that fails, no folder is left.
 
     Raises:
         ValueError: see ``BaseLearner`` and ``Run.create``.
     """
     learner = find_learner(settings.learner).from_settings(settings)
-    run = Run.create(out, name, standard, settings)
-    run.lock()
-    learner.set_logger(run_logger(run.folder))
-    learner.save(run.last)
+    try:
+        run = Run.create(out, name, standard, settings, learner.save)
+        run.lock()
+        try:
+            learner.set_logger(run_logger(run.folder))
+        except BaseException:
+            run.discard()
+            raise
+    except BaseException:
+        learner.close()
+        raise
     return run, learner
 
 
+@_failed_threads_quiet()
 def resume_run(folder: Path, device: str | None) -> tuple[Run, BaseLearner]:
     """Return an interrupted run's folder and learner, as they were after its last checkpoint.
+
+    Files beside the checkpoint that are not right are mended, see ``mending``.
 
     Raises:
         ValueError: the folder is no run, the run is finished, or its checkpoint is damaged.
     """
     run = Run.open(folder)
-    if run.results.exists():
-        raise ValueError(
-            f"the run {str(folder)!r} is finished; train a new one with more learning.iterations, or look at it with "
-            f"'metarl evaluate {folder}'"
-        )
-    run.lock()
     settings = run.settings()
-    learner = load_learner(run.last, device=device)
-    if replace(learner.settings, device=settings.device) != settings:
-        raise ValueError(f"{str(run.config)!r} was changed since the run began; undo the change, or begin a new run")
-    learner.set_logger(run_logger(run.folder, keep_rows=learner.iteration, purge_step=learner.num_timesteps + 1))
+    if not run.last.is_file():
+        raise ValueError(f"the run {str(folder)!r} has no checkpoint to go on from; delete its folder and begin anew")
+    run.lock()
+    run.sweep()
+    learner: BaseLearner = load_learner(run.last, device=device)
+    try:
+        if replace(learner.settings, device=settings.device) != settings:
+            raise ValueError(
+                f"{str(run.config)!r} was changed since the run began, or {str(run.last)!r} is of another run: their "
+                "settings differ; undo the change, or begin a new run"
+            )
+        if mending.has_results(run, learner):
+            mending.best_of(run, learner).close()
+            raise ValueError(
+                f"the run {str(folder)!r} is finished; train a new one with more learning.iterations, or look at it "
+                f"with 'metarl evaluate {folder}'"
+            )
+        mending.mend_progress(run, learner)
+        mending.mend_cost(run, learner)
+        learner.set_logger(run_logger(run.folder, keep_rows=learner.iteration, purge_step=learner.num_timesteps + 1))
+    except BaseException:
+        learner.close()
+        raise
     return run, learner
 
 
-def saved_iteration(run: Run) -> int:
-    """Return after which iteration the run's latest checkpoint was written."""
-    return int(read_checkpoint(run.last)[1]["iteration"])
+def what_is_kept(run: Run) -> str:
+    """Return where the run's latest checkpoint is, as part of a sentence."""
+    try:
+        iteration = read_checkpoint(run.last).facts["iteration"]
+    except (ValueError, OSError):
+        return f"the checkpoint {run.last} cannot be read now"
+    return f"the checkpoint after iteration {iteration} is in {run.last}"
+
+
+def how_to_go_on(run: Run) -> str:
+    """Return the command that goes on with a run, as part of a sentence."""
+    return f"go on with: {program('metarl')} train --resume {shlex.quote(str(run.folder))}"
 
 
 def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True) -> None:
@@ -150,6 +203,7 @@ def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True
         learner.close()
 
 
+@_failed_threads_quiet()
 def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progress_bar: bool = True) -> Evaluation:
     """Train to the end, choose the best parameters on validation tasks, and test them once.
 
@@ -163,16 +217,23 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
     if learner.iteration == 0:
         text = "\n".join(f"    {line}" for line in to_toml(learner.settings).splitlines())
         learner.logger.record("configuration", text, exclude="csv")
-    if missing > 0:
-        last = SaveLast(run)
-        callbacks = [last, *([Profile(run.folder, missing)] if profiled else [])]
-        learner.learn(missing, callback=callbacks, reset_num_timesteps=False, progress_bar=progress_bar)
-        last.write_cost(learner)
-    learner.logger.close()
-    if not run.best.exists():
-        learner.save_best(run.best)
-    best = load_learner(run.best, device=learner.settings.device)
-    evaluation = best.evaluate(split="test")
+    try:
+        if missing > 0:
+            last = SaveLast(run)
+            callbacks = [last, *([Profile(run.folder, missing)] if profiled else [])]
+            learner.learn(missing, callback=callbacks, reset_num_timesteps=False, progress_bar=progress_bar)
+            last.write_cost(learner)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what came first is what matters
+            learner.logger.close()
+        raise
+    with naming(run.folder):
+        learner.logger.close()
+    best = mending.best_of(run, learner)
+    try:
+        evaluation = best.evaluate(split="test")
+    finally:
+        best.close()
     tested = {f"test/return_step_{step}": evaluation.mean(step) for step in range(len(evaluation.returns))}
     write_hparams(run.folder, as_dict(learner.settings), tested, learner.num_timesteps)
     run.write_results(evaluation.to_json())
@@ -190,8 +251,11 @@ def evaluate_run(
     run = Run.open(folder)
     if not run.best.exists():
         raise ValueError(f"the run {str(folder)!r} is not finished; go on with 'metarl train --resume {folder}'")
-    learner = load_learner(run.best, device=device)
-    evaluation = learner.evaluate(split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed)
+    learner = mending.load_best(run, run.settings(), device)
+    try:
+        evaluation = learner.evaluate(split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed)
+    finally:
+        learner.close()
     path = run.next_evaluation(evaluation.to_json())
     evaluation.write_csv(path.with_suffix(".csv"))
     return evaluation, path

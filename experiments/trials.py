@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from metarl.evaluation import LEVEL, bootstrap_interval
 from metarl.experiments import training
 from metarl.experiments.configuration import read_configuration
+from metarl.statistics import LEVEL, bootstrap_interval
 
 # Duan et al. 2016, tables 1 and 2 (RL^2, random play, the best of the classical methods); Mishra et al. 2018, tables 3
 # and 4 (MAML; for MDPs they give shares of the return of value iteration, turned into totals by RL^2's share there).

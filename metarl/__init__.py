@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from metarl.learners.e_maml import EMAML as EMAML
     from metarl.learners.fomaml import FOMAML as FOMAML
     from metarl.learners.maml import MAML as MAML
+    from metarl.learners.meta_learner import MetaLearner as MetaLearner
     from metarl.learners.meta_sgd import MetaSGD as MetaSGD
     from metarl.learners.multi_task import MultiTask as MultiTask
     from metarl.learners.pretrained import Pretrained as Pretrained
@@ -29,14 +30,13 @@ if TYPE_CHECKING:
     from metarl.learners.reptile import Reptile as Reptile
     from metarl.learners.scratch import Scratch as Scratch
     from metarl.learners.task_aware import TaskAware as TaskAware
-    from metarl.meta_learner import MetaLearner as MetaLearner
 
 # Where each name is that is imported when it is first used.
 _LAZY = {
     **class_places(),
     "BaseLearner": "metarl.learner",
     "Evaluation": "metarl.evaluation",
-    "MetaLearner": "metarl.meta_learner",
+    "MetaLearner": "metarl.learners.meta_learner",
 }
 
 __all__ = [

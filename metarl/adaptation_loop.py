@@ -1,10 +1,12 @@
-"""The adaptation loop of training, evaluation and ``adapt``: collect rollouts and update, in turn."""
+"""The adaptation loop of training, evaluation and ``adapt``, and the refusal of an update that is not finite."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from metarl.agents import Parameters, Rollouts
+from metarl.envs import tasks as task_tools
 
 
 def adapt_on_rollouts(
@@ -34,3 +36,23 @@ def adapt_on_rollouts(
         if step < steps:
             parameters = update(parameters, rollouts[-1], step)
     return parameters, rollouts
+
+
+def refuse_not_finite(what: str, faulty: float, tasks: Any, iteration: int) -> None:
+    """Refuse numbers of which those of a task are not finite.
+
+    Args:
+        what: they are.
+        faulty: the number of the first such task, -1 where there is none (``task_axis.first_not_finite``).
+        tasks: the iteration's batch of tasks.
+        iteration: its number.
+
+    Raises:
+        FloatingPointError: there is such a task; the message names it.
+    """
+    if faulty >= 0:
+        task = task_tools.plain(task_tools.take_tasks(tasks, int(faulty)))
+        raise FloatingPointError(
+            f"iteration {iteration}: the {what} of task {task} is not finite; smaller steps (inner.step_size, "
+            "outer.learning_rate) or a higher policy.log_std_min may help"
+        )

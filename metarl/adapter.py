@@ -128,7 +128,8 @@ class Adapter:
         if not terminated and not truncated:
             return self._act()
         self._begun = False
-        rollouts = stack_steps(self._observations, self._steps, 1, 1)
+        double = bool(self._state.normalizer.observations)
+        rollouts = stack_steps(self._observations, self._steps, 1, 1, double=double)
         self._played.append(rollouts)
         self.returns[-1].append(float(rollouts.returns()))
         if len(self._played) == self._episodes:
@@ -176,7 +177,7 @@ def _action_map(learner: AdaptingLearner, env: gymnasium.Env[Any, Any]) -> Calla
         ValueError: the environment has other spaces than the learner's family.
     """
     mapped = standard_actions(env.action_space)
-    space, convert = (env.action_space, lambda action: action) if mapped is None else mapped
+    space, convert = (env.action_space, _unchanged) if mapped is None else mapped
     for kind, found in (("observation_space", env.observation_space), ("action_space", space)):
         if found != getattr(learner, kind):
             raise ValueError(
@@ -184,3 +185,7 @@ def _action_map(learner: AdaptingLearner, env: gymnasium.Env[Any, Any]) -> Calla
                 "expected an environment like those it was trained on"
             )
     return convert
+
+
+def _unchanged(action: Any) -> Any:
+    return action

@@ -32,6 +32,7 @@ from metarl.state import State
 
 # Numbered for the random streams; ``given`` are tasks of the caller's own.
 SPLITS = (*task_tools.SPLITS, "given")
+_MADE_AGAIN = ("_env", "backend", "step_size_map")
 
 
 class MetaAgent:
@@ -44,6 +45,7 @@ class MetaAgent:
         settings: everything that determines it.
         functional_policy: the policy as pure functions of its parameters.
         state: all that training changes.
+        sampler: plays episodes; it keeps vector environments and remembers nothing else.
         adapts: names of the parameters that adaptation changes; None for all.
         observation_space: of the family.
         action_space: of the family, as the policy's actions are.
@@ -60,6 +62,7 @@ class MetaAgent:
         policy_kwargs: dict[str, Any],
         policy: Policy | None = None,
         normalizer: Normalizer | None = None,
+        buffers: Parameters | None = None,
     ) -> None:
         self.settings = settings
         self.device = pick_device(settings.device)
@@ -67,7 +70,8 @@ class MetaAgent:
         self._env = make(settings.family, **settings.family_kwargs)
         self.observation_space = self._env.observation_space
         self.action_space = self._env.action_space
-        self.functional_policy = self.prepare_policy(policy or self._build_policy())
+        built = policy or self._build_policy()
+        self.functional_policy = self.prepare_policy(built if buffers is None else built.with_buffers(buffers))
         self.adapts = self.adapting_parameters(self.functional_policy)
         learning = settings.learning
         empty = new_normalizer(
@@ -76,7 +80,16 @@ class MetaAgent:
         self._normalizer = empty if normalizer is None else replace(normalizer, returns=empty.returns)
         self.validate()
         self.state = self.initial_state()
-        self._sampler = Sampler(settings.family, settings.family_kwargs, learning.workers, learning.step_timeout)
+        self.sampler = Sampler(settings.family, settings.family_kwargs, learning.workers, learning.step_timeout)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is open or can be computed again, for ``copy`` and ``pickle``."""
+        return {name: value for name, value in self.__dict__.items() if name not in _MADE_AGAIN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the environment again."""
+        self.__dict__.update(state)
+        self._env = make(self.settings.family, **self.settings.family_kwargs)
 
     def _build_policy(self) -> Policy:
         network = self.settings.policy
@@ -253,7 +266,7 @@ class MetaAgent:
         """
         own = task_axis.own_tasks(len(streams))
         played = tasks if len(own) == len(streams) else task_tools.take_tasks(tasks, np.asarray(own))
-        rollouts = self._sampler.collect(
+        rollouts = self.sampler.collect(
             self.functional_policy,
             parameters,
             state.normalizer,
@@ -361,6 +374,7 @@ class MetaAgent:
             iteration=state.iteration,
             episodes=episodes,
             oracle=None if oracle is None else np.array([oracle(task) for task in single]),
+            timesteps=state.num_timesteps,
         )
         return evaluation, [single[i] for i in groups[0]], rollouts[0]
 
@@ -418,5 +432,5 @@ class MetaAgent:
 
     def close(self) -> None:
         """Close the environments."""
-        self._sampler.close()
+        self.sampler.close()
         self._env.close()

@@ -14,6 +14,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from metarl.files import replacing
 from metarl.state import State
 
 FORMAT = "metarl-checkpoint"
@@ -71,7 +72,13 @@ class Checkpoint:
         return state, (float(best["score"]), replace(initial.restored(parts), **own))
 
 
-def write_checkpoint(path: Path, state: State, best: tuple[float, State] | None, facts: Mapping[str, Any]) -> None:
+def write_checkpoint(
+    path: Path,
+    state: State,
+    best: tuple[float, State] | None,
+    facts: Mapping[str, Any],
+    buffers: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a checkpoint; a crash at any moment leaves the old file or the new one, whole.
 
     Args:
@@ -79,10 +86,10 @@ def write_checkpoint(path: Path, state: State, best: tuple[float, State] | None,
         state: of the learner.
         best: score and state of the best validation so far, where there was one.
         facts: what else JSON is to hold.
+        buffers: of the policy.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    parts = state.tensors()
+    parts: dict[str, Mapping[str, Tensor]] = {**state.tensors(), "buffers": buffers or {}}
     if best is not None:
         parts |= {_BEST_PARTS[part]: tensors for part, tensors in best[1].tensors().items()}
     host = {
@@ -98,16 +105,12 @@ def write_checkpoint(path: Path, state: State, best: tuple[float, State] | None,
         "normalizer": {"clip": state.normalizer.clip, "epsilon": state.normalizer.epsilon},
         "best": None if best is None else {"score": best[0], **{name: getattr(best[1], name) for name in _COUNTS}},
     }
-    try:
-        with beside.open("wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr(zipfile.ZipInfo(_STATE), json.dumps(body, indent=1, allow_nan=False))
-                archive.writestr(zipfile.ZipInfo(_TENSORS), safetensors.torch.save(host))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as beside, beside.open("wb") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(zipfile.ZipInfo(_STATE), json.dumps(body, indent=1, allow_nan=False))
+            archive.writestr(zipfile.ZipInfo(_TENSORS), safetensors.torch.save(host))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

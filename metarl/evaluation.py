@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.agents import Rollouts
+from metarl.files import new_file
 from metarl.statistics import LEVEL, STATISTICS, bootstrap_interval
 
 SCHEMA = "metarl-results-1"
@@ -33,6 +34,7 @@ class Evaluation:
         returns: ``[step, task]``, mean return of fresh rollouts after 0, 1, ... adaptation steps.
         oracle: ``[task]``, the best expected return where the family knows it, else None.
         statistics: further statistics of episodes by name (``statistics.STATISTICS``), ``[step, task]`` as returns.
+        timesteps: environment steps of training, where they were counted.
     """
 
     family: str
@@ -44,6 +46,7 @@ class Evaluation:
     episodes: int
     returns: NDArray[np.float64]
     oracle: NDArray[np.float64] | None
+    timesteps: int | None = None
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def mean(self, step: int) -> float:
@@ -75,6 +78,7 @@ class Evaluation:
             "level": LEVEL,
             "seeds": [self.seed],
             "iteration": self.iteration,
+            "timesteps": self.timesteps,
             "oracle": None if self.oracle is None else float(self.oracle.mean()),
             "adaptation": adaptation,
         }
@@ -85,6 +89,7 @@ class Evaluation:
         lines = [
             f"{self.family}, {self.learner}, {self.split} tasks ({self.returns.shape[1]} tasks, "
             f"{self.episodes} episodes a step, {LEVEL:.0%} intervals over tasks)",
+            self._training(),
             "",
             f"{'adaptation steps':>16}  {'return':>10}  {'interval':>22}"
             + "".join(f"  {name:>10}  {'interval':>22}" for name in self.statistics),
@@ -97,10 +102,17 @@ class Evaluation:
             lines.append(f"{'optimum':>16}  {results['oracle']:>10.2f}")
         return "\n".join(lines)
 
+    def _training(self) -> str:
+        after = f"after {self.iteration:,} iteration{'' if self.iteration == 1 else 's'}"
+        if self.timesteps is None:
+            return after
+        steps = f"{self.timesteps / 1e6:,.1f} million" if self.timesteps >= 1e6 else f"{self.timesteps:,}"
+        return f"{after}; {steps} environment steps of training"
+
     def write_csv(self, path: Path) -> None:
         """Write a row for each adaptation step: step, mean, low, high, tasks, episodes, oracle."""
         results = self.to_json()
-        with path.open("x", newline="", encoding="utf-8") as file:
+        with new_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             names = ["step", "mean", "low", "high", "tasks", "episodes"]
             writer.writerow([*names, "oracle"])

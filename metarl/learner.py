@@ -11,11 +11,10 @@ from typing import Any, ClassVar, Self
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
-from tqdm import tqdm
 
 from metarl import seeding
 from metarl.agent import MetaAgent
-from metarl.agents import Normalizer, Policy
+from metarl.agents import Normalizer, Parameters, Policy
 from metarl.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
 from metarl.envs import RandomTask, RolloutError, make
 from metarl.envs import tasks as task_tools
@@ -29,12 +28,11 @@ from metarl.sb3 import loggers
 from metarl.sb3.callbacks import as_callback, episodes_for_callbacks
 from metarl.sb3.models_in import take_over
 from metarl.sb3.policy_arguments import decode, encode
-from metarl.settings import Settings, as_dict, structure
+from metarl.settings import Settings, as_dict, structure, structure_arguments
 from metarl.state import Outcome, State, advance
 from metarl.version import __version__
 
 _PICTURED_TASKS = 4
-_OWN_POLICY_SETTINGS = {"hidden_sizes", "activation", "output_gain", "log_std_init", "log_std_min"}
 
 
 @dataclass(frozen=True)
@@ -95,10 +93,12 @@ class BaseLearner(MetaAgent):
         seed: int = 1,
         device: str = "auto",
         verbose: int = 0,
-        tensorboard_log: str | None = None,
+        tensorboard_log: str | Path | None = None,
     ) -> None:
         self._begin(
-            *self._structured(
+            *structure_arguments(
+                type(self),
+                option_owner,
                 policy,
                 policy_kwargs,
                 family=family,
@@ -115,17 +115,6 @@ class BaseLearner(MetaAgent):
         )
 
     @classmethod
-    def _structured(
-        cls, policy: str, policy_kwargs: dict[str, Any] | None, **sections: Any
-    ) -> tuple[Settings, dict[str, Any]]:
-        """Return settings, and the arguments of the policy that are none of them."""
-        policy_kwargs = dict(policy_kwargs or {})
-        own = {key: policy_kwargs.pop(key) for key in _OWN_POLICY_SETTINGS & policy_kwargs.keys()}
-        given = {key: {} if value is None else value for key, value in sections.items()}
-        data = {**given, "learner": cls.name, "policy": {"name": policy, **own}}
-        return structure(data, cls, option_owner), policy_kwargs
-
-    @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Return a new learner from settings."""
         learner = cls.__new__(cls)
@@ -137,18 +126,33 @@ class BaseLearner(MetaAgent):
         settings: Settings,
         policy_kwargs: dict[str, Any],
         verbose: int,
-        tensorboard_log: str | None,
+        tensorboard_log: str | Path | None,
         policy: Policy | None = None,
         normalizer: Normalizer | None = None,
+        buffers: Parameters | None = None,
     ) -> None:
-        super().__init__(settings, policy_kwargs, policy, normalizer)
+        super().__init__(settings, policy_kwargs, policy, normalizer, buffers)
         self.verbose = verbose
         self.tensorboard_log = tensorboard_log
         self.best: Best | None = None
         self._given_tasks: Any = None
+        self._close_outside()
+
+    def _close_outside(self) -> None:
+        """Begin without a logger and without an environment for callbacks."""
         self._logger: Logger | None = None
         self._own_logger = False
         self._callback_env: VecEnv | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the logger and what can be made again; a copy has neither a logger nor open environments."""
+        outside = ("_logger", "_own_logger", "_callback_env")
+        return {name: value for name, value in super().__getstate__().items() if name not in outside}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make again what was left out."""
+        super().__setstate__(state)
+        self._close_outside()
 
     @classmethod
     def from_pretrained(
@@ -158,10 +162,9 @@ class BaseLearner(MetaAgent):
         *,
         policy_kwargs: dict[str, Any] | None = None,
         vec_normalize: VecNormalize | None = None,
+        check_spaces: bool = True,
         verbose: int = 0,
-        tensorboard_log: str | None = None,
-        seed: int = 1,
-        device: str = "auto",
+        tensorboard_log: str | Path | None = None,
         **sections: Any,
     ) -> Self:
         """Return a new learner that starts from a PPO or A2C model of stable-baselines3.
@@ -176,11 +179,10 @@ class BaseLearner(MetaAgent):
             policy_kwargs: arguments of the model's policy that a file keeps only as pickled code: classes of one's own.
             vec_normalize: the ``VecNormalize`` that the model was trained with, whose observation statistics are taken
                 over and go on running; a model that still has its environments brings its own.
-            verbose: as for the class, as are ``tensorboard_log``, ``seed`` and ``device``.
-            tensorboard_log: see the class.
-            seed: see the class.
-            device: see the class.
-            sections: as for the class: ``family_kwargs``, ``learning``, ``inner``, ``outer``, ``evaluation``.
+            check_spaces: refuse a model whose spaces are not the family's; False insists that they mean the same.
+            verbose: as for the class.
+            tensorboard_log: as for the class.
+            sections: as for the class: ``seed``, ``device``, ``family_kwargs``, ``learning``, ``inner``, ...
 
         Raises:
             ValueError: a model that cannot be taken over (state-dependent noise, squashed actions, other algorithms),
@@ -188,11 +190,20 @@ class BaseLearner(MetaAgent):
         """
         family_kwargs = sections.get("family_kwargs") or {}
         floor = Settings().policy.log_std_min
-        taken = take_over(source, family, family_kwargs, policy_kwargs or {}, vec_normalize, floor)
+        taken = take_over(
+            source,
+            family,
+            sections.get("family_kwargs") or {},
+            policy_kwargs or {},
+            vec_normalize,
+            log_std_min=Settings().policy.log_std_min,
+            check_spaces=check_spaces,
+        )
         if taken.normalizer is not None:
             sections["learning"] = {**(sections.get("learning") or {}), "normalize_observations": True}
-        given = {"family": family, "seed": seed, "device": device, **sections}
-        settings, kept = cls._structured(taken.policy_name, taken.architecture, **given)
+        settings, kept = structure_arguments(
+            cls, option_owner, taken.policy_name, taken.architecture, family=family, **sections
+        )
         learner = cls.__new__(cls)
         policy = taken.policy(settings.policy.log_std_min)
         learner._begin(settings, kept, verbose, tensorboard_log, policy, taken.normalizer)
@@ -205,7 +216,7 @@ class BaseLearner(MetaAgent):
         tasks: Any = None,
         total_timesteps: int | None = None,
         callback: Any = None,
-        log_interval: int = 1,
+        log_interval: int | None = 1,
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -219,7 +230,7 @@ class BaseLearner(MetaAgent):
                 ``num_timesteps`` stands.
             callback: a callback of stable-baselines3, a list of them, or a function; its ``_on_step`` is called
                 after each iteration and stops training by returning False.
-            log_interval: iterations between writes to the logger.
+            log_interval: iterations between writes to the logger; None leaves them to a callback, but for the last.
             tb_log_name: the name of the run under ``tensorboard_log``.
             reset_num_timesteps: count environment steps from 0 and begin a new TensorBoard run, else go on in the
                 latest of that name; a logger given to ``set_logger`` stays.
@@ -257,28 +268,28 @@ class BaseLearner(MetaAgent):
         # Callbacks are called once for each iteration, so that is what a bar of theirs can count.
         expected = last_step if iterations is None else self.num_timesteps + iterations
         callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
-        with tqdm(total=iterations, initial=0, disable=not progress_bar, unit="iteration") as bar:
+        with loggers.progress_bar(iterations, shown=progress_bar) as bar:
             final = not self.trains
             if final:
                 self._validate()
-                self.logger.dump(self.num_timesteps)
+                self.dump_logs()
             while not final:
                 self._iterate(callbacks, bar)
                 final = self.iteration >= last or self.num_timesteps >= last_step
                 if self.iteration % self.settings.evaluation.every == 0 or final:
                     self._validate()
-                if self.iteration % log_interval == 0 or final:
-                    self.logger.dump(self.num_timesteps)
+                if final or (log_interval is not None and self.iteration % log_interval == 0):
+                    self.dump_logs()
                 if not callbacks.on_step() and not final:
                     if self.iteration % self.settings.evaluation.every != 0:
                         self._validate()
-                    self.logger.dump(self.num_timesteps)
+                    self.dump_logs()
                     break
         callbacks.on_training_end()
         return self
 
     def _iterate(self, callbacks: BaseCallback, bar: Any) -> None:
-        began, played = time.perf_counter(), self._sampler.seconds
+        began, played = time.perf_counter(), self.sampler.seconds
         iteration, steps_before = self.iteration + 1, self.num_timesteps
         callbacks.on_rollout_start()
         self.logger.record("rollout/iteration", iteration)
@@ -286,26 +297,24 @@ class BaseLearner(MetaAgent):
             with one_thread():
                 outcome = self.meta_iteration(self.state, iteration)
         except RolloutError as error:
-            raise RolloutError(f"iteration {iteration}: {error}", error.row) from error
-        for name, value in outcome.metrics.items():
-            self.logger.record(name, value, exclude="csv" if isinstance(value, str) else None)
+            raise RolloutError(f"iteration {iteration}: {error}", error.env_index) from error
         log_std_min = self.settings.policy.log_std_min
         self.state = advance(outcome, gamma=self.settings.learning.gamma, log_std_min=log_std_min)
         callbacks.update_locals({"self": self, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})
         callbacks.on_rollout_end()
-        seconds, playing = time.perf_counter() - began, self._sampler.seconds - played
-        self.logger.record("rollout/timesteps", self.num_timesteps, exclude="tensorboard")
-        self.logger.record("time/seconds_rollouts", playing, exclude="csv")
-        self.logger.record("time/seconds_update", seconds - playing, exclude="csv")
-        self.logger.record("time/steps_per_second", (self.num_timesteps - steps_before) / seconds, exclude="csv")
-        means = [float(task_axis.tree_mean(part.returns())) for part in outcome.rollouts]
-        for step, mean in enumerate(means):
-            self.logger.record(f"rollout/return_step_{step}", mean)
-        if len(means) > 1:
-            self.logger.record("rollout/gain", means[-1] - means[0])
-        if means:
-            after = f", after adaptation {means[-1]:.2f}" if len(means) > 1 else ""
-            bar.set_postfix_str(f"return before {means[0]:.2f}{after}")
+        returns = [float(task_axis.tree_mean(part.returns())) for part in outcome.rollouts]
+        loggers.record_iteration(
+            self.logger,
+            outcome.metrics,
+            returns,
+            timesteps=self.num_timesteps,
+            steps=self.num_timesteps - steps_before,
+            seconds=time.perf_counter() - began,
+            seconds_rollouts=self.sampler.seconds - played,
+        )
+        if returns:
+            after = f", after adaptation {returns[-1]:.2f}" if len(returns) > 1 else ""
+            bar.set_postfix_str(f"return before {returns[0]:.2f}{after}")
         bar.update()
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:
@@ -338,25 +347,6 @@ class BaseLearner(MetaAgent):
         numbers = range(task_tools.count_tasks(tasks))
         return seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=numbers)
 
-    def refuse_not_finite(self, what: str, faulty: float, tasks: Any, iteration: int) -> None:
-        """Refuse numbers of which those of a task are not finite.
-
-        Args:
-            what: they are.
-            faulty: the number of the first such task, -1 where there is none (``task_axis.first_not_finite``).
-            tasks: the iteration's batch of tasks.
-            iteration: its number.
-
-        Raises:
-            FloatingPointError: there is such a task; the message names it.
-        """
-        if faulty >= 0:
-            task = task_tools.plain(task_tools.take_tasks(tasks, int(faulty)))
-            raise FloatingPointError(
-                f"iteration {iteration}: the {what} of task {task} is not finite; smaller steps (inner.step_size, "
-                "outer.learning_rate) or a higher policy.log_std_min may help"
-            )
-
     def _validate(self) -> None:
         evaluation, tasks, rollouts = self.evaluate_rollouts("validation")
         shown = any(isinstance(part, TensorBoardOutputFormat) for part in self.logger.output_formats)
@@ -364,11 +354,7 @@ class BaseLearner(MetaAgent):
             picture = paths_figure(self._env, tasks[:_PICTURED_TASKS], rollouts)
             elsewhere = ("stdout", "log", "json", "csv")
             self.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)
-        for step in range(len(evaluation.returns)):
-            self.logger.record(f"validation/return_step_{step}", evaluation.mean(step))
-            for name, values in evaluation.statistics.items():
-                self.logger.record(f"validation/{name}_step_{step}", float(values[step].mean()))
-        self.logger.record("validation/gain", evaluation.mean(-1) - evaluation.mean(0))
+        loggers.record_validation(self.logger, {"return": evaluation.returns, **evaluation.statistics})
         score = float(evaluation.returns[1:].mean())
         if self.best is None or score > self.best.score:
             self.best = Best(score, self.state)
@@ -389,6 +375,11 @@ class BaseLearner(MetaAgent):
         """Use a logger of stable-baselines3, in every ``learn`` from now on."""
         self._logger = logger
         self._own_logger = True
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write what was recorded since the last write; stable-baselines3's ``LogEveryNTimesteps`` calls it."""
+        if self.logger.name_to_value:
+            self.logger.dump(self.num_timesteps)
 
     def get_env(self) -> VecEnv:
         """Return an environment for stable-baselines3's callbacks: one of the family, each episode of a new task."""
@@ -418,13 +409,14 @@ class BaseLearner(MetaAgent):
         """
         if self.best is None:
             raise ValueError("there was no validation yet; learn() validates every evaluation.every iterations")
-        self._write(checkpoint_path(path), self.best.state)
+        # The steps of the whole training: it is by all of it that these parameters were chosen.
+        self._write(checkpoint_path(path), replace(self.best.state, num_timesteps=self.num_timesteps))
 
     def _write(self, path: Path, state: State) -> None:
         facts = {"learner": self.name, "metarl": __version__, "settings": as_dict(self.settings)}
         facts["policy_kwargs"] = encode(self.policy_kwargs)
         best = None if self.best is None else (self.best.score, self.best.state)
-        write_checkpoint(path, state, best, facts)
+        write_checkpoint(path, state, best, facts, self.functional_policy.buffers())
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
@@ -451,7 +443,7 @@ class BaseLearner(MetaAgent):
                 data["device"] = device
             settings = structure(data, cls, option_owner)
             learner = cls.__new__(cls)
-            learner._begin(settings, kept, 0, None)
+            learner._begin(settings, kept, 0, None, buffers=checkpoint.tensors.get("buffers"))
             learner.state, best = checkpoint.states(learner.state)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{str(path)!r} is damaged or no checkpoint of metarl ({error!r})") from error

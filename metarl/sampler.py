@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -46,6 +48,7 @@ class Sampler:
         self.workers = workers
         self.step_timeout = step_timeout
         self.seconds = 0.0
+        self._lock = threading.RLock()
         self._vectors: dict[int, VectorEnv[Any, Any, Any]] = {}
 
     def vector(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
@@ -93,6 +96,18 @@ class Sampler:
             RolloutError: an environment raised an error, gave an observation or reward that is not finite, or
                 does not end; the message names family, task, sub-environment and step.
         """
+        with self._lock:  # one caller at a time: the environments have one state
+            return self._collect(policy, parameters, normalizer, tasks, episodes, streams)
+
+    def _collect(
+        self,
+        policy: Policy,
+        parameters: Parameters,
+        normalizer: Normalizer,
+        tasks: Any,
+        episodes: int,
+        streams: Sequence[Stream],
+    ) -> Rollouts:
         n_tasks = task_tools.count_tasks(tasks)
         env = self.vector(n_tasks * episodes)
         seeds = [seed for stream in streams for seed in stream.environment_seeds(episodes)]
@@ -103,7 +118,8 @@ class Sampler:
                 first = _reset(env, seeds, options)
                 actor = policy.actor(parameters, normalizer)
                 noise = actor.noise([stream.noise() for stream in streams], episodes)
-                return play_episodes(env, actor, noise, first, n_tasks, episodes)
+                double = bool(normalizer.observations)
+                return play_episodes(env, actor, noise, first, n_tasks, episodes, double=double)
         finally:
             self.seconds += time.perf_counter() - began
 
@@ -117,12 +133,22 @@ class Sampler:
             env.close()
             if not isinstance(error, RolloutError):
                 raise
-            if error.row is None:
+            if error.env_index is None:
                 message = f"{self.family} (the sub-environment is not known) {error}"
             else:
-                task = task_tools.plain(task_tools.take_tasks(tasks, error.row // episodes))
-                message = f"{self.family}, task {task}, sub-environment {error.row} {error}"
-            raise RolloutError(message, error.row) from error
+                task = task_tools.plain(task_tools.take_tasks(tasks, error.env_index // episodes))
+                message = f"{self.family}, task {task}, sub-environment {error.env_index} {error}"
+            raise RolloutError(message, error.env_index) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the environments, which a copy makes anew."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_vectors", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin without environments."""
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+        self._vectors = {}
 
     def close(self) -> None:
         """Close the environments."""
@@ -141,7 +167,14 @@ def _reset(env: VectorEnv[Any, Any, Any], seeds: list[int], options: dict[str, A
 
 
 def play_episodes(
-    env: VectorEnv[Any, Any, Any], actor: Actor, noise: Noise, first: Any, n_tasks: int, episodes: int
+    env: VectorEnv[Any, Any, Any],
+    actor: Actor,
+    noise: Noise,
+    first: Any,
+    n_tasks: int,
+    episodes: int,
+    *,
+    double: bool = False,
 ) -> Rollouts:
     """Step the environments until all episodes have ended, and return what was collected.
 
@@ -152,6 +185,7 @@ def play_episodes(
         first: the first observations.
         n_tasks: the sub-environments are those of this many tasks,
         episodes: with this many episodes each, in task-major order.
+        double: keep observations in double precision where the environments give such.
 
     Raises:
         RolloutError: an environment failed; the message does not name the task yet.
@@ -175,7 +209,7 @@ def play_episodes(
         try:
             following, rewards, terminated, truncated, info = env.step(flat)
         except RolloutError as error:
-            raise RolloutError(f"{error}, {when}", error.row) from error
+            raise RolloutError(f"{error}, {when}", error.env_index) from error
         except Exception as error:
             raise RolloutError(f"raised {type(error).__name__}: {error}, {when}", None) from error
         refuse_non_finite("gave the observation", following, when)
@@ -193,7 +227,7 @@ def play_episodes(
         infos.append({name: found for name in SUCCESS_INFO if (found := _numbers(info, name, running)) is not None})
         observations.append(transpose_images(space, following))
         running = running & ~(terminated | truncated)
-    return stack_steps(observations, steps, n_tasks, episodes, infos)
+    return stack_steps(observations, steps, n_tasks, episodes, infos, double=double)
 
 
 def _numbers(info: dict[str, Any], name: str, running: NDArray[np.bool_]) -> NDArray[np.float64] | None:
@@ -211,6 +245,8 @@ def stack_steps(
     n_tasks: int,
     episodes: int,
     infos: Sequence[dict[str, NDArray[np.float64]]] = (),
+    *,
+    double: bool = False,
 ) -> Rollouts:
     """Return rollouts of what was collected step by step.
 
@@ -221,11 +257,13 @@ def stack_steps(
         n_tasks: the sub-environments are those of this many tasks,
         episodes: with this many episodes each, in task-major order.
         infos: numbers of ``info`` by name, for each step or for none.
+        double: keep observations in double precision, where they are to be normalised: rounded before, those that are
+            large beside their differences would lose these.
     """
 
-    def stack(*arrays: NDArray[Any]) -> torch.Tensor:
+    def stack(*arrays: NDArray[Any], double: bool = False) -> torch.Tensor:
         stacked = np.stack(arrays, axis=1)
-        if stacked.dtype == np.float64:
+        if stacked.dtype == np.float64 and not double:
             stacked = stacked.astype(np.float32)
         return torch.from_numpy(stacked.reshape(n_tasks, episodes, *stacked.shape[1:]))
 
@@ -233,7 +271,7 @@ def stack_steps(
     missing = np.full(n_tasks * episodes, np.nan)
     actions, log_probs, rewards, running, terminated, truncated = (stack(*part) for part in zip(*steps, strict=True))
     return Rollouts(
-        observations=map_observations(stack, *observations),
+        observations=map_observations(functools.partial(stack, double=double), *observations),
         actions=actions,
         log_probs=log_probs,
         rewards=rewards.float(),
@@ -250,5 +288,5 @@ def refuse_non_finite(what: str, values: Any, when: str) -> None:
         for key, part in values.items():
             refuse_non_finite(f"{what} {key!r}", part, when)
     elif values.dtype.kind == "f" and not np.isfinite(values).all():
-        row = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise RolloutError(f"{what} {values[row]}, {when}", row)
+        env_index = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise RolloutError(f"{what} {values[env_index]}, {when}", env_index)

@@ -109,7 +109,7 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
     """Turn nested dicts, as from TOML, into settings; ``outer`` becomes that of the learner.
 
     Args:
-        data: nested dicts.
+        data: nested dicts; numpy's numbers and arrays count as Python's.
         learner: the learner's class.
         owner: name of a setting of ``[outer]`` -> a learner that has it, for the message where this one has not.
 
@@ -117,6 +117,7 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
         ValueError: unknown keys and wrong values, all of them in one message, each with the nearest valid key or
             what was expected.
     """
+    data = _without_numpy(data)
     problems: list[str] = []
     kind = _outer_kind(learner, data.get("outer"))
     outer: Any = None
@@ -147,10 +148,42 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
     return dataclasses.replace(settings, family_kwargs=kwargs)
 
 
+def structure_arguments(
+    learner: Any,
+    owner: Callable[[str], str | None],
+    policy: str,
+    policy_kwargs: dict[str, Any] | None,
+    **sections: Any,
+) -> tuple[Settings, dict[str, Any]]:
+    """Return the settings that a learner's arguments in Python stand for, and the policy's arguments that are none.
+
+    Args:
+        learner: the learner's class.
+        owner: as for ``structure``.
+        policy: its name.
+        policy_kwargs: settings of ``[policy]``, and other arguments of the policy.
+        sections: the other sections and settings by name; None for the defaults.
+
+    Raises:
+        ValueError: see ``structure``.
+    """
+    rest = dict(policy_kwargs or {})
+    own = {key: rest.pop(key) for key in set(_field_names(PolicyNetwork)) - {"name"} if key in rest}
+    given = {key: {} if value is None else value for key, value in sections.items()}
+    return structure({**given, "learner": learner.name, "policy": {"name": policy, **own}}, learner, owner), rest
+
+
+def _without_numpy(value: Any) -> Any:
+    """Return settings with Python's numbers for numpy's, which strict validation would refuse."""
+    if isinstance(value, dict):
+        return {key: _without_numpy(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_numpy(entry) for entry in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
 def _plain(key: str, value: Any) -> Any:
     """Return a value as TOML and JSON keep it, so that a loaded learner gets the very arguments of the saved one."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
     if isinstance(value, dict):
         return {str(name): _plain(f"{key}.{name}", entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):

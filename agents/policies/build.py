@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 from torch import nn
@@ -16,12 +15,16 @@ from metarl.agents.observations import channels_first, subspaces
 from metarl.agents.policies.module import ModulePolicy
 from metarl.agents.policies.perceptron import PerceptronPolicy, perceptron_layers
 from metarl.agents.policies.policy import Policy
+from metarl.agents.policies.seeded import Seeded
+from metarl.agents.policies.soundness import refuse_unsound_modules, refuse_unsound_policy
 
 MODULES: dict[str, type[ActorCriticPolicy]] = {
     "MlpPolicy": ActorCriticPolicy,
     "CnnPolicy": ActorCriticCnnPolicy,
     "MultiInputPolicy": MultiInputActorCriticPolicy,
 }
+# What stable-baselines3 calls to act, where metarl puts the actor's parts together itself.
+_NOT_RUN = ("forward", "get_distribution", "_get_action_dist_from_latent", "_predict")
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
@@ -33,10 +36,14 @@ def wrap_module(module: ActorCriticPolicy, log_std_min: float | None = None) -> 
         log_std_min: a floor on the logarithm of the standard deviation, or None.
 
     Raises:
-        ValueError: the policy explores with state-dependent noise.
+        ValueError: the policy explores with state-dependent noise, or has modules that no update can go through.
     """
-    kind = ModulePolicy if perceptron_layers(module) is None else PerceptronPolicy
-    return kind(module, log_std_min)
+    if perceptron_layers(module) is not None:
+        return PerceptronPolicy(module, log_std_min)
+    refuse_unsound_modules(module)
+    policy = ModulePolicy(module, log_std_min)
+    refuse_unsound_policy(policy)
+    return policy
 
 
 def find_policy_class(name: str) -> type[ActorCriticPolicy] | type[Policy]:
@@ -60,6 +67,14 @@ def find_policy_class(name: str) -> type[ActorCriticPolicy] | type[Policy]:
         raise ValueError(
             f"policy {name!r} is no policy; expected a subclass of stable-baselines3's ActorCriticPolicy or of "
             "metarl.agents.Policy"
+        )
+    overridden = [
+        method for method in _NOT_RUN if getattr(found, method, None) is not getattr(ActorCriticPolicy, method)
+    ]
+    if issubclass(found, ActorCriticPolicy) and overridden:
+        raise ValueError(
+            f"policy {name!r} overrides {overridden[0]}, which would not be run: an actor is extract_features, "
+            "mlp_extractor and action_net here; change those, or write a subclass of metarl.agents.Policy"
         )
     return found
 
@@ -137,11 +152,11 @@ def build_policy(
         "ortho_init": False,
         **policy_kwargs,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with Seeded(seed):
         try:
             seen = channels_first(observation_space)
-            module = kind(seen, action_space, lambda _: 3e-4, **arguments)
+            # Single precision, as stable-baselines3 gives observations, whatever torch's default type is.
+            module = kind(seen, action_space, lambda _: 3e-4, **arguments).float()
         except (TypeError, AssertionError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be made with {arguments}: {error}") from error
         for part in (module.mlp_extractor.policy_net, module.action_net):

@@ -44,7 +44,9 @@ class ContextPolicy(Policy):
         first = plain.parameters()[plain.layers[0].weight]
         bound = (6.0 / (first.shape[0] + first.shape[1] + size)) ** 0.5
         generator = torch.Generator().manual_seed(seed)
-        self._weights: Tensor = bound * (2.0 * torch.rand(len(first), size, generator=generator) - 1.0)
+        self._weights: Tensor = bound * (
+            2.0 * torch.rand(len(first), size, generator=generator, dtype=first.dtype) - 1.0
+        )
         super().__init__(plain.observation_space, plain.action_space, plain.log_std_min)
         counts = [shape.numel() for shape in self.shapes.values()]
         start = sum(counts[: list(self.shapes).index(self.first_bias)])
@@ -56,7 +58,7 @@ class ContextPolicy(Policy):
         return {
             **self.plain.parameters(),
             CONTEXT_WEIGHTS: self._weights.clone(),
-            CONTEXT: torch.zeros(self._weights.shape[1]),
+            CONTEXT: self._weights.new_zeros(self._weights.shape[1]),
         }
 
     def critic(self) -> Parameters:

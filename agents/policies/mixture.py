@@ -24,6 +24,7 @@ from metarl.agents.policies.acting import Actor, choose, draw, spread
 from metarl.agents.policies.module import ModulePolicy
 from metarl.agents.policies.perceptron import PerceptronActor, PerceptronPolicy
 from metarl.agents.policies.policy import Parameters, Policy
+from metarl.agents.policies.seeded import Seeded
 from metarl.agents.samples import Samples
 
 LOGITS = "mixture_logits"
@@ -261,12 +262,12 @@ class MixtureDistribution(sb3.Distribution):
 def _mixture_module(plain: PerceptronPolicy, components: int) -> MixtureActorCriticPolicy:
     """Return a mixture of equal components that each do what a perceptron does, with its value function."""
     single = plain.initial_module
-    with torch.random.fork_rng(devices=[]):
+    with Seeded(0):  # all of it is overwritten
         module = MixtureActorCriticPolicy(
             **single._get_constructor_parameters(),
             share_features_extractor=single.share_features_extractor,
             components=components,
-        )
+        ).float()
     given = single.state_dict()
     stacked = set(plain.shapes)
     state = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from typing import Any
+from typing import Any, Self
 
 import torch
 from numpy.typing import NDArray
@@ -52,6 +52,43 @@ class ModulePolicy(Policy):
         named = self.initial_module.named_parameters()
         return {name: part.detach().clone() for name, part in named if is_critic(name)}
 
+    def buffers(self, *, of_copy: bool = False) -> Parameters:
+        """Return a copy of the buffers (a drawn projection, say), which are the same for all parameters.
+
+        Args:
+            of_copy: those of the copy that this thread runs.
+        """
+        module = self._actor().policy if of_copy else self.initial_module
+        assert isinstance(module, ActorCriticPolicy)
+        return {name: value.detach().clone() for name, value in module.named_buffers()}
+
+    def with_buffers(self, buffers: Parameters) -> Self:
+        """Return the policy with other buffers.
+
+        Raises:
+            ValueError: they have other names or shapes.
+        """
+        other = copy.deepcopy(self)
+        own = dict(other.initial_module.named_buffers())
+        if {name: value.shape for name, value in own.items()} != {k: v.shape for k, v in buffers.items()}:
+            raise ValueError(
+                f"the policy has the buffers {', '.join(own) or 'none'}, and was given {', '.join(buffers) or 'none'}, "
+                "or their shapes differ; expected those of the same architecture"
+            )
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(buffers[name])
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the copies that threads run, for ``copy`` and ``pickle``."""
+        return {name: value for name, value in self.__dict__.items() if name != "_copies"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin without copies."""
+        self.__dict__.update(state)
+        self._copies = threading.local()
+
     def distribution(self, parameters: Parameters, samples: Samples) -> Distribution:
         """Return the distribution over actions at each sample; see ``Policy``."""
         output = self.output(parameters, samples.observations)
@@ -82,9 +119,10 @@ class ModulePolicy(Policy):
         device: str | torch.device = "cpu",
     ) -> ActorCriticPolicy:
         """Return a stable-baselines3 policy of its own with parameters in it; see ``Policy``."""
-        module = copy.deepcopy(self.initial_module)
+        with torch.inference_mode(False):  # a policy that can be trained, whatever the caller has switched off
+            module = copy.deepcopy(self.initial_module)
         own = dict(module.named_parameters())
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             for name, value in {**parameters, **(critic or {})}.items():
                 own[name].copy_(self.floored(value) if name == "log_std" else value)
         if normalizer is not None and normalizer.observations:

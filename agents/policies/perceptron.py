@@ -19,10 +19,13 @@ from metarl.agents.policies.acting import Actor
 from metarl.agents.policies.module import ModulePolicy
 from metarl.agents.policies.policy import Layer, Parameters
 
-_NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[..., Any]] = {
-    nn.Tanh: np.tanh,
-    nn.ReLU: lambda x, out: np.maximum(x, 0.0, out=out),
-}
+
+def _relu(x: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
+    np.maximum(x, 0.0, out=out)
+    return out
+
+
+_NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[..., Any]] = {nn.Tanh: np.tanh, nn.ReLU: _relu}
 
 
 class PerceptronPolicy(ModulePolicy):
@@ -62,6 +65,8 @@ class PerceptronPolicy(ModulePolicy):
 
 def perceptron_layers(module: ActorCriticPolicy) -> list[Layer] | None:
     """Return a policy's layers where it is a plain perceptron on a flat box, else None."""
+    if type(module) is not ActorCriticPolicy:  # a subclass may compute something else
+        return None
     box = module.observation_space
     if not isinstance(box, spaces.Box) or box.dtype.kind != "f":
         return None

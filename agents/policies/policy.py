@@ -7,7 +7,7 @@ leading task axis. A critic is the value function's own parameters, which the po
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from gymnasium import spaces
@@ -90,6 +90,14 @@ class Policy:
         """Return a copy of the value function's own initial parameters; empty where there is none."""
         return {}
 
+    def buffers(self) -> Parameters:
+        """Return what the policy needs beside its parameters and never changes, which checkpoints hold."""
+        return {}
+
+    def with_buffers(self, buffers: Parameters) -> Self:
+        """Return the policy with other buffers, as a checkpoint had them."""
+        return self
+
     def distribution(self, parameters: Parameters, samples: Samples) -> Distribution:
         """Return the distribution over actions at each sample: a differentiable, pure function.
 
@@ -127,6 +135,13 @@ class Policy:
             device: of the policy.
         """
         raise NotImplementedError
+
+    @property
+    def choices(self) -> list[int]:
+        """How many options each choice of an action has; empty for a box."""
+        if isinstance(self.action_space, spaces.MultiDiscrete):
+            return [int(n) for n in self.action_space.nvec]
+        return [int(self.action_space.n)] if isinstance(self.action_space, spaces.Discrete) else []
 
     def head(self, output: Tensor, log_std: Tensor | None) -> Distribution:
         """Return the distribution that the last layer's output ``[..., output]`` stands for; the floor is applied."""

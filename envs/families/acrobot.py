@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import Rows
+from metarl.envs.batched import EnvIndices
 from metarl.envs.families.drawing import Canvas
 from metarl.envs.families.physics import Constant, PhysicsEnv, PhysicsVectorEnv
 
@@ -20,7 +20,7 @@ START_RANGE = 0.1  # each variable of the state starts in [-START_RANGE, START_R
 
 
 def wrap(angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return angles within [-pi, pi], by whole turns, one after another as Gymnasium does (rounding included)."""
+    """Return angles (rad) in [-pi, pi]; whole turns are subtracted one by one, so rounding is as in Gymnasium."""
     while (over := angle > np.pi).any():
         angle = np.where(over, angle - 2 * np.pi, angle)
     while (under := angle < -np.pi).any():
@@ -47,15 +47,19 @@ class AcrobotParamsVectorEnv(PhysicsVectorEnv):
         self.single_action_space = spaces.Discrete(3)
         super().__init__(num_envs, max_episode_steps, render_mode)
 
-    def _start(self, rows: Rows) -> None:
-        state = self._uniform(rows, [-START_RANGE] * 4, [START_RANGE] * 4)
+    def start_episodes(self, indices: EnvIndices) -> None:
+        """Draw both angles and both velocities from [-0.1, 0.1]."""
+        state = self.draw_uniform(indices, [-START_RANGE] * 4, [START_RANGE] * 4)
         # Gymnasium keeps the first state in single precision.
-        self._state[:, rows] = state.astype(np.float32)
+        self.state[:, indices] = state.astype(np.float32)
 
-    def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        constants = self._constants(rows)
+    def apply_actions(
+        self, actions: NDArray[Any], indices: EnvIndices | slice
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Integrate the motion over one time step (fourth-order Runge-Kutta)."""
+        constants = self.constant_values(indices)
         torque = actions - 1.0
-        state = np.ascontiguousarray(self._state[:, rows])
+        state = np.ascontiguousarray(self.state[:, indices])
         half = TIME_STEP / 2.0
         k1 = derivative(state, torque, *constants)
         k2 = derivative(state + half * k1, torque, *constants)
@@ -63,15 +67,16 @@ class AcrobotParamsVectorEnv(PhysicsVectorEnv):
         k4 = derivative(state + TIME_STEP * k3, torque, *constants)
         theta_1, theta_2, speed_1, speed_2 = state + TIME_STEP / 6.0 * (k1 + 2 * k2 + 2 * k3 + k4)
         theta_1, theta_2 = wrap(theta_1), wrap(theta_2)
-        self._state[0, rows] = theta_1
-        self._state[1, rows] = theta_2
-        self._state[2, rows] = np.clip(speed_1, -MAX_SPEED_1, MAX_SPEED_1)
-        self._state[3, rows] = np.clip(speed_2, -MAX_SPEED_2, MAX_SPEED_2)
+        self.state[0, indices] = theta_1
+        self.state[1, indices] = theta_2
+        self.state[2, indices] = np.clip(speed_1, -MAX_SPEED_1, MAX_SPEED_1)
+        self.state[3, indices] = np.clip(speed_2, -MAX_SPEED_2, MAX_SPEED_2)
         reached = -np.cos(theta_1) - np.cos(theta_2 + theta_1) > GOAL_HEIGHT
         return np.where(reached, 0.0, -1.0), reached
 
-    def _observe(self) -> NDArray[np.float32]:
-        theta_1, theta_2, speed_1, speed_2 = self._state
+    def observe(self) -> NDArray[np.float32]:
+        """Return cosine and sine of each angle and the velocities, ``[num_envs, 6]``."""
+        theta_1, theta_2, speed_1, speed_2 = self.state
         columns = [np.cos(theta_1), np.sin(theta_1), np.cos(theta_2), np.sin(theta_2), speed_1, speed_2]
         return np.stack(columns, axis=1).astype(np.float32)
 
@@ -86,7 +91,7 @@ def derivative(
     lc2: NDArray[np.float64],
     moi: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return the time derivative of states ``[4, row]``: two angles (rad) and their velocities (rad/s).
+    """Return the time derivative of states ``[4, sub-environment]``: two angles (rad) and their velocities (rad/s).
 
     Args:
         state: the first angle is 0 where its link hangs; the second is relative to the first link.
@@ -137,7 +142,7 @@ class AcrobotParamsEnv(PhysicsEnv):
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(AcrobotParamsVectorEnv(1, max_episode_steps=None), render_mode)
 
-    def _picture(self) -> NDArray[np.uint8]:
+    def draw_picture(self) -> NDArray[np.uint8]:
         """Draw the height to reach and the two links."""
         theta_1, theta_2, _, _ = self.state
         elbow = LINK_LENGTH * np.array([np.sin(theta_1), -np.cos(theta_1)])

@@ -8,15 +8,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import Rows
+from metarl.envs.batched import EnvIndices
 from metarl.envs.families.goals import Directions
-from metarl.envs.families.mujoco_batch import (
-    DirectedVectorEnv,
-    LocomotionEnv,
-    LocomotionVectorEnv,
-    Read,
-    VelocityVectorEnv,
-)
+from metarl.envs.families.locomotion import DirectedVectorEnv, LocomotionEnv, LocomotionVectorEnv, VelocityVectorEnv
+from metarl.envs.families.simulations import Read
 
 HEIGHTS = (0.2, 1.0)  # m, of the torso; an ant beyond them has fallen
 GOAL_RADIUS = 3.0  # m, of the disc that goals lie in
@@ -31,11 +26,13 @@ class AntVectorEnv(LocomotionVectorEnv):
     alive: ClassVar[float] = 1.0
     reads: ClassVar[dict[str, Read]] = {"torso": lambda data: data.xpos[1, :2]}
 
-    def _places(self, rows: Rows | slice) -> NDArray[np.float64]:
-        return self.simulations.values["torso"][rows].copy()
+    def body_positions(self, indices: EnvIndices | slice) -> NDArray[np.float64]:
+        """Return x and y of the torso (m), ``[len(indices), 2]``."""
+        return self.simulations.values["torso"][indices].copy()
 
-    def _ended(self, rows: Rows | slice) -> NDArray[np.bool_]:
-        heights = self.simulations.values["qpos"][rows, 2]
+    def terminated(self, indices: EnvIndices | slice) -> NDArray[np.bool_]:
+        """Return which ants have fallen: the torso is too low or too high."""
+        heights = self.simulations.values["qpos"][indices, 2]
         return ~((heights >= HEIGHTS[0]) & (heights <= HEIGHTS[1]))
 
 
@@ -55,8 +52,9 @@ class AntDirVectorEnv(DirectedVectorEnv, AntVectorEnv):
 class AntVelVectorEnv(VelocityVectorEnv, AntVectorEnv):
     """``metarl/AntVel-v0``, batched; the data sheet is in ``AntVelEnv``."""
 
-    def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
-        return 1.0 + super()._progress(velocities, rows)
+    def progress_rewards(self, velocities: NDArray[np.float64], indices: EnvIndices | slice) -> NDArray[np.float64]:
+        """Add 1 to minus the difference of speeds."""
+        return 1.0 + super().progress_rewards(velocities, indices)
 
 
 class AntGoalVectorEnv(AntVectorEnv):
@@ -75,12 +73,16 @@ class AntGoalVectorEnv(AntVectorEnv):
         """Draw n goals ``[task, 2]``, uniform over the disc by area."""
         return sample_disc(n, rng)
 
-    def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
-        away: NDArray[np.float64] = np.abs(self.simulations.values["qpos"][rows, :2] - self.tasks[rows]).sum(axis=1)
+    def progress_rewards(self, velocities: NDArray[np.float64], indices: EnvIndices | slice) -> NDArray[np.float64]:
+        """Return minus the distance from the goal along x plus that along y (m)."""
+        away: NDArray[np.float64] = np.abs(self.simulations.values["qpos"][indices, :2] - self.tasks[indices]).sum(
+            axis=1
+        )
         return -away
 
-    def _ended(self, rows: Rows | slice) -> NDArray[np.bool_]:
-        return LocomotionVectorEnv._ended(self, rows)
+    def terminated(self, indices: EnvIndices | slice) -> NDArray[np.bool_]:
+        """Return False for each: an ant on its way to a goal may fall."""
+        return LocomotionVectorEnv.terminated(self, indices)
 
 
 def sample_disc(n: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -9,8 +9,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
-from metarl.envs.batched import BatchedFamily, Rows, SingleFamily
+from metarl.envs.batched import BatchedFamily, EnvIndices
 from metarl.envs.families.drawing import Canvas
+from metarl.envs.single import SingleFamily
 
 ARMS = 5
 PULLS = 10
@@ -18,7 +19,7 @@ REWARD_STD = 1.0  # standard deviation of the Gaussian bandit's rewards
 
 
 class BanditVectorEnv(BatchedFamily):
-    """Bandits, batched in numpy: an episode's noise is drawn when it starts, one number for each pull."""
+    """Bandits, batched in numpy. The noise of an episode is drawn when it starts, one number for each pull."""
 
     def __init__(
         self,
@@ -37,16 +38,28 @@ class BanditVectorEnv(BatchedFamily):
         super().__init__(num_envs, max_episode_steps, render_mode)
         self._noise = np.zeros((self.num_envs, self.pulls))
 
-    def _rewards(self, means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the rewards of pulls whose arms have these means."""
+    def draw_noise(self, indices: EnvIndices) -> NDArray[np.float64]:
+        """Return the noise of an episode's pulls ``[len(indices), pulls]``, from ``streams``."""
         raise NotImplementedError
 
-    def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        running, steps = np.arange(self.num_envs)[rows], self._steps[rows]
-        means = self.tasks[running, actions].astype(np.float64)
-        return self._rewards(means, self._noise[running, steps]), steps + 1 == self.pulls
+    def pull_rewards(self, means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the rewards ``[pull]`` of pulls of arms with these ``means [pull]``, given their ``noise [pull]``."""
+        raise NotImplementedError
 
-    def _observe(self) -> NDArray[np.float32]:
+    def start_episodes(self, indices: EnvIndices) -> None:
+        """Draw the noise of all pulls of the episode."""
+        self._noise[indices] = self.draw_noise(indices)
+
+    def apply_actions(
+        self, actions: NDArray[Any], indices: EnvIndices | slice
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pull one arm of each bandit; the last pull terminates the episode."""
+        running, steps = np.arange(self.num_envs)[indices], self.elapsed_steps[indices]
+        means = self.tasks[running, actions].astype(np.float64)
+        return self.pull_rewards(means, self._noise[running, steps]), steps + 1 == self.pulls
+
+    def observe(self) -> NDArray[np.float32]:
+        """Return the constant observation 0, ``[num_envs, 1]``."""
         return np.zeros((self.num_envs, 1), dtype=np.float32)
 
     def oracle_return(self, task: Any) -> float:
@@ -58,31 +71,35 @@ class BanditVectorEnv(BatchedFamily):
 class BernoulliBanditVectorEnv(BanditVectorEnv):
     """``metarl/BernoulliBandit-v0``, batched in numpy; the data sheet is in ``BernoulliBanditEnv``."""
 
-    def _start(self, rows: Rows) -> None:
-        self._noise[rows] = self._streams.uniform(rows, self.pulls)
+    def draw_noise(self, indices: EnvIndices) -> NDArray[np.float64]:
+        """Return uniform numbers in [0, 1), ``[len(indices), pulls]``."""
+        return self.streams.uniform(indices, self.pulls)
 
-    def _rewards(self, means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    def pull_rewards(self, means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return 1 with a probability of ``means``, else 0."""
         return (noise < means).astype(np.float64)
 
 
 class GaussianBanditVectorEnv(BanditVectorEnv):
     """``metarl/GaussianBandit-v0``, batched in numpy; the data sheet is in ``GaussianBanditEnv``."""
 
-    def _start(self, rows: Rows) -> None:
-        self._noise[rows] = self._streams.normal(rows, self.pulls)
+    def draw_noise(self, indices: EnvIndices) -> NDArray[np.float64]:
+        """Return standard normal numbers, ``[len(indices), pulls]``."""
+        return self.streams.normal(indices, self.pulls)
 
-    def _rewards(self, means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    def pull_rewards(self, means: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the means plus normal noise."""
         return means + REWARD_STD * noise
 
 
 class BanditEnv(SingleFamily):
-    """One bandit, which remembers its pulls for the picture."""
+    """One bandit; it counts the pulls of each arm for the picture."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}  # type: ignore[misc]
     batched: ClassVar[type[BanditVectorEnv]]
 
     def __init__(self, render_mode: str | None = None, arms: int = ARMS, pulls: int = PULLS) -> None:
-        self._batch: BanditVectorEnv
+        self.batch: BanditVectorEnv
         super().__init__(self.batched(1, arms=arms, pulls=pulls), render_mode)
         self._counts = np.zeros(arms, dtype=np.int64)
 
@@ -99,16 +116,16 @@ class BanditEnv(SingleFamily):
 
     def oracle_return(self, task: Any) -> float:
         """Return the expected return of pulling the best arm all the time."""
-        return self._batch.oracle_return(task)
+        return self.batch.oracle_return(task)
 
-    def _picture(self) -> NDArray[np.uint8]:
-        """Draw for each arm its mean, grey, and how many of the pulls it got, blue."""
+    def draw_picture(self) -> NDArray[np.uint8]:
+        """Draw two bars for each arm: its mean in grey, its share of the pulls in blue."""
         canvas = Canvas(size=256, extent=1.0)
         width = 2.0 / len(self._counts)
         for arm, (mean, count) in enumerate(zip(self.task, self._counts, strict=True)):
             left = -1.0 + arm * width
             canvas.box((left + 0.1 * width, -1.0), (left + 0.5 * width, -1.0 + 2.0 * mean), (170, 170, 170))
-            height = 2.0 * count / self._batch.pulls
+            height = 2.0 * count / self.batch.pulls
             canvas.box((left + 0.5 * width, -1.0), (left + 0.9 * width, -1.0 + height), (46, 92, 184))
         return canvas.pixels
 

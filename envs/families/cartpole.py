@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import Rows
+from metarl.envs.batched import EnvIndices
 from metarl.envs.families.drawing import Canvas
 from metarl.envs.families.physics import Constant, PhysicsEnv, PhysicsVectorEnv
 
@@ -55,12 +55,16 @@ class CartPoleParamsVectorEnv(PhysicsVectorEnv):
             tasks["force_mag"] *= rng.choice([-1.0, 1.0], n)
         return tasks
 
-    def _start(self, rows: Rows) -> None:
-        self._state[:, rows] = self._uniform(rows, [-START_RANGE] * 4, [START_RANGE] * 4)
+    def start_episodes(self, indices: EnvIndices) -> None:
+        """Draw each variable of the state from [-0.05, 0.05]."""
+        self.state[:, indices] = self.draw_uniform(indices, [-START_RANGE] * 4, [START_RANGE] * 4)
 
-    def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        gravity, masscart, masspole, length, force_mag = self._constants(rows)
-        x, x_dot, theta, theta_dot = self._state[:, rows]
+    def apply_actions(
+        self, actions: NDArray[Any], indices: EnvIndices | slice
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Push the carts for one time step (Euler's method)."""
+        gravity, masscart, masspole, length, force_mag = self.constant_values(indices)
+        x, x_dot, theta, theta_dot = self.state[:, indices]
         total_mass = masspole + masscart
         polemass_length = masspole * length
         force = np.where(actions == 1, force_mag, -force_mag)
@@ -70,11 +74,12 @@ class CartPoleParamsVectorEnv(PhysicsVectorEnv):
         x_acc = push - polemass_length * theta_acc * cos / total_mass
         x, theta = x + TIME_STEP * x_dot, theta + TIME_STEP * theta_dot
         state = np.stack([x, x_dot + TIME_STEP * x_acc, theta, theta_dot + TIME_STEP * theta_acc])
-        self._state[:, rows] = state
+        self.state[:, indices] = state
         return np.ones(len(x)), (np.abs(x) > POSITION_LIMIT) | (np.abs(theta) > ANGLE_LIMIT)
 
-    def _observe(self) -> NDArray[np.float32]:
-        return self._state.T.astype(np.float32, order="C")
+    def observe(self) -> NDArray[np.float32]:
+        """Return the states, ``[num_envs, 4]``."""
+        return self.state.T.astype(np.float32, order="C")
 
 
 class CartPoleParamsEnv(PhysicsEnv):
@@ -99,7 +104,7 @@ class CartPoleParamsEnv(PhysicsEnv):
     def __init__(self, render_mode: str | None = None, polarity: str = "normal") -> None:
         super().__init__(CartPoleParamsVectorEnv(1, max_episode_steps=None, polarity=polarity), render_mode)
 
-    def _picture(self) -> NDArray[np.uint8]:
+    def draw_picture(self) -> NDArray[np.uint8]:
         """Draw track, cart and pole."""
         x, _, theta, _ = self.state
         length = 2.0 * float(self.task["length"])

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import Rows
+from metarl.envs.batched import EnvIndices
 from metarl.envs.families.navigation import PointEnv, PointVectorEnv, check_reward, distance
 
 CORNERS = np.array([[2.0, 2.0], [-2.0, 2.0], [-2.0, -2.0], [2.0, -2.0]])
@@ -42,13 +42,15 @@ class CornerNavigation2DVectorEnv(PointVectorEnv):
         corners: NDArray[np.float64] = CORNERS[tasks]
         return corners
 
-    def _start(self, rows: Rows) -> None:
-        super()._start(rows)
-        self._positions[rows] = START_RANGE * (2.0 * self._streams.uniform(rows, 2) - 1.0)
+    def start_episodes(self, indices: EnvIndices) -> None:
+        """Draw the position uniformly from [-0.2, 0.2]^2."""
+        super().start_episodes(indices)
+        self.locations[indices] = START_RANGE * (2.0 * self.streams.uniform(indices, 2) - 1.0)
 
-    def _outcome(
+    def outcomes(
         self, before: NDArray[np.float64], after: NDArray[np.float64], goals: NDArray[np.float64]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return the rewards of moves; none ends the episode."""
         never = np.zeros(len(after), dtype=np.bool_)
         left = distance(goals - after)
         if not self._sparse:
@@ -59,10 +61,10 @@ class CornerNavigation2DVectorEnv(PointVectorEnv):
         return np.where(~silent & nearest, distance(goals - before) - left, 0.0), never
 
     def _dense_oracle(self, task: Any) -> float:
-        """Return the best expected return of one who sees the goal: straight to it, on average over starts."""
+        """Return the best expected return of an agent that goes straight to the goal, on average over starts."""
         nodes, weights = np.polynomial.legendre.leggauss(16)
         starts = START_RANGE * np.stack(np.meshgrid(nodes, nodes), axis=-1)
-        returns = -self._straight(self.goals(task) - starts, self.horizon()).sum(axis=0)
+        returns = -self.straight_distances(self.goals(task) - starts, self.horizon()).sum(axis=0)
         return float(weights @ returns @ weights / 4.0)
 
 
@@ -88,6 +90,6 @@ class CornerNavigation2DEnv(PointEnv):
     splits_share_tasks = True
 
     def __init__(self, render_mode: str | None = None, reward: str = "dense") -> None:
-        self._batch: CornerNavigation2DVectorEnv
+        self.batch: CornerNavigation2DVectorEnv
         super().__init__(CornerNavigation2DVectorEnv(1, max_episode_steps=None, reward=reward), render_mode)
-        self.oracle_return = self._batch.oracle_return
+        self.oracle_return = self.batch.oracle_return

@@ -1,4 +1,4 @@
-"""What locomotion families want of a body: a direction, one of two or any, or a speed."""
+"""The goals of locomotion tasks: a direction, or a speed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 
 class Directions:
-    """The directions that are tasks: ``two``, 0 along x and 1 against it, or ``any``, an angle in radians.
+    """Tasks that are directions.
+
+    Args:
+        kind: ``two``: tasks are 0, along x, and 1, against it; ``any``: tasks are angles to x in [0, 2 pi] radians.
 
     Raises:
-        ValueError: another kind of directions.
+        ValueError: ``kind`` is neither.
     """
 
     def __init__(self, kind: str) -> None:
@@ -25,7 +28,7 @@ class Directions:
         self.default = np.int64(0) if self.finite else np.array(0.0)
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[Any]:
-        """Draw n tasks ``[task]``; of two directions as many of each, where an odd one and the order are random."""
+        """Draw n tasks ``[n]``; each of two directions comes n / 2 times, rounded at random, in random order."""
         if self.finite:
             return rng.permutation((np.arange(n) + rng.integers(2)) % 2)
         return rng.uniform(0.0, 2 * np.pi, n)
@@ -38,10 +41,10 @@ class Directions:
 
 
 def check_max_velocity(value: Any) -> float:
-    """Return a highest velocity as a float.
+    """Return the upper end of a range of velocities (m/s) as a float.
 
     Raises:
-        ValueError: it is no finite number above 0.
+        ValueError: the value is not a finite number above 0.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < np.inf:
         raise ValueError(f"max_velocity is {value!r}; expected a finite number above 0")

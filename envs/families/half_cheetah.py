@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from metarl.envs.families.goals import Directions
-from metarl.envs.families.mujoco_batch import DirectedVectorEnv, LocomotionEnv, LocomotionVectorEnv, VelocityVectorEnv
+from metarl.envs.families.locomotion import DirectedVectorEnv, LocomotionEnv, LocomotionVectorEnv, VelocityVectorEnv
 
 
 class HalfCheetahVectorEnv(LocomotionVectorEnv):

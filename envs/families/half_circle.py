@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from metarl.envs.families.navigation import PointEnv, PointVectorEnv, check_reward, distance
 
 RADIUS = 1.0  # of the half circle around the start on which goals lie
-REWARD_RADIUS = 0.2  # distance to the goal from which on the sparse reward is given
+REWARD_RADIUS = 0.2  # distance to the goal within which the sparse reward is paid
 
 
 class HalfCircleNavigation2DVectorEnv(PointVectorEnv):
@@ -39,14 +39,15 @@ class HalfCircleNavigation2DVectorEnv(PointVectorEnv):
             return np.where(distances <= REWARD_RADIUS, 1.0 - distances, 0.0)
         return -distances
 
-    def _outcome(
+    def outcomes(
         self, before: NDArray[np.float64], after: NDArray[np.float64], goals: NDArray[np.float64]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return the rewards of moves; none ends the episode."""
         return self._rewards(distance(goals - after)), np.zeros(len(after), dtype=np.bool_)
 
     def oracle_return(self, task: Any) -> float:
-        """Return the best return of one who sees the goal: each coordinate closes its distance as fast as it can."""
-        return float(self._rewards(self._straight(self.goals(task), self.horizon())).sum())
+        """Return the best return of an agent that knows the goal and goes straight to it."""
+        return float(self._rewards(self.straight_distances(self.goals(task), self.horizon())).sum())
 
 
 class HalfCircleNavigation2DEnv(PointEnv):
@@ -69,9 +70,9 @@ class HalfCircleNavigation2DEnv(PointEnv):
     view_range: ClassVar[float] = 1.3
 
     def __init__(self, render_mode: str | None = None, reward: str = "dense") -> None:
-        self._batch: HalfCircleNavigation2DVectorEnv
+        self.batch: HalfCircleNavigation2DVectorEnv
         super().__init__(HalfCircleNavigation2DVectorEnv(1, max_episode_steps=None, reward=reward), render_mode)
 
     def oracle_return(self, task: Any) -> float:
-        """Return the best return of one who sees the goal; see the batched class."""
-        return self._batch.oracle_return(task)
+        """Return the best return of an agent that knows the goal; see the batched class."""
+        return self.batch.oracle_return(task)

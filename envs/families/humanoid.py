@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.batched import Rows
+from metarl.envs.batched import EnvIndices
 from metarl.envs.families.goals import Directions
-from metarl.envs.families.mujoco_batch import DirectedVectorEnv, LocomotionEnv, Read
+from metarl.envs.families.locomotion import DirectedVectorEnv, LocomotionEnv
+from metarl.envs.families.simulations import Read
 
 HEIGHTS = (1.0, 2.0)  # m, of the torso; a humanoid beyond them has fallen
 PROGRESS_WEIGHT = 1.25
@@ -35,18 +36,20 @@ class HumanoidDirVectorEnv(DirectedVectorEnv):
     def __init__(self, num_envs: int, max_episode_steps: int | None = 200, render_mode: str | None = None) -> None:
         super().__init__(num_envs, max_episode_steps, render_mode, Directions("any"))
 
-    def _places(self, rows: Rows | slice) -> NDArray[np.float64]:
-        """Return the centers of mass, as Gymnasium measures velocities."""
-        masses, centers = self.model.body_mass, self.simulations.values["mass_centers"][rows, :, :2]
+    def body_positions(self, indices: EnvIndices | slice) -> NDArray[np.float64]:
+        """Return x and y of the centers of mass (m), ``[len(indices), 2]``, as Gymnasium does."""
+        masses, centers = self.model.body_mass, self.simulations.values["mass_centers"][indices, :, :2]
         center: NDArray[np.float64] = np.einsum("b,nbj->nj", masses, centers) / masses.sum()
         return center
 
-    def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
-        progress: NDArray[np.float64] = PROGRESS_WEIGHT * super()._progress(velocities, rows)
+    def progress_rewards(self, velocities: NDArray[np.float64], indices: EnvIndices | slice) -> NDArray[np.float64]:
+        """Return 1.25 times the velocity in the wanted direction."""
+        progress: NDArray[np.float64] = PROGRESS_WEIGHT * super().progress_rewards(velocities, indices)
         return progress
 
-    def _ended(self, rows: Rows | slice) -> NDArray[np.bool_]:
-        heights = self.simulations.values["qpos"][rows, 2]
+    def terminated(self, indices: EnvIndices | slice) -> NDArray[np.bool_]:
+        """Return which humanoids have fallen: the torso is too low or too high."""
+        heights = self.simulations.values["qpos"][indices, 2]
         return ~((heights > HEIGHTS[0]) & (heights < HEIGHTS[1]))
 
 

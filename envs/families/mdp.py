@@ -8,7 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import BatchedFamily, Rows, SingleFamily
+from metarl.envs.batched import BatchedFamily, EnvIndices
+from metarl.envs.single import SingleFamily
 
 STATES = 10
 ACTIONS = 5
@@ -17,14 +18,14 @@ REWARD_MEAN = 1.0  # of the normal distribution that mean rewards are drawn from
 REWARD_MEAN_STD = 1.0
 REWARD_STD = 1.0  # standard deviation of a reward around its mean
 SUM_TOLERANCE = 1e-4  # how far from 1 the probabilities of a transition may sum up to
-CHUNK = 10  # steps whose noise is drawn at once
+CHUNK = 10  # how many steps' noise is drawn at once
 
 
 def check_transitions(transitions: Any) -> None:
     """Refuse transition probabilities ``[..., next state]`` that do not sum up to 1.
 
     Raises:
-        ValueError: as said.
+        ValueError: the probabilities of some state and action have another sum; the message names the first.
     """
     sums = np.asarray(transitions, dtype=np.float64).sum(axis=-1)
     wrong = np.abs(sums - 1.0) > SUM_TOLERANCE
@@ -82,20 +83,25 @@ class TabularMDPVectorEnv(BatchedFamily):
         """Refuse a task whose transition probabilities do not sum up to 1; see ``check_transitions``."""
         check_transitions(task["transitions"])
 
-    def _accept(self, batch: Any) -> None:
+    def validate_tasks(self, batch: Any) -> None:
+        """Refuse a batch in which transition probabilities do not sum up to 1; see ``check_transitions``."""
         check_transitions(batch["transitions"])
 
-    def _start(self, rows: Rows) -> None:
-        self._states[rows] = 0
-        self._refill(rows)
+    def start_episodes(self, indices: EnvIndices) -> None:
+        """Begin in state 0."""
+        self._states[indices] = 0
+        self._refill(indices)
 
-    def _refill(self, rows: Rows) -> None:
+    def _refill(self, indices: EnvIndices) -> None:
         """Draw the noise of the next steps: a uniform number for the transition, a normal one for the reward."""
-        self._noise[rows, :, 0] = self._streams.uniform(rows, CHUNK)
-        self._noise[rows, :, 1] = self._streams.normal(rows, CHUNK)
+        self._noise[indices, :, 0] = self.streams.uniform(indices, CHUNK)
+        self._noise[indices, :, 1] = self.streams.normal(indices, CHUNK)
 
-    def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        running, steps = np.arange(self.num_envs)[rows], self._steps[rows]
+    def apply_actions(
+        self, actions: NDArray[Any], indices: EnvIndices | slice
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Draw the next states and the rewards, from noise that was drawn before."""
+        running, steps = np.arange(self.num_envs)[indices], self.elapsed_steps[indices]
         used_up = (steps > 0) & (steps % CHUNK == 0)
         if used_up.any():
             self._refill(running[used_up])
@@ -103,16 +109,17 @@ class TabularMDPVectorEnv(BatchedFamily):
         states = self._states[running]
         rewards = self.tasks["rewards"][running, states, actions] + REWARD_STD * normal
         reached = self.tasks["transitions"][running, states, actions].cumsum(axis=1, dtype=np.float64)
-        # The next state is the first whose cumulated probability exceeds the uniform number. It counts the states
-        # before the last only, whose probabilities may sum up to a little less than 1.
+        # The next state is the first whose cumulated probability exceeds the uniform number. The last state is left
+        # out of the comparison because rounding may leave its cumulated probability a little below 1.
         self._states[running] = (reached[:, :-1] <= uniform[:, None]).sum(axis=1)
         return rewards, np.zeros(len(running), dtype=np.bool_)
 
-    def _observe(self) -> NDArray[np.float32]:
+    def observe(self) -> NDArray[np.float32]:
+        """Return the states, one-hot, ``[num_envs, 10]``."""
         return np.eye(STATES, dtype=np.float32)[self._states]
 
     def oracle_return(self, task: Any) -> float:
-        """Return the best expected return of one who knows the process, within the time limit."""
+        """Return the best expected return of an agent that knows the process, within the time limit."""
         transitions = np.asarray(task["transitions"], dtype=np.float64)
         return best_return(transitions, np.asarray(task["rewards"], dtype=np.float64), self.horizon())
 
@@ -136,17 +143,17 @@ class TabularMDPEnv(SingleFamily):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
 
     def __init__(self, render_mode: str | None = None) -> None:
-        self._batch: TabularMDPVectorEnv
+        self.batch: TabularMDPVectorEnv
         super().__init__(TabularMDPVectorEnv(1, max_episode_steps=None), render_mode)
 
     def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> dict[str, NDArray[np.float32]]:
         """Draw ``n`` tasks; every split is the same distribution."""
-        return self._batch.sample_tasks(n, rng, split)
+        return self.batch.sample_tasks(n, rng, split)
 
     def check_task(self, task: Any) -> None:
         """Refuse a task whose transition probabilities do not sum up to 1; see ``check_transitions``."""
-        self._batch.check_task(task)
+        self.batch.check_task(task)
 
     def oracle_return(self, task: Any) -> float:
-        """Return the best expected return of one who knows the process, within the time limit."""
-        return self._batch.oracle_return(task)
+        """Return the best expected return of an agent that knows the process, within the time limit."""
+        return self.batch.oracle_return(task)

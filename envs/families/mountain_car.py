@@ -8,11 +8,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import Rows
+from metarl.envs.batched import EnvIndices
 from metarl.envs.families.drawing import Canvas
 from metarl.envs.families.physics import Constant, PhysicsEnv, PhysicsVectorEnv
 
-LOW_POSITION, HIGH_POSITION = -1.2, 0.6  # the car stops at the low one and cannot pass the goal to the high one
+LOW_POSITION, HIGH_POSITION = -1.2, 0.6  # the car is stopped at the low end; the goal lies before the high end
 MAX_SPEED = 0.07  # per step
 GOAL_POSITION = 0.45  # only reached going up
 GOAL_REWARD = 100.0
@@ -36,18 +36,22 @@ class MountainCarContinuousParamsVectorEnv(PhysicsVectorEnv):
         self.single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         super().__init__(num_envs, max_episode_steps, render_mode)
 
-    def _start(self, rows: Rows) -> None:
-        self._state[0, rows] = self._uniform(rows, [LOW_START], [HIGH_START])[0]
-        self._state[1, rows] = 0.0
+    def start_episodes(self, indices: EnvIndices) -> None:
+        """Draw the position from [-0.6, -0.4]; the velocity is 0."""
+        self.state[0, indices] = self.draw_uniform(indices, [LOW_START], [HIGH_START])[0]
+        self.state[1, indices] = 0.0
 
-    def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        power, gravity = self._constants(rows)
-        position, velocity = self._state[:, rows]
-        # Rounded where Gymnasium rounds: it computes in the precision of the actions, from a state in single precision
-        # that only the start is not.
+    def apply_actions(
+        self, actions: NDArray[Any], indices: EnvIndices | slice
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Push the cars for one step."""
+        power, gravity = self.constant_values(indices)
+        position, velocity = self.state[:, indices]
+        # Round where Gymnasium rounds: it computes in the precision of the actions, and keeps every state but the first
+        # in single precision.
         precision = np.result_type(actions, np.float32)
         force = np.clip(actions[:, 0].astype(precision), -1.0, 1.0)
-        angle, started = 3 * position, self._steps[rows] > 0
+        angle, started = 3 * position, self.elapsed_steps[indices] > 0
         rounded = angle.astype(np.float32).astype(np.float64)
         angle = rounded if started.all() else np.where(started, rounded, angle)
         push = force * power.astype(precision) - (gravity * np.cos(angle)).astype(precision)
@@ -56,13 +60,14 @@ class MountainCarContinuousParamsVectorEnv(PhysicsVectorEnv):
         stopped = position == LOW_POSITION
         if stopped.any():
             velocity[stopped] = np.maximum(velocity[stopped], 0.0)
-        self._state[0, rows] = position.astype(np.float32)
-        self._state[1, rows] = velocity.astype(np.float32)
+        self.state[0, indices] = position.astype(np.float32)
+        self.state[1, indices] = velocity.astype(np.float32)
         reached = position >= GOAL_POSITION
         return GOAL_REWARD * reached - ACTION_COST * force**2, reached
 
-    def _observe(self) -> NDArray[np.float32]:
-        return self._state.T.astype(np.float32, order="C")
+    def observe(self) -> NDArray[np.float32]:
+        """Return positions and velocities, ``[num_envs, 2]``."""
+        return self.state.T.astype(np.float32, order="C")
 
 
 class MountainCarContinuousParamsEnv(PhysicsEnv):
@@ -84,7 +89,7 @@ class MountainCarContinuousParamsEnv(PhysicsEnv):
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(MountainCarContinuousParamsVectorEnv(1, max_episode_steps=None), render_mode)
 
-    def _picture(self) -> NDArray[np.uint8]:
+    def draw_picture(self) -> NDArray[np.uint8]:
         """Draw the hill, the goal and the car."""
         middle = (LOW_POSITION + HIGH_POSITION) / 2
 

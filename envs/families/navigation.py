@@ -1,6 +1,7 @@
-"""2-D navigation: a point that has to find a goal it cannot see.
+"""2-D navigation: a point has to find a goal that it cannot see.
 
-What the navigation families share, and ``Navigation2D-v0``; the others are in ``half_circle.py`` and ``corner.py``.
+Here are the base classes of the navigation families and ``Navigation2D-v0``; ``half_circle.py`` and ``corner.py`` hold
+the others.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import BatchedFamily, Rows, SingleFamily
+from metarl.envs.batched import BatchedFamily, EnvIndices
 from metarl.envs.families.drawing import Canvas
+from metarl.envs.single import SingleFamily
 
 STEP_LENGTH = 0.1  # distance per unit of action and step
 GOAL_RANGE = 0.5  # goals lie in [-GOAL_RANGE, GOAL_RANGE]^2
 GOAL_RADIUS = 0.01  # half side of the box around the goal that ends the episode
-POSITION_RANGE = 1000.0  # out of reach in 5,000 steps, so that the space has bounds
+POSITION_RANGE = 1000.0  # half width of the observation space: no point gets so far within 5,000 steps
 
 
 def distance(offset: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -26,10 +28,10 @@ def distance(offset: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def check_reward(reward: str) -> str:
-    """Return the name of a reward, ``dense`` or ``sparse``.
+    """Return the name of a reward, which must be ``dense`` or ``sparse``.
 
     Raises:
-        ValueError: it is another.
+        ValueError: the name is another.
     """
     if reward not in ("dense", "sparse"):
         raise ValueError(f"reward is {reward!r}; expected 'dense' or 'sparse'")
@@ -37,7 +39,14 @@ def check_reward(reward: str) -> str:
 
 
 class PointVectorEnv(BatchedFamily):
-    """A point in the plane, stepped in batches; a family adds its tasks, goals, start and reward."""
+    """Points in the plane, stepped in batches; a family adds its tasks, goals, starts and rewards.
+
+    A subclass sets ``task_space`` and ``default_task`` before it calls this constructor, and defines ``goals`` and
+    ``outcomes``.
+
+    Attributes:
+        locations: where the points are, ``[num_envs, 2]``, float64.
+    """
 
     step_length: ClassVar[float] = STEP_LENGTH
 
@@ -45,50 +54,65 @@ class PointVectorEnv(BatchedFamily):
         self.single_observation_space = spaces.Box(-POSITION_RANGE, POSITION_RANGE, (2,), np.float32)
         self.single_action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
         super().__init__(num_envs, max_episode_steps, render_mode)
-        self._positions = np.zeros((self.num_envs, 2))
+        self.locations = np.zeros((self.num_envs, 2))
         self._goals = np.zeros((self.num_envs, 2))
 
     def goals(self, tasks: Any) -> NDArray[np.float64]:
         """Return the goals ``[..., 2]`` of tasks ``[...]``."""
         raise NotImplementedError
 
-    def _start(self, rows: Rows) -> None:
-        self._positions[rows] = 0.0
-        self._goals[rows] = self.goals(self.tasks[rows])
+    def start_episodes(self, indices: EnvIndices) -> None:
+        """Put the points at the origin and look up their goals."""
+        self.locations[indices] = 0.0
+        self._goals[indices] = self.goals(self.tasks[indices])
 
-    def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        before = self._positions[rows]
+    def apply_actions(
+        self, actions: NDArray[Any], indices: EnvIndices | slice
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Move the points by ``step_length`` times their clipped actions."""
+        before = self.locations[indices]
         after = before + self.step_length * np.clip(actions.astype(np.float64), -1.0, 1.0)
-        result = self._outcome(before, after, self._goals[rows])
-        self._positions[rows] = after
+        result = self.outcomes(before, after, self._goals[indices])
+        self.locations[indices] = after
         return result
 
-    def _outcome(
+    def outcomes(
         self, before: NDArray[np.float64], after: NDArray[np.float64], goals: NDArray[np.float64]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return the rewards of moves and which of them end the episode."""
+        """Return the rewards ``[n]`` of moves and which of them terminate the episode ``[n]``.
+
+        Args:
+            before: positions before the move, ``[n, 2]``.
+            after: positions after it, ``[n, 2]``.
+            goals: ``[n, 2]``.
+        """
         raise NotImplementedError
 
-    def _observe(self) -> NDArray[np.float32]:
-        return self._positions.astype(np.float32)
+    def observe(self) -> NDArray[np.float32]:
+        """Return the positions, ``[num_envs, 2]``."""
+        return self.locations.astype(np.float32)
 
-    def _straight(self, offset: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-        """Return the distances to the goal ``[step, ...]`` after each step straight to it from ``offset [..., 2]``.
+    def straight_distances(self, offset: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
+        """Return the least possible distances to the goal ``[steps, ...]`` after 1, 2, ... steps.
 
-        Each coordinate closes as fast as it can, so every one of these distances is the least possible.
+        Each coordinate approaches the goal's by ``step_length`` a step until it is reached.
+
+        Args:
+            offset: from the start to the goal, ``[..., 2]``.
+            steps: how many.
         """
         times = np.arange(1, steps + 1).reshape(-1, *[1] * offset.ndim)
         return distance(np.maximum(np.abs(offset) - self.step_length * times, 0.0))
 
 
 class PointEnv(SingleFamily):
-    """One point in the plane, which remembers its path for the picture."""
+    """One point in the plane; it keeps the path of the episode for the picture."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
     view_range: ClassVar[float] = 0.8  # half side of the rendered area
 
     def __init__(self, batch: PointVectorEnv, render_mode: str | None) -> None:
-        self._batch: PointVectorEnv
+        self.batch: PointVectorEnv
         super().__init__(batch, render_mode)
         self._path: list[NDArray[np.float32]] = []
 
@@ -105,17 +129,17 @@ class PointEnv(SingleFamily):
         return result
 
     def positions(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """Return the positions that observations ``[..., 2]`` are, for pictures of paths."""
+        """Return the positions ``[..., 2]`` in observations ``[..., 2]``, which are the same; for pictures of paths."""
         return observations
 
     def landmarks(self, task: Any) -> NDArray[Any]:
         """Return the points of a task, ``[1, 2]``: its goal."""
-        return self._batch.goals(task)[None]
+        return self.batch.goals(task)[None]
 
-    def _picture(self) -> NDArray[np.uint8]:
+    def draw_picture(self) -> NDArray[np.uint8]:
         """Draw the path of the episode so far, its start and its goal."""
         canvas = Canvas(size=256, extent=self.view_range)
-        canvas.disc(self._batch.goals(self.task), radius=self.view_range / 27, colour=(214, 69, 65))
+        canvas.disc(self.batch.goals(self.task), radius=self.view_range / 27, colour=(214, 69, 65))
         canvas.disc(self._path[0], radius=self.view_range / 54, colour=(120, 120, 120))
         canvas.line(np.stack(self._path), colour=(46, 92, 184))
         return canvas.pixels
@@ -130,24 +154,26 @@ class Navigation2DVectorEnv(PointVectorEnv):
         super().__init__(num_envs, max_episode_steps, render_mode)
 
     def goals(self, tasks: Any) -> NDArray[np.float64]:
-        """Return the tasks, which are the goals."""
+        """Return the tasks themselves: a task is a goal."""
         return np.asarray(tasks, dtype=np.float64)
 
-    def _outcome(
+    def outcomes(
         self, before: NDArray[np.float64], after: NDArray[np.float64], goals: NDArray[np.float64]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return minus the distances to the goals, and which points are near theirs in both coordinates."""
         offset = goals - after
         near = np.abs(offset) < GOAL_RADIUS
         return -distance(offset), near[:, 0] & near[:, 1]
 
     def oracle_return(self, task: Any) -> float:
-        """Return the best return of one who sees the goal: each coordinate closes its distance as fast as it can.
+        """Return the best return of an agent that knows the goal, within the time limit.
 
-        The time limit counts; the episode ends when both coordinates are within ``GOAL_RADIUS``.
+        Each coordinate approaches the goal's by ``STEP_LENGTH`` a step; the episode ends when both are within
+        ``GOAL_RADIUS``.
         """
         offset = np.abs(np.asarray(task, dtype=np.float64))
         steps = int(max(1, np.ceil((offset.max() - GOAL_RADIUS) / STEP_LENGTH)))
-        return -float(self._straight(offset, min(steps, self.max_episode_steps or steps)).sum())
+        return -float(self.straight_distances(offset, min(steps, self.max_episode_steps or steps)).sum())
 
 
 class Navigation2DEnv(PointEnv):
@@ -165,9 +191,9 @@ class Navigation2DEnv(PointEnv):
     """
 
     def __init__(self, render_mode: str | None = None) -> None:
-        self._batch: Navigation2DVectorEnv
+        self.batch: Navigation2DVectorEnv
         super().__init__(Navigation2DVectorEnv(1, max_episode_steps=None), render_mode)
 
     def oracle_return(self, task: Any) -> float:
-        """Return the best return of one who sees the goal; see ``Navigation2DVectorEnv.oracle_return``."""
-        return self._batch.oracle_return(task)
+        """Return the best return of an agent that knows the goal; see ``Navigation2DVectorEnv.oracle_return``."""
+        return self.batch.oracle_return(task)

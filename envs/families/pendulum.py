@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import Rows
+from metarl.envs.batched import EnvIndices
 from metarl.envs.families.drawing import Canvas
 from metarl.envs.families.physics import Constant, PhysicsEnv, PhysicsVectorEnv
 
@@ -34,12 +34,16 @@ class PendulumParamsVectorEnv(PhysicsVectorEnv):
         self.single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         super().__init__(num_envs, max_episode_steps, render_mode)
 
-    def _start(self, rows: Rows) -> None:
-        self._state[:, rows] = self._uniform(rows, -START_RANGE, START_RANGE)
+    def start_episodes(self, indices: EnvIndices) -> None:
+        """Draw the angle from [-pi, pi] and the velocity from [-1, 1]."""
+        self.state[:, indices] = self.draw_uniform(indices, -START_RANGE, START_RANGE)
 
-    def _move(self, actions: NDArray[Any], rows: Rows | slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        g, m, l = self._constants(rows)  # noqa: E741 Gymnasium's names
-        theta, theta_dot = self._state[:, rows]
+    def apply_actions(
+        self, actions: NDArray[Any], indices: EnvIndices | slice
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Apply the torques for one time step."""
+        g, m, l = self.constant_values(indices)  # noqa: E741 Gymnasium's names
+        theta, theta_dot = self.state[:, indices]
         torque = MAX_TORQUE * np.clip(actions[:, 0], -1.0, 1.0)
         # As Gymnasium does it, in the precision of the actions.
         control = (3.0 / (m * l**2)).astype(torque.dtype) * torque
@@ -47,11 +51,12 @@ class PendulumParamsVectorEnv(PhysicsVectorEnv):
         cost = lean**2 + 0.1 * theta_dot**2 + 0.001 * torque**2
         acceleration = 3 * g / (2 * l) * np.sin(theta) + control
         theta_dot = np.clip(theta_dot + acceleration * TIME_STEP, -MAX_SPEED, MAX_SPEED)
-        self._state[:, rows] = theta + theta_dot * TIME_STEP, theta_dot
+        self.state[:, indices] = theta + theta_dot * TIME_STEP, theta_dot
         return -cost, np.zeros(len(cost), dtype=np.bool_)
 
-    def _observe(self) -> NDArray[np.float32]:
-        theta, theta_dot = self._state
+    def observe(self) -> NDArray[np.float32]:
+        """Return cosine and sine of the angle and the velocity, ``[num_envs, 3]``."""
+        theta, theta_dot = self.state
         return np.stack([np.cos(theta), np.sin(theta), theta_dot], axis=1).astype(np.float32)
 
 
@@ -73,7 +78,7 @@ class PendulumParamsEnv(PhysicsEnv):
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(PendulumParamsVectorEnv(1, max_episode_steps=None), render_mode)
 
-    def _picture(self) -> NDArray[np.uint8]:
+    def draw_picture(self) -> NDArray[np.uint8]:
         """Draw the pivot and the rod."""
         theta, length = self.state[0], float(self.task["l"])
         canvas = Canvas(size=256, extent=1.8)

@@ -1,4 +1,4 @@
-"""What the classic-control families share: a task is a set of physical constants."""
+"""What the classic-control families share: their tasks are sets of physical constants."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import BatchedFamily, Rows, SingleFamily
+from metarl.envs.batched import BatchedFamily, EnvIndices
+from metarl.envs.single import SingleFamily
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A physical constant: Gymnasium's value and the range that tasks are drawn from, uniformly."""
+    """A physical constant: Gymnasium's value, and the ends of the range from which tasks draw it uniformly."""
 
     default: float
     low: float
@@ -24,8 +25,9 @@ class Constant:
 class PhysicsVectorEnv(BatchedFamily):
     """A classic-control environment, stepped in batches, in which physical constants vary.
 
-    A subclass names its ``constants``, sets its spaces before calling this constructor and keeps its state in
-    ``_state [variable, sub-environment]``. Starts are drawn as Gymnasium draws them: the same seed gives the same.
+    A subclass names its ``constants`` and the number of ``variables`` of its state, and sets its spaces before it calls
+    this constructor. It keeps the state in ``state [variable, num_envs]``. Episodes start from the same state as
+    Gymnasium's for the same seed.
     """
 
     task_space: spaces.Dict
@@ -38,21 +40,32 @@ class PhysicsVectorEnv(BatchedFamily):
         )
         self.default_task = {name: np.array(c.default) for name, c in self.constants.items()}
         super().__init__(num_envs, max_episode_steps, render_mode)
-        self._state = np.zeros((self.variables, self.num_envs))
+        self.state = np.zeros((self.variables, self.num_envs))
 
     def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> dict[str, NDArray[np.float64]]:
         """Draw ``n`` tasks, each constant uniformly; every split is the same distribution."""
         return {name: rng.uniform(constant.low, constant.high, n) for name, constant in self.constants.items()}
 
-    def _uniform(self, rows: Rows, low: Any, high: Any) -> NDArray[np.float64]:
-        """Draw numbers between bounds ``[variable]`` for each of the sub-environments, ``[variable, row]``."""
+    def draw_uniform(self, indices: EnvIndices, low: Any, high: Any) -> NDArray[np.float64]:
+        """Draw numbers from each sub-environment's generator, uniformly between ``low`` and ``high``.
+
+        Args:
+            indices: the numbers of the sub-environments.
+            low: the lower ends, ``[variable]``.
+            high: the upper ends, ``[variable]``.
+
+        Returns:
+            ``[variable, len(indices)]``.
+        """
         low, high = np.asarray(low), np.asarray(high)
-        drawn: NDArray[np.float64] = low + (high - low) * self._draw(rows, lambda generator: generator.random(len(low)))
+        drawn: NDArray[np.float64] = low + (high - low) * self.draw_each(
+            indices, lambda generator: generator.random(len(low))
+        )
         return drawn.T
 
-    def _constants(self, rows: Rows | slice) -> list[NDArray[np.float64]]:
-        """Return the constants of the sub-environments, in the order in which they are named."""
-        return [self.tasks[name][rows] for name in self.constants]
+    def constant_values(self, indices: EnvIndices | slice) -> list[NDArray[np.float64]]:
+        """Return one array ``[len(indices)]`` for each constant, in the order of ``constants``: the tasks' values."""
+        return [self.tasks[name][indices] for name in self.constants]
 
 
 class PhysicsEnv(SingleFamily):
@@ -61,14 +74,14 @@ class PhysicsEnv(SingleFamily):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 30}  # type: ignore[misc]
 
     def __init__(self, batch: PhysicsVectorEnv, render_mode: str | None) -> None:
-        self._batch: PhysicsVectorEnv
+        self.batch: PhysicsVectorEnv
         super().__init__(batch, render_mode)
 
     def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> dict[str, NDArray[np.float64]]:
         """Draw ``n`` tasks; every split is the same distribution."""
-        return self._batch.sample_tasks(n, rng, split)
+        return self.batch.sample_tasks(n, rng, split)
 
     @property
     def state(self) -> NDArray[np.float64]:
-        """The state, as Gymnasium's environment of the same name keeps it."""
-        return self._batch._state[:, 0].copy()
+        """The state ``[variable]``, in the order in which Gymnasium's environment of this name keeps it."""
+        return self.batch.state[:, 0].copy()

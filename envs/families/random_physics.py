@@ -8,8 +8,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.envs.batched import Rows
-from metarl.envs.families.mujoco_batch import LocomotionEnv, LocomotionVectorEnv, load_model, scale_model
+from metarl.envs.batched import EnvIndices
+from metarl.envs.families.locomotion import LocomotionEnv, LocomotionVectorEnv
+from metarl.envs.families.simulations import load_model, scale_model
 from metarl.envs.tasks import take_tasks
 
 BASES = {"body_mass": 1.5, "body_inertia": 1.5, "geom_friction": 1.5, "dof_damping": 1.3}
@@ -22,7 +23,10 @@ HOPPER_STATE = 100.0  # of angles (rad) and velocities
 
 
 class RandomPhysicsVectorEnv(LocomotionVectorEnv):
-    """A body with one model for each distinct task among the sub-environments; it is rewarded for forward velocity."""
+    """Bodies of random physics, rewarded for forward velocity.
+
+    Sub-environments with the same task share one model of MuJoCo.
+    """
 
     frame_skip: ClassVar[int] = 4
     reset_noise: ClassVar[float] = 0.005
@@ -46,18 +50,20 @@ class RandomPhysicsVectorEnv(LocomotionVectorEnv):
         """Draw n tasks, field to multipliers ``[task, ...]``: each its base to the power of U(-3, 3)."""
         return {name: base ** rng.uniform(-EXPONENT, EXPONENT, (n, *base.shape)) for name, base in self._bases.items()}
 
-    def _start(self, rows: Rows) -> None:
-        for row in rows.tolist():
-            task = take_tasks(self.tasks, row)
-            key = self._keys[row] = _key(task)
+    def start_episodes(self, indices: EnvIndices) -> None:
+        """Give each sub-environment the model of its task, and start as the base class does."""
+        for index in indices.tolist():
+            task = take_tasks(self.tasks, index)
+            key = self._keys[index] = _key(task)
             if key not in self._models:
                 self._models[key] = scale_model(self.model, task)
-            self.simulations.models[row] = self._models[key]
+            self.simulations.models[index] = self._models[key]
         used = {*self._keys, _key(self.default_task)}
         self._models = {key: model for key, model in self._models.items() if key in used}
-        super()._start(rows)
+        super().start_episodes(indices)
 
-    def _progress(self, velocities: NDArray[np.float64], rows: Rows | slice) -> NDArray[np.float64]:
+    def progress_rewards(self, velocities: NDArray[np.float64], indices: EnvIndices | slice) -> NDArray[np.float64]:
+        """Return the forward velocity."""
         return velocities[:, 0]
 
 
@@ -73,8 +79,9 @@ class Walker2DParamsVectorEnv(RandomPhysicsVectorEnv):
     def __init__(self, num_envs: int, max_episode_steps: int | None = 200, render_mode: str | None = None) -> None:
         super().__init__(num_envs, max_episode_steps, render_mode)
 
-    def _ended(self, rows: Rows | slice) -> NDArray[np.bool_]:
-        height, angle = self.simulations.values["qpos"][rows, 1:3].T
+    def terminated(self, indices: EnvIndices | slice) -> NDArray[np.bool_]:
+        """Return which walkers have fallen: the torso is too low, too high or tilted too far."""
+        height, angle = self.simulations.values["qpos"][indices, 1:3].T
         upright: NDArray[np.bool_] = (height > WALKER_HEIGHTS[0]) & (height < WALKER_HEIGHTS[1])
         upright &= np.abs(angle) < WALKER_ANGLE
         return ~upright
@@ -88,8 +95,9 @@ class HopperParamsVectorEnv(RandomPhysicsVectorEnv):
     def __init__(self, num_envs: int, max_episode_steps: int | None = 200, render_mode: str | None = None) -> None:
         super().__init__(num_envs, max_episode_steps, render_mode)
 
-    def _ended(self, rows: Rows | slice) -> NDArray[np.bool_]:
-        positions, velocities = (self.simulations.values[name][rows] for name in ("qpos", "qvel"))
+    def terminated(self, indices: EnvIndices | slice) -> NDArray[np.bool_]:
+        """Return which hoppers have fallen, or move beyond all measure."""
+        positions, velocities = (self.simulations.values[name][indices] for name in ("qpos", "qvel"))
         height, angle = positions[:, 1:3].T
         state = np.concatenate([positions[:, 2:], velocities], axis=1)
         upright: NDArray[np.bool_] = (np.abs(state) < HOPPER_STATE).all(axis=1)

@@ -20,9 +20,10 @@ import numpy
 import torch
 from torch import Tensor
 
-from metarl.gradients.curvature import Curvature
+from metarl.envs.processes import core_numbers
 from metarl.experiments.benchmarks.problems import STEP_SIZE, Problem, medians, perceptron_problem, settings, threads
-from metarl.gradients.inner import choose_path
+from metarl.gradients.adaptation import choose_backend
+from metarl.gradients.curvature import Curvature
 from metarl.gradients.flat import flatten, named
 
 PRODUCTS = 10
@@ -101,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", default="", help="settings whose title contains this, as 'A:'")
     options = parser.parse_args(arguments)
-    if hasattr(os, "sched_setaffinity"):  # before JAX makes its threads
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if core_numbers():  # before JAX makes its threads
+        os.sched_setaffinity(0, {max(core_numbers())})
     try:
         version = importlib.import_module("jax").__version__
     except ImportError:
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only not in setting.title():
             continue
         problem = perceptron_problem(setting, CPU)
-        curvature = Curvature(problem.chain(choose_path(problem.policy, CPU)), problem.query)
+        curvature = Curvature(problem.adaptation(choose_backend(problem.policy, CPU)), problem.query)
         start = curvature.gradient / curvature.gradient.norm()
 
         def ours(curvature: Curvature = curvature, start: Tensor = start) -> Tensor:

@@ -1,6 +1,7 @@
 """How many times as many environment steps per second a batched family makes as Gymnasium's own vector environment.
 
-``python experiments/benchmarks/families.py`` prints a table, ``--json FILE`` writes it as well, ``--quick`` takes seconds.
+``python -m metarl.experiments.benchmarks.families`` prints a table, ``--json FILE`` writes it as well, ``--quick``
+takes seconds.
 
 Each family is compared with ``gymnasium.make_vec(..., vectorization_mode="sync")`` of the same environment: Gymnasium's
 own where there is one, else the family's single environment. Both play whole episodes of the same task with the same

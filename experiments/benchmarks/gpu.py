@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from metarl.agents import Policy
-from metarl.gradients.curvature import Curvature
 from metarl.experiments.benchmarks.problems import Row, Setting, medians, perceptron_problem
-from metarl.gradients.inner import choose_path
+from metarl.gradients.adaptation import choose_backend
+from metarl.gradients.curvature import Curvature
 
 PEAK_SIZE = 8192
 
@@ -35,9 +35,9 @@ def measure_gpu(setting: Setting, device: torch.device, repeats: int) -> list[Ro
     torch.backends.cuda.matmul.allow_tf32 = False
     peak = _peak(device, repeats)
     problem = perceptron_problem(setting, device)
-    path = choose_path(problem.policy, device)
-    chain = problem.chain(path)
-    curvature = Curvature(chain, problem.query)
+    backend = choose_backend(problem.policy, device)
+    adaptation = problem.adaptation(backend)
+    curvature = Curvature(adaptation, problem.query)
     vector = curvature.gradient / curvature.gradient.norm()
     product = partial(curvature.product, vector)
     replay, captured = capture(product)
@@ -49,9 +49,9 @@ def measure_gpu(setting: Setting, device: torch.device, repeats: int) -> list[Ro
     parts: dict[str, tuple[Callable[[], Any], tuple[int, int]]] = {
         "Fisher-vector product": (product, (6, 16)),
         "Fisher-vector product, CUDA graph": (replay, (6, 16)),
-        "inner update, kept for products": (lambda: problem.chain(path), (2, 3)),
-        "meta-gradient": (lambda: Curvature(chain, problem.query), (4, 9)),
-        "line-search evaluation": (lambda: curvature.evaluate(curvature.parameters), (3, 4)),
+        "inner update, kept for products": (lambda: problem.adaptation(backend), (2, 3)),
+        "meta-gradient": (lambda: Curvature(adaptation, problem.query), (4, 9)),
+        "line-search evaluation": (lambda: curvature.evaluate(curvature.vector), (3, 4)),
     }
     seconds = medians({name: work for name, (work, _) in parts.items()}, repeats, partial(_clock, device))
     title = f"{setting.title()}, {torch.cuda.get_device_name(device)}"

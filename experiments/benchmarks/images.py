@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     model.set_logger(Logger(None, []))
     began = time.perf_counter()
-    outcome = model._meta_iteration(1)
+    outcome = model.meta_iteration(model.state, 1)
     seconds = time.perf_counter() - began
     model.close()
     observations = outcome.rollouts[0].observations
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"{options.tasks} tasks x {options.episodes} episodes of images {tuple(observations.shape[2:])} "
         f"{observations.dtype}, memory = {options.memory}: {seconds:.1f} s an iteration "
-        f"({model._rollout_seconds:.1f} s of it rollouts), {held:.2f} GB at most"
+        f"({model.sampler.seconds:.1f} s of it rollouts), {held:.2f} GB at most"
     )
     return 0
 

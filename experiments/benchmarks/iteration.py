@@ -18,7 +18,6 @@ import torch
 from stable_baselines3.common.logger import Logger
 
 from metarl import MAML
-from metarl.experiments.benchmarks.update import EPISODES, measure, measure_rollout
 from metarl.experiments.benchmarks.problems import (
     DoubleBackward,
     Problem,
@@ -29,6 +28,7 @@ from metarl.experiments.benchmarks.problems import (
     settings,
     threads,
 )
+from metarl.experiments.benchmarks.update import EPISODES, measure, measure_rollout
 from metarl.gradients.trust_region import conjugate_gradient, full_step, line_search
 
 PARTS = {"inner update, kept for products": 1, "meta-gradient": 1, "line-search evaluation": 1, "rollout": 2}
@@ -50,7 +50,9 @@ def iteration(hidden: int, tasks: int, count: int, repeats: int, fisher_fraction
     model = make_model(hidden, tasks, fisher_fraction)
     numbers = iter(range(1, repeats + 2))
     with threads(count):
-        seconds = medians({"ours": lambda: model._meta_iteration(next(numbers))}, repeats, time.perf_counter)
+        seconds = medians(
+            {"ours": lambda: model.meta_iteration(model.state, next(numbers))}, repeats, time.perf_counter
+        )
     model.close()
     return seconds["ours"]
 
@@ -63,12 +65,13 @@ def rival_iteration(hidden: int, tasks: int, count: int, repeats: int) -> float:
 
     def work() -> None:
         number = next(numbers)
-        drawn = model._training_tasks(number)
-        support = model._samples(model._collect(model.parameters, drawn, number, 0))
-        policy, parameters = model._policy, model.parameters
+        state, drawn = model.state, model.training_tasks(number)
+        streams = [model.training_streams(drawn, number, step) for step in (0, 1)]
+        support = model.samples(state, model.collect(state, state.parameters, drawn, streams[0]))
+        policy, parameters = model.functional_policy, state.parameters
         adapted = autograd_inner_update(Problem(policy, parameters, support, support))
         stacked = {name: torch.stack([own[i] for own in adapted]) for i, name in enumerate(parameters)}
-        query = model._samples(model._collect(stacked, drawn, number, 1))
+        query = model.samples(state, model.collect(state, stacked, drawn, streams[1]))
         problem = Problem(policy, parameters, support, query)
         double = DoubleBackward(problem)
         gain, gradient = autograd_gradient(problem)

@@ -31,7 +31,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 import metarl
-from metarl.envs import mujoco_batch
+from metarl.envs.families import simulations
+from metarl.envs.processes import available_cores
 
 # Family, and Gymnasium's environment of the same body.
 BODIES = {
@@ -56,7 +57,7 @@ class Batched:
         models, rng = self._env.unwrapped.simulations.models, np.random.default_rng(0)  # type: ignore[attr-defined]
         for row, model in enumerate(models):
             if model is self.model:
-                models[row] = mujoco_batch.scale_model(model, {"body_mass": rng.uniform(0.8, 1.2, model.nbody)})
+                models[row] = simulations.scale_model(model, {"body_mass": rng.uniform(0.8, 1.2, model.nbody)})
         self.frame_skip = int(self._env.unwrapped.frame_skip)  # type: ignore[attr-defined]
 
     def step(self, actions: Any) -> None:
@@ -123,7 +124,7 @@ def rate(runner: Any, actions: Any, seconds: float) -> float:
 def compare(family: str, num_envs: int, repeats: int, seconds: float) -> dict[str, Any]:
     """Return the medians of the rates of a family and its rivals, taken in turns, and the ratios' medians."""
     batched = Batched(family, num_envs)
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     rivals: dict[str, Any] = {
         "bare": Bare(batched.model, batched.frame_skip, 50 if "Params" in family else ENDLESS),
         "sync": Gymnasiums(BODIES[family], num_envs, "sync"),
@@ -157,14 +158,14 @@ def memory(envs: int = 800, physics: int = 40) -> float:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     before, rng = resident(), np.random.default_rng(0)
-    model = mujoco_batch.load_model("half_cheetah.xml")
+    model = simulations.load_model("half_cheetah.xml")
     masses = [{"body_mass": rng.uniform(0.5, 2.0, model.nbody)} for _ in range(physics)]
-    models = [mujoco_batch.scale_model(model, mass) for mass in masses]
-    simulations = mujoco_batch.Simulations([models[row % physics] for row in range(envs)], 5, {})
+    models = [simulations.scale_model(model, mass) for mass in masses]
+    batch = simulations.Simulations([models[row % physics] for row in range(envs)], 5, {})
     for row in range(envs):
-        simulations.start(row, model.qpos0, 0.1 * rng.standard_normal(model.nv))
+        batch.start(row, model.qpos0, 0.1 * rng.standard_normal(model.nv))
     for _ in range(20):
-        simulations.step(range(envs), rng.uniform(-1.0, 1.0, (envs, model.nu)))
+        batch.step(range(envs), rng.uniform(-1.0, 1.0, (envs, model.nu)))
     return resident() - before
 
 

@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -27,12 +27,12 @@ from metarl.agents import (
     mean_kl,
     policy_gradient_loss,
 )
-from metarl.agents.observations import Observations, map_observations, parts
-from metarl.gradients.context_backend import ContextPolicy
-from metarl.gradients.curvature import Chain
-from metarl.gradients.perceptron_backend import FastPath
-from metarl.gradients.inner import Path, choose_path
+from metarl.agents.observations import Observations, parts
+from metarl.agents.policies import ContextPolicy
+from metarl.gradients.adaptation import Adaptation, choose_backend
+from metarl.gradients.backend import Backend
 from metarl.gradients.flat import flatten, named
+from metarl.gradients.perceptron_backend import PerceptronBackend
 
 STEP_SIZE = 0.1
 
@@ -78,11 +78,11 @@ class Problem:
         """How many tasks there are."""
         return self.support.weights.shape[0]
 
-    def chain(self, path: Path) -> Chain:
+    def adaptation(self, backend: Backend) -> Adaptation:
         """Return the inner update, taken."""
-        chain = Chain(self.policy, path, self.parameters)
-        chain.adapt(self.support, STEP_SIZE)
-        return chain
+        adaptation = Adaptation(self.policy, backend, flatten(self.parameters.values()))
+        adaptation.adapt(self.support, STEP_SIZE)
+        return adaptation
 
     def with_context(self, size: int) -> Problem:
         """Return the same problem for the policy with a context."""
@@ -155,9 +155,16 @@ def make_problem(policy: Policy, draw: Callable[[torch.Generator], Observations]
         generator = torch.Generator().manual_seed(seed)
         observations = draw(generator)
         tasks, rows = parts(observations)[0].shape[:2]
+        drawn = Samples(
+            observations=observations,
+            actions=torch.zeros(tasks, rows),
+            log_probs=torch.zeros(tasks, rows),
+            advantages=torch.randn(tasks, rows, generator=generator),
+            weights=torch.full((tasks, rows), 1.0 / rows),
+            episode_rows=rows,
+        )
         with torch.no_grad():
-            flat = map_observations(lambda part: part.flatten(0, 1), observations)
-            distribution = policy.distribution(policy.parameters(), flat)
+            distribution = policy.distribution(policy.parameters(), drawn.joined())
             first = distribution.parameters[0]
             if isinstance(distribution, Gaussian):
                 noise = torch.randn(first.shape, generator=generator)
@@ -165,15 +172,10 @@ def make_problem(policy: Policy, draw: Callable[[torch.Generator], Observations]
             else:
                 actions = torch.multinomial(first.softmax(dim=-1), 1, generator=generator)[:, 0]
             log_probs = distribution.log_prob(actions)
-        drawn = Samples(
-            observations=observations,
-            actions=actions.reshape(tasks, rows, *actions.shape[1:]),
-            log_probs=log_probs.reshape(tasks, rows),
-            advantages=torch.randn(tasks, rows, generator=generator),
-            weights=torch.full((tasks, rows), 1.0 / rows),
-            episode_rows=rows,
+        acted = replace(
+            drawn, actions=actions.reshape(tasks, rows, *actions.shape[1:]), log_probs=log_probs.reshape(tasks, rows)
         )
-        return drawn.map(lambda part: part.to(device))
+        return acted.map(lambda part: part.to(device))
 
     parameters = {name: value.to(device) for name, value in policy.parameters().items()}
     return Problem(policy, parameters, samples(0), samples(1))
@@ -212,31 +214,31 @@ def _adapted_in_graph(problem: Problem, task: int) -> tuple[list[Tensor], Distri
     own = {name: value.clone().requires_grad_() for name, value in problem.parameters.items()}
     leaves = list(own.values())
     support, query = problem.support.task(task), problem.query.task(task)
-    loss = policy_gradient_loss(problem.policy.distribution(own, support.observations), support)
-    slopes = torch.autograd.grad(loss, leaves, create_graph=True)
-    moved = {name: own[name] - STEP_SIZE * slope for name, slope in zip(own, slopes, strict=True)}
-    return leaves, problem.policy.distribution(moved, query.observations), query
+    loss = policy_gradient_loss(problem.policy.distribution(own, support), support)
+    gradients = torch.autograd.grad(loss, leaves, create_graph=True)
+    moved = {name: own[name] - STEP_SIZE * gradient for name, gradient in zip(own, gradients, strict=True)}
+    return leaves, problem.policy.distribution(moved, query), query
 
 
 class DoubleBackward:
     """Fisher-vector products by differentiating twice through the inner update; graphs are kept, task by task."""
 
     def __init__(self, problem: Problem) -> None:
-        self._slopes: list[tuple[list[Tensor], Tensor]] = []
+        self._gradients: list[tuple[list[Tensor], Tensor]] = []
         self.vector = flatten(problem.parameters.values())
         self.old: list[Distribution] = []  # of the adapted policies, task by task
         for task in range(problem.tasks):
             leaves, new, query = _adapted_in_graph(problem, task)
             self.old.append(new.detach())
             kl = mean_kl(self.old[-1], new, query)
-            self._slopes.append((leaves, flatten(torch.autograd.grad(kl, leaves, create_graph=True))))
+            self._gradients.append((leaves, flatten(torch.autograd.grad(kl, leaves, create_graph=True))))
 
     def product(self, vector: Tensor) -> Tensor:
         """Return the mean product over tasks."""
         total = torch.zeros_like(vector)
-        for leaves, slope in self._slopes:
-            total += flatten(torch.autograd.grad(slope @ vector, leaves, retain_graph=True))
-        return total / len(self._slopes)
+        for leaves, gradient in self._gradients:
+            total += flatten(torch.autograd.grad(gradient @ vector, leaves, retain_graph=True))
+        return total / len(self._gradients)
 
 
 def autograd_gradient(problem: Problem) -> tuple[Tensor, Tensor]:
@@ -258,10 +260,12 @@ def autograd_inner_update(problem: Problem, vector: Tensor | None = None) -> lis
     for task in range(problem.tasks):
         own = {name: value.detach().requires_grad_() for name, value in shared.items()}
         samples = problem.support.task(task)
-        loss = policy_gradient_loss(problem.policy.distribution(own, samples.observations), samples)
-        slopes = torch.autograd.grad(loss, list(own.values()))
+        loss = policy_gradient_loss(problem.policy.distribution(own, samples), samples)
+        gradients = torch.autograd.grad(loss, list(own.values()))
         adapted.append(
-            tuple(value.detach() - STEP_SIZE * slope for value, slope in zip(own.values(), slopes, strict=True))
+            tuple(
+                value.detach() - STEP_SIZE * gradient for value, gradient in zip(own.values(), gradients, strict=True)
+            )
         )
     return adapted
 
@@ -272,7 +276,7 @@ def autograd_evaluation(problem: Problem, old: list[Distribution], vector: Tenso
     for task, adapted in enumerate(autograd_inner_update(problem, vector)):
         query = problem.query.task(task)
         with torch.no_grad():
-            new = problem.policy.distribution(dict(zip(problem.parameters, adapted, strict=True)), query.observations)
+            new = problem.policy.distribution(dict(zip(problem.parameters, adapted, strict=True)), query)
             totals.append(torch.stack([likelihood_ratio_gain(new, query), mean_kl(old[task], new, query)]))
     return torch.stack(totals).mean(dim=0)
 
@@ -281,9 +285,9 @@ class Floor:
     """The H x H matrix products of all tasks' rows, as many forward, backward and outer ones as a part needs."""
 
     def __init__(self, problem: Problem, width: int) -> None:
-        path = choose_path(problem.policy, torch.device("cpu"))
-        assert isinstance(path, FastPath)
-        self._blocks = [len(block.weights) for block in path.rows(problem.support.task(0))] * problem.tasks
+        backend = choose_backend(problem.policy, torch.device("cpu"))
+        assert isinstance(backend, PerceptronBackend)
+        self._blocks = [len(block.weights) for block in backend.rows(problem.support.task(0))] * problem.tasks
         rows = max(self._blocks)
         self._left, self._right = torch.randn(rows, width), torch.randn(rows, width)
         self._out = torch.empty(rows, width)

@@ -30,11 +30,7 @@ from torch import Tensor
 import metarl
 from metarl import seeding
 from metarl.agents import LIKELIHOOD_RATIO, Normalizer, clipped_objective
-from metarl.learners.cavia import Context
-from metarl.gradients.context_backend import CONTEXT
-from metarl.gradients.curvature import Chain, Curvature
-from metarl.gradients.devices import pick_device
-from metarl.learners.e_maml import SamplingCredit
+from metarl.agents.policies.context import CONTEXT
 from metarl.envs import tasks as task_tools
 from metarl.experiments.benchmarks.gpu import measure_gpu
 from metarl.experiments.benchmarks.problems import (
@@ -55,11 +51,15 @@ from metarl.experiments.benchmarks.problems import (
     threads,
     trunk_problem,
 )
-from metarl.gradients.inner import choose_path, inner_update
-from metarl.gradients.meta_update import meta_gradients
-from metarl.learners.promp import KLPenalty, ProximalUpdate
+from metarl.gradients.adaptation import Adaptation, choose_backend, inner_update
+from metarl.gradients.backend import ObjectiveTerm
+from metarl.gradients.curvature import Curvature, meta_gradients
+from metarl.gradients.devices import pick_device
+from metarl.gradients.meta_update import Clipped
+from metarl.learners.cavia import Context
+from metarl.learners.e_maml import SamplingCredit
+from metarl.learners.promp import KLPenalty, Penalty
 from metarl.sampler import Sampler
-from metarl.gradients.terms import Term
 
 FAMILY = "metarl/Navigation2D-v0"
 EPISODES = 20
@@ -72,9 +72,12 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
     """Measure all parts of a setting on the CPU."""
     problem = perceptron_problem(setting, CPU)
     floor = Floor(problem, setting.hidden)
-    fast = choose_path(problem.policy, CPU)
-    chain, general = problem.chain(fast), problem.chain(choose_path(problem.policy, CPU, path="general"))
-    ours, theirs = Curvature(chain, problem.query), Curvature(general, problem.query)
+    fast = choose_backend(problem.policy, CPU)
+    adaptation, general = (
+        problem.adaptation(fast),
+        problem.adaptation(choose_backend(problem.policy, CPU, path="general")),
+    )
+    ours, theirs = Curvature(adaptation, problem.query), Curvature(general, problem.query)
     double = DoubleBackward(problem)
     vector = ours.gradient / ours.gradient.norm()
     found = {"ours": ours.product(vector), "general": theirs.product(vector), "double": double.product(vector)}
@@ -121,18 +124,18 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
         own_update = partial(inner_update, own.policy, own.parameters, own.support, STEP_SIZE, adapts)
         whole = partial(inner_update, problem.policy, problem.parameters, problem.support, STEP_SIZE)
         add(f"inner update, {name}", update_products, {"ours": own_update, "maml": whole})
-        partly = Curvature(own.chain(choose_path(own.policy, CPU, adapts=adapts)), own.query)
+        partly = Curvature(own.adaptation(choose_backend(own.policy, CPU, adapts=adapts)), own.query)
         works: dict[str, Callable[[], Any]] = {"ours": partial(partly.product, partly.gradient), "maml": product}
         add(f"Fisher-vector product, {name}", products, works)
-    add("inner update, kept for products", (2, 1), {"ours": lambda: problem.chain(fast)})
-    add("meta-gradient", (6, 3), {"ours": lambda: Curvature(chain, problem.query)})
-    for name, works in _epochs(problem, chain).items():
+    add("inner update, kept for products", (2, 1), {"ours": lambda: problem.adaptation(fast)})
+    add("meta-gradient", (6, 3), {"ours": lambda: Curvature(adaptation, problem.query)})
+    for name, works in _epochs(problem, adaptation).items():
         add(f"epoch of PPO, {name}", None, works)
     add(
         "line-search evaluation",
         (3, 1),
         {
-            "ours": lambda: ours.evaluate(ours.parameters),
+            "ours": lambda: ours.evaluate(ours.vector),
             "autograd loop": lambda: autograd_evaluation(problem, double.old),
         },
     )
@@ -151,23 +154,22 @@ def _partly_adapting(
     }
 
 
-def _epochs(problem: Problem, chain: Chain) -> dict[str, dict[str, Callable[[], Any]]]:
+def _epochs(problem: Problem, adaptation: Adaptation) -> dict[str, dict[str, Callable[[], Any]]]:
     """Return learner -> an epoch of PPO's meta-update with its term, and MAML's without one as the floor."""
-    proximal = ProximalUpdate()
-    clipped = clipped_objective(proximal.clip)
-    ratio = problem.chain(choose_path(problem.policy, CPU, objective=LIKELIHOOD_RATIO))
-    moved = chain.vector + 1e-3 * torch.randn(chain.vector.shape, generator=torch.Generator().manual_seed(1))
+    clipped = clipped_objective(Clipped().clip)
+    ratio = problem.adaptation(choose_backend(problem.policy, CPU, objective=LIKELIHOOD_RATIO))
+    moved = adaptation.vector + 1e-3 * torch.randn(adaptation.vector.shape, generator=torch.Generator().manual_seed(1))
     credits = torch.linspace(-1.0, 1.0, problem.tasks)
-    terms: dict[str, tuple[Chain, Term]] = {
-        "promp": (ratio, KLPenalty(ratio, proximal.kl_coefficient)),
-        "e-maml": (chain, SamplingCredit([credits[part] for part in chain.parts])),
+    terms: dict[str, tuple[Adaptation, ObjectiveTerm]] = {
+        "promp": (ratio, KLPenalty(ratio, Penalty().kl_coefficient)),
+        "e-maml": (adaptation, SamplingCredit([credits[group] for group in adaptation.groups])),
     }
 
-    def epoch(start: Chain, term: Term | None) -> Tensor:
+    def epoch(start: Adaptation, term: ObjectiveTerm | None) -> Tensor:
         return meta_gradients(start.at(moved), problem.query, clipped, term)
 
     return {
-        name: {"ours": partial(epoch, start, term), "floor": partial(epoch, chain, None)}
+        name: {"ours": partial(epoch, start, term), "floor": partial(epoch, adaptation, None)}
         for name, (start, term) in terms.items()
     }
 
@@ -212,7 +214,7 @@ def measure_others(problems: dict[str, Problem], repeats: int) -> list[Row]:
     """Measure Fisher-vector products of policies that are no perceptrons, beside double backward."""
     rows = []
     for name, problem in problems.items():
-        curvature = Curvature(problem.chain(choose_path(problem.policy, CPU)), problem.query)
+        curvature = Curvature(problem.adaptation(choose_backend(problem.policy, CPU)), problem.query)
         double = DoubleBackward(problem)
         vector = curvature.gradient / curvature.gradient.norm()
         exact = double.product(vector)
@@ -253,8 +255,8 @@ def measure_growth(counts: Sequence[int], hidden: int, repeats: int) -> list[Row
             setting = Setting("A", tasks, 2000, 2, 2, hidden)
             problem = perceptron_problem(setting, CPU)
             floor = Floor(problem, hidden)
-            path = choose_path(problem.policy, CPU, keep=memory == "keep")
-            curvature = Curvature(problem.chain(path), problem.query)
+            backend = choose_backend(problem.policy, CPU, keep=memory == "keep")
+            curvature = Curvature(problem.adaptation(backend), problem.query)
             product: Callable[[], Any] = partial(curvature.product, curvature.gradient)
             works: dict[str, Callable[[], Any]] = {"ours": product, "floor": partial(floor.run, 11, 5)}
             seconds = medians(works, repeats if tasks <= FEW_TASKS else 1)
@@ -262,7 +264,7 @@ def measure_growth(counts: Sequence[int], hidden: int, repeats: int) -> list[Row
             own, lowest = seconds["ours"], seconds["floor"]
             rates = {"ms a task": own / tasks * 1e3, "MB in all": held}
             rows.append(Row(setting.title(), f"product, memory = {memory}", own, lowest, own / lowest, {}, rates))
-            del curvature, path
+            del curvature, backend
     return rows
 
 

@@ -18,9 +18,9 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 
 from metarl.envs import WorkerFamilyVectorEnv, make_vec
-from metarl.envs.workers import cores
-from metarl.experiments.benchmarks.slow_families import STEPS
+from metarl.envs.processes import available_cores
 from metarl.experiments.benchmarks.problems import medians
+from metarl.experiments.benchmarks.slow_families import STEPS
 
 FAMILY = "metarl.experiments.benchmarks.slow_families:bench/Busy-v0"
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and print what it found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-envs", type=int, default=400)
-    parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--workers", type=int, default=available_cores())
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10, help="in each measurement")
     options = parser.parse_args(arguments)

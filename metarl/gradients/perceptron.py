@@ -49,7 +49,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.agents import Distribution, Gaussian, Policy, Second
@@ -184,10 +183,6 @@ class Head:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._floor = policy.log_std_min
-        space = policy.action_space
-        self._sizes = [int(n) for n in space.nvec] if isinstance(space, spaces.MultiDiscrete) else [1]
-        if isinstance(space, spaces.Discrete):
-            self._sizes = [int(space.n)]
 
     def distribution(self, weights: Weights, output: Tensor) -> Distribution:
         """Return the distribution of ``output``, ``[..., output, row]``."""
@@ -259,8 +254,8 @@ class Head:
     ) -> ChoiceBend:
         (logits,) = distribution.parameters
         exponentials = torch.exp(logits - logits.amax(dim=-1, keepdim=True)).mT
-        probs = exponentials / _over_choices(exponentials, self._sizes)
-        return ChoiceBend(score, second, scale, probs, self._sizes)
+        probs = exponentials / _over_choices(exponentials, self._policy.choices)
+        return ChoiceBend(score, second, scale, probs, self._policy.choices)
 
     def _above_floor(self, weights: Weights) -> Tensor:
         assert weights.log_std is not None

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from metarl.adaptation_loop import adapt_on_rollouts
+from metarl.adaptation_loop import adapt_on_rollouts, refuse_not_finite
 from metarl.agents import DICE, LIKELIHOOD_RATIO, POLICY_GRADIENT, Parameters, Policy, Rollouts, Samples
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import Adaptation, LinearMap, StepSize, choose_backend
@@ -156,7 +156,7 @@ class MAML(BaseLearner):
         faulty = torch.maximum(step.faulty_tasks, overflowed)
         values = torch.cat([logged, faulty.double()]).tolist()
         for number in values[len(tensors) :]:
-            self.refuse_not_finite("meta-gradient", number, tasks, iteration)
+            refuse_not_finite("meta-gradient", number, tasks, iteration)
         read = dict(zip(tensors, values, strict=False))
         return {name: read.get(name, value) for name, value in figures.items()}
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from metarl.adaptation_loop import refuse_not_finite
 from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
 from metarl.agents.policies import MixturePolicy
 from metarl.agents.policies.mixture import LOGITS
@@ -108,7 +109,7 @@ class MultiTask(BaseLearner):
         def gradient(vectors: Tensor, epoch: int) -> Tensor:
             gradients = loss_gradients(backend, vectors, samples, objective)
             faulty = float(task_axis.first_not_finite(gradients))
-            self.refuse_not_finite("policy gradient", faulty, tasks, iteration)
+            refuse_not_finite("policy gradient", faulty, tasks, iteration)
             return -gradients
 
         moments = {name: part[rows] if part.dim() == 2 else part for name, part in state.own_tensors.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from pydantic import ConfigDict
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
@@ -26,6 +28,7 @@ from metarl.state import Outcome, State
 
 _MOMENTS = {"exp_avg": "adam_mean", "exp_avg_sq": "adam_square"}
 _STEPS = "adam_steps"
+_GLOBAL_GENERATORS = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,8 @@ class Pretrained(BaseLearner):
         try:
             length = _episode_length(env.envs[0])
             episodes = learning.tasks * learning.episodes * (self.settings.inner.steps + 1)
-            with _random_state_kept():
+            # One learner at a time: stable-baselines3 draws from the global generators.
+            with _GLOBAL_GENERATORS, _random_state_kept():
                 model = to_model(
                     PPO,
                     self.as_policy(state.parameters, state),
@@ -104,6 +108,8 @@ class Pretrained(BaseLearner):
                     batch_size=length * outer.environments // outer.minibatches,
                     gamma=learning.gamma,
                 )
+                # Its own logger would leave an empty folder among the temporary ones.
+                model.set_logger(Logger(None, []))
                 _put_moments(model, state.own_tensors)
                 model.learn(episodes * length)
         finally:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from metarl.adaptation_loop import adapt_on_rollouts
+from metarl.adaptation_loop import adapt_on_rollouts, refuse_not_finite
 from metarl.agents import Parameters, Rollouts
 from metarl.fields import FORBID, Positive
 from metarl.gradients import task_axis
@@ -61,7 +61,7 @@ class Reptile(BaseLearner):
         shared = flatten(state.parameters.values())
         differences = flatten_tasks(adapted) - shared
         faulty = float(task_axis.first_not_finite(differences))
-        self.refuse_not_finite("change of the parameters in adaptation", faulty, tasks, iteration)
+        refuse_not_finite("change of the parameters in adaptation", faulty, tasks, iteration)
         difference = task_axis.tree_mean(differences)
         vector, moments = ascend(shared, difference, state.own_tensors, self.settings.outer.learning_rate)
         parameters = named(self.functional_policy.shapes, vector)

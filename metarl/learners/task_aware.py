@@ -13,6 +13,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarl.adaptation_loop import refuse_not_finite
 from metarl.adapter import Adapter
 from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
 from metarl.agents.policies import ContextPolicy
@@ -111,7 +112,7 @@ class TaskAware(BaseLearner):
             vectors = torch.cat([vector.expand(len(contexts), -1), contexts], dim=1)
             gradients = -loss_gradients(backend, vectors, samples, objective)[:, : len(vector)]
             faulty = float(task_axis.first_not_finite(gradients))
-            self.refuse_not_finite("policy gradient", faulty, tasks, iteration)
+            refuse_not_finite("policy gradient", faulty, tasks, iteration)
             return task_axis.tree_mean(gradients)
 
         vector, moments = ascend_epochs(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -28,6 +30,7 @@ from metarl.agents.normalization import Moments
 from metarl.agents.observations import channels_first
 from metarl.agents.policies import ModulePolicy
 from metarl.agents.policies.build import MODULES
+from metarl.agents.policies.seeded import Seeded
 from metarl.envs import make, own_actions
 
 _SPACE_FIELDS = ("_shape", "dtype", "low", "high", "n", "nvec", "start", "spaces")
@@ -35,6 +38,8 @@ _KEPT_ARGUMENTS = (
     "net_arch", "activation_fn", "log_std_init", "features_extractor_class", "features_extractor_kwargs",
     "normalize_images",
 )  # fmt: skip
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|inf)(?![\w.])")
+_UNBOUNDED = 3.4e38  # as older libraries write infinity in single precision
 _REFUSED_ARGUMENTS = {
     "use_sde": "explores with state-dependent noise (use_sde=True)",
     "squash_output": "squashes its actions (squash_output=True)",
@@ -184,7 +189,9 @@ def take_over(
     family_kwargs: dict[str, Any],
     policy_kwargs: dict[str, Any],
     vec_normalize: VecNormalize | None,
+    *,
     log_std_min: float,
+    check_spaces: bool = True,
 ) -> TakenOver:
     """Return a PPO or A2C model, or the zip file of one, as the start of a learner on a family.
 
@@ -195,6 +202,7 @@ def take_over(
         policy_kwargs: arguments of the model's policy that a file keeps only pickled.
         vec_normalize: the ``VecNormalize`` that the model was trained with; the model's own where it is not given.
         log_std_min: the floor on the noise, which is lowered to the model's where that is smaller.
+        check_spaces: refuse a model whose spaces are not the family's; else they are taken to be the family's own.
 
     Raises:
         ValueError: see ``BaseLearner.from_pretrained``.
@@ -206,8 +214,10 @@ def take_over(
         space = channels_first(env.observation_space)
     finally:
         env.close()
-    check_space(found.described, "observation space", found.spaces["observation_space"], space)
-    actions = check_space(found.described, "action space", found.spaces["action_space"], foreign, mapped)
+    actions = foreign
+    if check_spaces:
+        check_space(found.described, "observation space", found.spaces["observation_space"], space)
+        actions = check_space(found.described, "action space", found.spaces["action_space"], foreign, mapped)
     name, module = make_module(found, space, actions)
     if isinstance(actions, spaces.Box) and actions != mapped:
         fold_actions(module, actions)
@@ -220,17 +230,36 @@ def take_over(
 
 
 def check_space(described: str, kind: str, found: dict[str, Any], *accepted: spaces.Space[Any]) -> spaces.Space[Any]:
-    """Return that of the accepted spaces which a model was trained on.
+    """Return that of the accepted spaces which a model was trained on; limits of 3.4e38 and more count as none.
 
     Raises:
         ValueError: it was none of them.
     """
     for space in accepted:
         expected = _plain_space(space)
-        if all(found.get(field) == expected.get(field) for field in _SPACE_FIELDS):
+        if all(_same(found.get(field), expected.get(field)) for field in _SPACE_FIELDS):
             return space
     shown = {field.strip("_"): found[field] for field in _SPACE_FIELDS if found.get(field) is not None}
-    raise ValueError(f"{described} was trained with the {kind} {shown}; the family's is {accepted[0]}")
+    raise ValueError(
+        f"{described} was trained with the {kind} {shown}; the family's is {accepted[0]}; if they mean the same, "
+        "insist with from_pretrained(..., check_spaces=False)"
+    )
+
+
+def _same(found: Any, expected: Any) -> bool:
+    """Whether two descriptions of a space's field differ by the spelling of numbers at most."""
+    (words, numbers), (other_words, other_numbers) = _spelled(found), _spelled(expected)
+    return (
+        words == other_words and len(numbers) == len(other_numbers) and np.allclose(numbers, other_numbers, rtol=1e-5)
+    )
+
+
+def _spelled(value: Any) -> tuple[str, list[float]]:
+    """Return the words and the numbers of a description."""
+    text = str(value)
+    numbers = [float(number) for number in _NUMBER.findall(text)]
+    unbounded = [math.copysign(math.inf, number) if abs(number) >= _UNBOUNDED else number for number in numbers]
+    return " ".join(_NUMBER.sub("#", text).replace(",", " ").split()), unbounded
 
 
 def make_module(source: Source, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> Any:
@@ -248,10 +277,10 @@ def make_module(source: Source, observation_space: spaces.Space[Any], action_spa
         name = "MultiInputPolicy"
     else:
         name = "CnnPolicy" if any(key.startswith("features_extractor.cnn.") for key in source.tensors) else "MlpPolicy"
-    with torch.random.fork_rng(devices=[]):
+    with Seeded(0):  # all of it is overwritten
         try:
             seen: Any = channels_first(observation_space)
-            module = MODULES[name](seen, action_space, lambda _: 3e-4, **source.arguments)
+            module = MODULES[name](seen, action_space, lambda _: 3e-4, **source.arguments).float()
             module.load_state_dict(source.tensors)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             reason = " ".join(str(error).split())

@@ -50,6 +50,7 @@ def to_model(
     if "optimizer_class" in given:
         kept.pop("optimizer_kwargs", None)
     model = algorithm(type(policy), env, policy_kwargs={**kept, **given}, **arguments)
+    model.policy.float()  # as stable-baselines3 gives observations, whatever torch's default type is
     model.policy.load_state_dict(policy.state_dict())
     return model
 
@@ -66,6 +67,11 @@ def fit_value(policy: ActorCriticPolicy, rollouts: Rollouts, gamma: float, seed:
         gamma: the discount factor.
         seed: of the order of the samples.
     """
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
+        _fit_value(policy, rollouts, gamma, seed)
+
+
+def _fit_value(policy: ActorCriticPolicy, rollouts: Rollouts, gamma: float, seed: int) -> None:
     device = policy.device
     running = rollouts.mask[0].bool()
     returns = discounted_returns(rollouts.rewards, rollouts.mask, gamma)[0]

@@ -100,7 +100,7 @@ def one_step(family: str, task: dict[str, float], state: list[float], action: An
     """Step once from a state; return the state that follows."""
     env = metarl.make(family)
     env.reset(options={"task": task})
-    env.unwrapped._batch._state[:, 0] = state
+    env.unwrapped.batch.state[:, 0] = state
     env.step(action)
     return env.unwrapped.state
 
@@ -175,7 +175,7 @@ def test_acrobot_conserves_energy_without_torque() -> None:
 
     env = metarl.make("metarl/AcrobotParams-v0", task={**task, "link_moi": moi})
     env.reset()
-    env.unwrapped._batch._state[:, 0] = [0.6, -0.5, 0.0, 0.0]
+    env.unwrapped.batch.state[:, 0] = [0.6, -0.5, 0.0, 0.0]
     before = energy(env.unwrapped.state)
     for _ in range(20):
         env.step(1)

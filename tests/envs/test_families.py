@@ -235,6 +235,16 @@ def test_the_time_limit_reaches_single_and_batched_alike(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_any_whole_number_from_zero_on_is_a_seed(family: str) -> None:
+    env = metarl.make(family)
+    for seed in (2**31 - 1, 2**31, 2**64 + 3):
+        first, again = env.reset(seed=seed)[0], env.reset(seed=seed)[0]
+        np.testing.assert_array_equal(first, again)
+        vector = metarl.make_vec(family, 1)
+        np.testing.assert_array_equal(vector.reset(seed=[seed])[0][0], first)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_observations_share_no_memory(family: str) -> None:
     vector = metarl.make_vec(family, 2)
     first, _ = vector.reset(seed=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import os
 import subprocess
@@ -16,6 +18,7 @@ import pytest
 
 import metarl
 from metarl.envs import tasks as task_tools
+from metarl.envs.processes import available_cores, core_numbers
 
 mujoco = pytest.importorskip("mujoco", reason="needs the extra [mujoco]")
 
@@ -168,6 +171,16 @@ def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
         np.testing.assert_array_equal(reward_one, reward_three)
 
 
+def test_locomotion_starts_where_the_system_does_not_tell_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    assert core_numbers() == frozenset()
+    assert available_cores() == os.cpu_count()
+    vector = metarl.make_vec("metarl/AntDir-v0", 3)
+    vector.reset(seed=1)
+    assert np.isfinite(vector.step(np.ones(vector.action_space.shape, np.float32))[1]).all()
+    vector.close()
+
+
 @pytest.mark.parametrize("family", ["metarl/HalfCheetahDir-v0", "metarl/AntDir-v0"])
 def test_two_directions_are_discrete_tasks_and_both_are_in_every_split(family: str) -> None:
     env = metarl.make(family)
@@ -181,6 +194,22 @@ def test_two_directions_are_discrete_tasks_and_both_are_in_every_split(family: s
         env.reset(options={"task": -1})
     with pytest.raises(ValueError, match="expected a whole number from 0 to 1"):
         env.reset(options={"task": 1.0})
+
+
+@pytest.mark.parametrize("family", ["metarl/AntGoal-v0", "metarl/HopperParams-v0"])
+def test_a_copy_goes_on_as_the_original_does(family: str) -> None:
+    vector = metarl.make_vec(family, 4)
+    vector.reset(seed=1, options={"tasks": metarl.sample_tasks(family, 4)})
+    vector.action_space.seed(1)
+    actions = [vector.action_space.sample() for _ in range(6)]
+    vector.step(actions[0])
+    twin = copy.deepcopy(vector)
+    expected = [vector.step(action)[:2] for action in actions[1:]]
+    for action, (observations, rewards) in zip(actions[1:], expected, strict=True):
+        found = twin.step(action)
+        np.testing.assert_array_equal(found[0], observations)
+        np.testing.assert_array_equal(found[1], rewards)
+    assert any((one != other).any() for (one, _), (other, _) in itertools.pairwise(expected))
 
 
 def test_goals_are_uniform_by_area_over_the_disc() -> None:
@@ -284,8 +313,8 @@ def test_where_nothing_can_be_drawn_the_error_says_what_to_install() -> None:
 
 def test_the_benchmark_sets_a_family_against_mujoco_alone_and_gymnasium(tmp_path: Path) -> None:
     file = tmp_path / "speeds.json"
-    module = "metarl.experiments.benchmarks.locomotion"
-    call = [sys.executable, "-m", module, "--quick", "--envs", "4", "metarl/HopperParams-v0", "--json", file]
+    script = Path(__file__).parents[2] / "experiments/benchmarks/locomotion.py"
+    call = [sys.executable, script, "--quick", "--envs", "4", "metarl/HopperParams-v0", "--json", file]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "metarl/HopperParams-v0" in done.stdout

@@ -117,7 +117,7 @@ def test_what_is_derived_from_attributes_is_known_where_gymnasium_derives_it() -
     own = {name: getattr(env, name) for name in ("total_mass", "polemass_length")}
     family = make(env="CartPole-v1", parameters={"masscart": [0.5, 2.0]}, task={"masscart": 1.0})
     family.reset(seed=1)
-    assert {name: family.unwrapped._env.get_wrapper_attr(name) for name in own} == own
+    assert {name: family.unwrapped.inner.get_wrapper_attr(name) for name in own} == own
     with pytest.raises(ValueError, match="'total_mass' of CartPole-v1 is computed from 'masscart' and 'masspole'"):
         make(env="CartPole-v1", parameters={"total_mass": [1, 2]})
 
@@ -154,7 +154,7 @@ def test_arguments_make_the_environment_anew_and_again_for_the_same_value() -> N
     sizes = []
     for size in (5, 8, 5):
         family.reset(seed=1, options={"task": {"size": size}})
-        sizes.append(family.unwrapped._env.get_wrapper_attr("width"))
+        sizes.append(family.unwrapped.inner.get_wrapper_attr("width"))
     assert sizes == [5, 8, 5]
     games = make(**MINATAR_GAMES) if pytest.importorskip("minatar") else None
     assert games is not None
@@ -169,8 +169,8 @@ def test_keys_of_a_configuration_reach_the_environment() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         family = make(**HIGHWAY)
         family.reset(seed=1, options={"task": {"vehicles_density": 1.7, "high_speed_reward": 0.5}})
-    assert family.unwrapped._env.unwrapped.config["vehicles_density"] == 1.7
-    assert family.unwrapped._env.unwrapped.config["vehicles_count"] == 4
+    assert family.unwrapped.inner.unwrapped.config["vehicles_density"] == 1.7
+    assert family.unwrapped.inner.unwrapped.config["vehicles_count"] == 4
 
 
 def test_the_time_limit_is_the_environments_own_or_another() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium
@@ -103,6 +105,8 @@ def test_finished_sub_environments_wait() -> None:
         ("Unbatchable", "cannot be batched"),
         ("Forgets", "a reset without a task does not play the last one again"),
         ("NotReseeded", "check_env finds"),
+        ("Redraws", "a reset without a task does not play the last one again"),
+        ("SeedOfC", r"reset(seed=2147483648) raises error"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -112,9 +116,49 @@ def test_the_checker_names_each_fault(name: str, fault: str) -> None:
     assert fault in faults[0]
 
 
-@pytest.mark.parametrize("name", ["Sign", "SignBatched", "SaysSo"])
+@pytest.mark.parametrize("name", ["Sign", "SignBatched", "SaysSo", "NumpyEnds", "ChangingInfo", "KeepsConfig"])
 def test_the_checker_finds_nothing_in_sound_families(name: str) -> None:
     assert metarl.check_family(f"toy_families:toy/{name}-v0") == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        ("shape", "the observation as an array of shape (3,)"),
+        ("four", "returned a tuple of 4 values, expected five values"),
+        ("info", "gave the info None"),
+    ],
+)
+def test_the_checker_names_what_an_environment_must_not_return(wrong: str, fault: str) -> None:
+    faults = metarl.check_family("toy_families:toy/Returns-v0", wrong=wrong)
+    assert len(faults) == 1
+    assert fault in faults[0]
+
+
+def test_the_checker_names_a_key_that_no_policy_can_take() -> None:
+    faults = metarl.check_family(SIGN, observations="dots")
+    assert len(faults) == 1
+    assert "the observation has the key 'robot.arm'" in faults[0]
+    assert metarl.check_family(SIGN, observations="dict") == []
+
+
+def test_the_checker_says_that_it_needs_assertions() -> None:
+    code = "import metarl; print(metarl.check_family('metarl/Navigation2D-v0'))"
+    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("['Python runs without assertions"), done.stdout + done.stderr
+
+
+def test_an_environment_that_is_no_family_is_told_how_to_become_one() -> None:
+    calls = (
+        lambda: metarl.make("CartPole-v1"),
+        lambda: metarl.make_vec("CartPole-v1", 2),
+        lambda: metarl.make_vec("Pendulum-v1", 2),
+        lambda: metarl.check_family("CartPole-v1"),
+        lambda: metarl.sample_tasks("CartPole-v1", 2),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=r"'metarl/Parameterized-v0' with env='\w+-v1' and parameters={'name': "):
+            call()
 
 
 def test_unknown_families_offer_the_nearest() -> None:

@@ -9,27 +9,25 @@ import pytest
 import torch
 
 from metarl import check_family
-from metarl.experiments import (
-    benchmark_images,
-    benchmark_iteration,
-    benchmark_update,
-    benchmark_workers,
-    update_problems,
-)
+from metarl.experiments.benchmarks import images, iteration, problems, update, workers
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = benchmark_update.Setting("A", 2, 50, 2, 2, 8)
-    for module in (benchmark_update, benchmark_iteration):
+    setting = update.Setting("A", 2, 50, 2, 2, 8)
+    for module in (update, iteration):
         monkeypatch.setattr(module, "settings", lambda *args, **kwargs: [setting])
         monkeypatch.setattr(module, "EPISODES", 2)
+    # The programs whose start is timed, and the rival's iterations, take seconds each: once and once to warm up.
+    start, rival = update.measure_start, iteration.rival_iteration
+    monkeypatch.setattr(update, "measure_start", lambda repeats: start(1))
+    monkeypatch.setattr(iteration, "rival_iteration", lambda *given: rival(*given[:3], 1))
 
 
 @pytest.mark.usefixtures("tiny")
 def test_the_updates_table_and_its_json_have_the_same_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
-    assert benchmark_update.main(["--quick", "--json", str(tmp_path / "table.json")]) == 0
+    assert update.main(["--quick", "--json", str(tmp_path / "table.json")]) == 0
     printed = capsys.readouterr().out
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert {"Fisher-vector product", "inner update", "rollout", "import metarl"} <= {row["part"] for row in rows}
@@ -44,7 +42,7 @@ def test_the_updates_table_and_its_json_have_the_same_rows(tmp_path: Path, capsy
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
 @pytest.mark.usefixtures("tiny")
 def test_the_parts_on_a_gpu_come_with_their_rates(tmp_path: Path) -> None:
-    assert benchmark_update.main(["--quick", "--device", "cuda", "--json", str(tmp_path / "table.json")]) == 0
+    assert update.main(["--quick", "--device", "cuda", "--json", str(tmp_path / "table.json")]) == 0
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert {"Fisher-vector product", "Fisher-vector product, CUDA graph"} <= {row["part"] for row in rows}
     for row in rows:
@@ -55,39 +53,39 @@ def test_the_parts_on_a_gpu_come_with_their_rates(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device on this machine")
 def test_a_device_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        benchmark_update.main(["--device", "cuda"])
+        update.main(["--device", "cuda"])
     assert "device 'cuda' is not available on this machine" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("tiny")
 def test_the_iterations_benchmark_compares_with_the_sum_of_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert benchmark_iteration.main(["--hidden", "8", "--tasks", "2", "--repeats", "1"]) == 0
+    assert iteration.main(["--hidden", "8", "--tasks", "2", "--repeats", "1"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("x the sum of its parts") == 6
     assert "fisher_fraction = 0.125, 2 thread(s)" in printed
 
 
 def test_the_general_path_is_measured_against_double_backward_for_every_kind_of_policy() -> None:
-    problems = {
-        "images": update_problems.image_problem(2, 6),
-        "dict": update_problems.dict_problem(2, 9),
-        "trunk": update_problems.trunk_problem(2, 9),
+    given = {
+        "images": problems.image_problem(2, 6),
+        "dict": problems.dict_problem(2, 9),
+        "trunk": problems.trunk_problem(2, 9),
     }
-    rows = benchmark_update.measure_others(problems, 1)
+    rows = update.measure_others(given, 1)
     assert [row.setting.partition(",")[0] for row in rows] == ["images", "dict", "trunk"]
     assert all(row.against["double backward"] > 0 for row in rows)
 
 
 def test_the_benchmark_of_images_says_what_it_held(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--tasks", "2", "--episodes", "1", "--cg-iterations", "1", "--workers", "1", "--memory", "recompute"]
-    assert benchmark_images.main(arguments) == 0
+    assert images.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "images (51, 3, 64, 64) torch.uint8" in printed
     assert "GB at most" in printed
 
 
 def test_the_benchmark_of_workers_compares_with_one_core(capsys: pytest.CaptureFixture[str]) -> None:
-    assert benchmark_workers.main(["--num-envs", "4", "--workers", "2", "--repeats", "1", "--steps", "2"]) == 0
+    assert workers.main(["--num-envs", "4", "--workers", "2", "--repeats", "1", "--steps", "2"]) == 0
     assert "2 workers are" in capsys.readouterr().out
 
 

@@ -7,12 +7,12 @@ import json
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import psutil
 import pytest
@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metarl import MAML
-from metarl.evaluation import bootstrap_interval
 from metarl.experiments.command import main, parse
 from metarl.experiments.compare import parse_rows
-from metarl.experiments.comparison import Entry, difference, draw, interval, write_tables, zoom
+from metarl.experiments.comparison import Entry, difference, draw, write_tables, zoom
+from metarl.statistics import bootstrap_interval
 
 TINY = ["learning.iterations=1", "learning.tasks=2", "learning.episodes=2", "family_kwargs.max_episode_steps=5",
         "evaluation.tasks=2", "evaluation.test_tasks=3", "evaluation.episodes=2", "evaluation.steps=1"]  # fmt: skip
@@ -115,26 +115,19 @@ def test_parallel_runs_are_the_same_to_the_bit_and_one_that_fails_or_dies_stops_
 
 def test_ctrl_c_ends_all_processes_and_leaves_runs_that_go_on(tmp_path: Path) -> None:
     command = ["compare", "navigation", "--seeds", "2", "--parallel", "2", "--learners", "maml", *TINY[1:]]
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "import sys; from metarl.experiments.command import main; sys.exit(main())"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *command, "learning.iterations=100000"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = forked.start(*command, "learning.iterations=100000", cwd=tmp_path)
     begun = [tmp_path / f"comparison/maml-{seed}/progress.csv" for seed in (1, 2)]
     deadline = time.monotonic() + 120
     while not all(progress.exists() and len(progress.read_text().splitlines()) > 2 for progress in begun):
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.poll() is None, process.finish().stderr
         assert time.monotonic() < deadline
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2
     process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert printed == "metarl: stopped; the same command goes on where it stopped\n"
+    stopped = process.finish(60)
+    assert stopped.returncode == 130
+    assert stopped.stderr == "metarl: stopped; the same command goes on where it stopped\n"
     _, alive = psutil.wait_procs(children, timeout=20)
     assert alive == []
     for run in (tmp_path / "comparison/maml-1", tmp_path / "comparison/maml-2"):
@@ -201,18 +194,18 @@ def entry(learner: str, returns: Any, **changed: Any) -> Entry:
 )
 def test_an_interval_lies_within_the_values_and_moves_with_them(values: list[list[float]], shift: float) -> None:
     given = np.array(values)
-    low, high = interval(given)
+    low, high = bootstrap_interval(given)
     assert given.min() - 1e-9 <= low <= high <= given.max() + 1e-9
-    np.testing.assert_allclose(interval(given + shift), (low + shift, high + shift), atol=1e-9)
+    np.testing.assert_allclose(bootstrap_interval(given + shift), (low + shift, high + shift), atol=1e-9)
 
 
 def test_an_interval_over_seeds_and_tasks_has_the_width_that_theory_says() -> None:
     rng = np.random.default_rng(0)
     one = rng.normal(size=(1, 400))
-    np.testing.assert_allclose(interval(one), bootstrap_interval(one[0]), atol=0.02)
+    assert bootstrap_interval(one) == bootstrap_interval(one[0])
     # Seeds that differ by far more than tasks: 40 of them are as 40 values.
     many = rng.normal(size=(40, 1)) + 0.01 * rng.normal(size=(40, 30))
-    low, high = interval(many)
+    low, high = bootstrap_interval(many)
     width = 2 * 1.96 * many.mean(axis=1).std() / 40**0.5
     assert high - low == pytest.approx(width, rel=0.15)
 

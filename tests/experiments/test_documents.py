@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 from PIL import Image
 
 from metarl.envs import list_families
-from metarl.experiments import benchmark_envs
+from metarl.experiments.benchmarks import families as benchmark
 from metarl.experiments.document_families import page, picture, picture_name
 from metarl.experiments.families import in_words
 
@@ -60,7 +60,7 @@ def test_spaces_in_words() -> None:
 def test_the_benchmark_compares_with_the_original(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "speeds.json"
     names = ["metarl/BernoulliBandit-v0", "metarl/CartPoleParams-v0"]
-    benchmark_envs.main(["--quick", "--num-envs", "5", "--json", str(file), *names])
+    benchmark.main(["--quick", "--num-envs", "5", "--json", str(file), *names])
     results = json.loads(file.read_text())
     assert [entry["family"] for entry in results["speeds"]] == names
     for entry in results["speeds"]:
@@ -87,6 +87,6 @@ class Short(VectorEnv):
 
 def test_the_benchmark_counts_no_steps_of_ended_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count(step=0.5)
-    monkeypatch.setattr(benchmark_envs.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(ticks))
     # A reset and three steps take 2 s by this clock, and 4 steps count.
-    assert benchmark_envs.Meter(Short(), None).rate(20.0) == 2.0
+    assert benchmark.Meter(Short(), None).rate(20.0) == 2.0

@@ -12,12 +12,12 @@ import metarl
 from metarl.experiments import training
 from metarl.experiments.command import main
 from metarl.figures import paths_figure
-from metarl.settings import structure
+from metarl.learners.registry import read_settings
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = structure(
+    settings = read_settings(
         {
             "learning": {"iterations": 1, "tasks": 2, "episodes": 2},
             "family_kwargs": {"max_episode_steps": 5},

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import forked
 import pytest
 
 from metarl import MAML
 from metarl.experiments.runs import Run
-from metarl.settings import Settings
-
-METARL = str(Path(sys.executable).with_name("metarl"))
+from metarl.learners.registry import read_settings
 
 
 def test_two_processes_cannot_train_in_one_folder_and_a_dead_one_keeps_no_lock(tmp_path: Path) -> None:
-    run = Run.create(tmp_path, "mine", "mine", Settings())
+    run = Run.create(tmp_path, "mine", "mine", read_settings({}), lambda path: None)
     code = (
         "import os, sys, pathlib\n"
         "from metarl.experiments.runs import Run\n"
@@ -35,11 +35,22 @@ def test_two_processes_cannot_train_in_one_folder_and_a_dead_one_keeps_no_lock(t
     run.lock()
 
 
+def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path: Path) -> None:
+    def begin(_: int) -> Path:
+        return Run.create(tmp_path, None, "run", read_settings({}), lambda path: None).folder
+
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(begin, range(16)))
+    assert len(set(folders)) == 16
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in folders)
+    assert all((folder / "config.toml").is_file() for folder in folders)
+
+
 def test_a_failing_plug_in_is_one_sentence_and_leaves_the_checkpoint(tmp_path: Path) -> None:
     source = Path(__file__).parents[1] / "support" / "toy_families.py"
     (tmp_path / "toy_families.py").write_text(source.read_text())
     arguments = ["train", "navigation", "family=toy_families:toy/Raises-v0", "learning.tasks=2", "learning.episodes=2"]
-    done = subprocess.run([METARL, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = forked.run(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     for part in (

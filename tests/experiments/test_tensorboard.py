@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from metarl.experiments import training
-from metarl.settings import structure
+from metarl.learners.registry import read_settings
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
@@ -37,7 +37,7 @@ def fetch(port: int, path: str, **query: str) -> Any:
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a TensorBoard that has read the run ``tiny``."""
     folder = tmp_path_factory.mktemp("tensorboard")
-    settings = structure(
+    settings = read_settings(
         {
             "learning": {"iterations": 2, "tasks": 2, "episodes": 2},
             "family_kwargs": {"max_episode_steps": 5},

@@ -24,46 +24,43 @@ class Probe(BatchedFamily):
         self.task_space = spaces.Discrete(2)
         self.default_task = np.int64(0)
         super().__init__(num_envs, max_episode_steps)
-        self._signs = np.ones(self.num_envs, dtype=np.float32)
-        self._t = np.zeros(self.num_envs, dtype=np.int64)
+        self.signs = np.ones(self.num_envs, dtype=np.float32)
 
-    def _start(self, rows: NDArray[np.intp]) -> None:
-        self._t[rows] = 0
-        self._signs[rows] = self._first(rows)
+    def start_episodes(self, indices: NDArray[np.intp]) -> None:
+        self.signs[indices] = self.first_signs(indices)
 
-    def _first(self, rows: NDArray[np.intp]) -> NDArray[Any]:
-        return np.ones(len(rows))
+    def first_signs(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        return np.ones(len(indices))
 
-    def _random_signs(self, rows: NDArray[np.intp]) -> NDArray[Any]:
-        return np.array([self._generator(int(row)).choice([-1.0, 1.0]) for row in rows])
+    def random_signs(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        return np.array([self.generator(int(index)).choice([-1.0, 1.0]) for index in indices])
 
-    def _move(self, actions: NDArray[Any], rows: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        self._t[rows] += 1
-        ended = self._t[rows] == self.steps
-        return self._reward(actions, rows, ended), ended
+    def apply_actions(self, actions: NDArray[Any], indices: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        ended = self.elapsed_steps[indices] + 1 == self.steps
+        return self.reward(actions, indices, ended), ended
 
-    def _reward(self, actions: NDArray[Any], rows: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
+    def reward(self, actions: NDArray[Any], indices: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
         raise NotImplementedError
 
-    def _observe(self) -> NDArray[np.float32]:
-        return self._signs[:, None].copy()
+    def observe(self) -> NDArray[np.float32]:
+        return self.signs[:, None].copy()
 
 
 class Constant(Probe):
     """(a) The reward is always 1."""
 
-    def _reward(self, actions: NDArray[Any], rows: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
+    def reward(self, actions: NDArray[Any], indices: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
         return np.ones(len(actions))
 
 
 class Observed(Probe):
     """(b) The reward is the observation, a random sign."""
 
-    def _first(self, rows: NDArray[np.intp]) -> NDArray[Any]:
-        return self._random_signs(rows)
+    def first_signs(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        return self.random_signs(indices)
 
-    def _reward(self, actions: NDArray[Any], rows: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
-        return self._signs[rows].astype(np.float64)
+    def reward(self, actions: NDArray[Any], indices: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
+        return self.signs[indices].astype(np.float64)
 
 
 class Delayed(Probe):
@@ -71,29 +68,29 @@ class Delayed(Probe):
 
     steps = 3
 
-    def _reward(self, actions: NDArray[Any], rows: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
+    def reward(self, actions: NDArray[Any], indices: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
         return ended.astype(np.float64)
 
 
 class Acted(Probe):
     """(d) Action 1 is rewarded with 1, action 0 with -1."""
 
-    def _reward(self, actions: NDArray[Any], rows: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
+    def reward(self, actions: NDArray[Any], indices: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
         return 2.0 * actions - 1.0
 
 
 class Matched(Observed):
     """(e) The action that is the sign observed is rewarded with 1, the other with -1."""
 
-    def _reward(self, actions: NDArray[Any], rows: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
-        return self._signs[rows] * (2.0 * actions - 1.0)
+    def reward(self, actions: NDArray[Any], indices: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
+        return self.signs[indices] * (2.0 * actions - 1.0)
 
 
 class HiddenSign(Probe):
     """(f) The task is the sign of the reward of action 1: without adaptation 0 is the best, with it 1."""
 
-    def _reward(self, actions: NDArray[Any], rows: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
-        return (2.0 * self.tasks[rows] - 1.0) * (2.0 * actions - 1.0)
+    def reward(self, actions: NDArray[Any], indices: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
+        return (2.0 * self.tasks[indices] - 1.0) * (2.0 * actions - 1.0)
 
 
 class CostlyLook(Probe):
@@ -106,11 +103,11 @@ class CostlyLook(Probe):
     noise: ClassVar[float] = 3.0
     cost: ClassVar[float] = 0.2
 
-    def _reward(self, actions: NDArray[Any], rows: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
+    def reward(self, actions: NDArray[Any], indices: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
         looks, sides = actions[:, 0], 2.0 * actions[:, 1] - 1.0
-        numbers = np.arange(self.num_envs)[rows]
-        noise = np.array([self._generator(int(row)).normal() for row in numbers])
-        return (2.0 * self.tasks[rows] - 1.0) * sides - self.cost * looks + self.noise * noise * (1 - looks)
+        chosen = np.arange(self.num_envs)[indices]
+        noise = np.array([self.generator(int(index)).normal() for index in chosen])
+        return (2.0 * self.tasks[indices] - 1.0) * sides - self.cost * looks + self.noise * noise * (1 - looks)
 
 
 class CostlyLookAhead(CostlyLook):
@@ -125,16 +122,16 @@ class CostlyLookAhead(CostlyLook):
         super().__init__(num_envs, max_episode_steps)
         self._looked = np.zeros(self.num_envs)
 
-    def _reward(self, actions: NDArray[Any], rows: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
-        numbers = np.arange(self.num_envs)[rows]
-        self._signs[numbers] = -1.0
-        begun = numbers[~ended]
+    def reward(self, actions: NDArray[Any], indices: Any, ended: NDArray[np.bool_]) -> NDArray[Any]:
+        chosen = np.arange(self.num_envs)[indices]
+        self.signs[chosen] = -1.0
+        begun = chosen[~ended]
         self._looked[begun] = actions[~ended, 0]
-        costs = self.cost * self._looked[numbers]
-        actions = np.stack([self._looked[numbers], actions[:, 1]], axis=1)
+        costs = self.cost * self._looked[chosen]
+        actions = np.stack([self._looked[chosen], actions[:, 1]], axis=1)
         rewards = -costs
         # What (g) gives, without its cost, which was paid.
-        rewards[ended] = super()._reward(actions[ended], numbers[ended], ended[ended]) + costs[ended]
+        rewards[ended] = super().reward(actions[ended], chosen[ended], ended[ended]) + costs[ended]
         return rewards
 
 

@@ -1,8 +1,7 @@
-"""Small families for the tests: one sound, and one for each way of breaking the contract."""
+"""Small families for the tests that are sound. Those in ``toy_edges`` and ``toy_faults`` are registered here too."""
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any, ClassVar
 
@@ -26,6 +25,10 @@ class SignEnv(gymnasium.Env):
             "standard box": spaces.Box(-1.0, 1.0, (1,), np.float32),
             "matrix": spaces.Box(-1.0, 1.0, (2, 3), np.float32),
             "number": spaces.Box(-1.0, 1.0, (), np.float32),
+            "wide number": spaces.Box(-2.0, 3.0, (), np.float64),
+            "some ends": spaces.Box(
+                np.array([0.1, -np.inf, -2.0, -np.inf]), np.array([np.inf, 0.5, 3.0, np.inf]), dtype=np.float64
+            ),
             "whole numbers": spaces.Box(0, 3, (2,), np.int64),
             "discrete": spaces.Discrete(3, start=-1),
             "multi": spaces.MultiDiscrete([2, 3]),
@@ -35,6 +38,7 @@ class SignEnv(gymnasium.Env):
             "discrete": spaces.Discrete(4),
             "image": spaces.Box(0, 255, (1, 36, 36), np.uint8),
             "image channels last": spaces.Box(0, 255, (36, 40, 3), np.uint8),
+            "dots": spaces.Dict({"robot.arm": spaces.Box(-10.0, 10.0, (2,), np.float32)}),
             "dict": spaces.Dict(
                 {
                     "image": spaces.Box(0, 255, (36, 40, 3), np.uint8),
@@ -44,33 +48,33 @@ class SignEnv(gymnasium.Env):
             ),
         }[observations]
         self._noise = noise
-        self._task = np.zeros(1, dtype=np.float32)
-        self._t = 0
+        self.task = np.zeros(1, dtype=np.float32)
+        self.time = 0
 
-    def _observe(self) -> Any:
+    def observe(self) -> Any:
         return self._observed(self.observation_space)
 
     def _observed(self, space: spaces.Space[Any]) -> Any:
         if isinstance(space, spaces.Dict):
             return {key: self._observed(part) for key, part in space.spaces.items()}
         if isinstance(space, spaces.Discrete):
-            return np.int64(self._t)
+            return np.int64(self.time)
         if space.dtype == np.uint8:
-            return np.full(space.shape, self._t, dtype=np.uint8)
-        return np.array([self._t, 1.0], dtype=np.float32)
+            return np.full(space.shape, self.time, dtype=np.uint8)
+        return np.array([self.time, 1.0], dtype=np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         if options and options.get("task") is not None:
-            self._task = np.array(options["task"], dtype=np.float32)
-        self._t = 0
-        return self._observe(), {}
+            self.task = np.array(options["task"], dtype=np.float32)
+        self.time = 0
+        return self.observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
-        self._t += 1
-        reward = float(self._task[0] * np.sum(action)) + self._noise * float(self.np_random.normal())
-        return self._observe(), reward, self._t == 3, False, {}
+        self.time += 1
+        reward = float(self.task[0] * np.sum(action)) + self._noise * float(self.np_random.normal())
+        return self.observe(), reward, self.time == 3, False, {}
 
 
 class Refuses(SignEnv):
@@ -99,26 +103,8 @@ class LengthsDiffer(SignEnv):
 
     def step(self, action: Any) -> Any:
         observation, reward, _, _, info = super().step(action)
-        ended = self._t == self._last
+        ended = self.time == self._last
         return observation, reward, ended and self._last % 2 == 0, ended and self._last % 2 == 1, info
-
-
-class Dies(SignEnv):
-    """Takes its process with it in the second step of a positive task."""
-
-    def step(self, action: Any) -> Any:
-        if self._t == 1 and self._task[0] > 0:
-            os._exit(7)
-        return super().step(action)
-
-
-class Hangs(SignEnv):
-    """Never comes back from the second step of a positive task."""
-
-    def step(self, action: Any) -> Any:
-        while self._t == 1 and self._task[0] > 0:
-            time.sleep(0.01)
-        return super().step(action)
 
 
 class Slow(SignEnv):
@@ -135,142 +121,6 @@ def wrapped() -> gymnasium.Env[Any, Any]:
     return FrameStackObservation(RecordEpisodeStatistics(inner), stack_size=3)
 
 
-class TaskIgnored(SignEnv):
-    """Never reads the task."""
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        return super().reset(seed=seed)
-
-
-class OutsideSpace(SignEnv):
-    """Observes more than its space holds."""
-
-    def _observe(self) -> Any:
-        return np.array([self._t * 20.0, 1.0], dtype=np.float32)
-
-
-class NotSeeded(SignEnv):
-    """Draws noise from a generator of its own."""
-
-    def step(self, action: Any) -> Any:
-        observation, reward, terminated, truncated, info = super().step(action)
-        return observation, reward + float(np.random.default_rng().normal()), terminated, truncated, info
-
-
-class NanReward(SignEnv):
-    """Gives a reward that is no number."""
-
-    def step(self, action: Any) -> Any:
-        observation, _, terminated, truncated, info = super().step(action)
-        return observation, float("nan"), terminated, truncated, info
-
-
-class Raises(SignEnv):
-    """Raises an error in its second step."""
-
-    def step(self, action: Any) -> Any:
-        if self._t == 1:
-            raise OSError("broken")
-        return super().step(action)
-
-
-class TasksOutside(SignEnv):
-    """Draws tasks outside its own space."""
-
-    def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> Any:
-        return np.full((n, 1), 3.0, dtype=np.float32)
-
-
-class WrongDtype(SignEnv):
-    """Observes in double precision what its space holds in single."""
-
-    def _observe(self) -> Any:
-        return np.array([self._t, 1.0])
-
-
-class LeaksTasks(SignEnv):
-    """Keeps the task on the class, where all sub-environments share it."""
-
-    shared: ClassVar[list[Any]] = [np.zeros(1, dtype=np.float32)]
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        result = super().reset(seed=seed, options=options)
-        if options and options.get("task") is not None:
-            self.shared[0] = self._task
-        return result
-
-    def step(self, action: Any) -> Any:
-        self._task = self.shared[0]
-        return super().step(action)
-
-
-class GivesAway(SignEnv):
-    """Observes the task from the start."""
-
-    def _observe(self) -> Any:
-        return np.array([self._t, self._task[0]], dtype=np.float32)
-
-
-class GivesAwayLater(SignEnv):
-    """Observes the task from the first step on."""
-
-    def _observe(self) -> Any:
-        return np.array([self._t, self._task[0] * (self._t > 0)], dtype=np.float32)
-
-
-class SaysSo(GivesAway):
-    """Observes the task, and declares it."""
-
-    observation_reveals_task = True
-
-
-class SharesMemory(SignEnv):
-    """Returns the same array each time."""
-
-    buffer = np.zeros(2, dtype=np.float32)
-
-    def _observe(self) -> Any:
-        self.buffer[:] = self._t, 1.0
-        return self.buffer
-
-
-class Unbatchable(SignEnv):
-    """Has a task space whose elements have no fixed shape."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.task_space = spaces.OneOf([spaces.Discrete(2), spaces.Box(0, 1, (1,))])
-
-
-class Forgets(SignEnv):
-    """Goes back to a task of its own when reset is given none."""
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        self._task = np.array([0.3], dtype=np.float32)
-        return super().reset(seed=seed, options=options)
-
-
-class NotReseeded(SignEnv):
-    """Breaks Gymnasium's own contract: reset does not hand on its seed."""
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        return super().reset(options=options)
-
-
-class NoSpace(gymnasium.Env):
-    """No family: it does not say what varies."""
-
-    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
-    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        return np.zeros(1, dtype=np.float32), {}
-
-    def step(self, action: Any) -> Any:
-        return np.zeros(1, dtype=np.float32), 0.0, True, False, {}
-
-
 class OtherDynamics(BatchedFamily):
     """The batched twin of ``SignEnv``, with another reward."""
 
@@ -284,14 +134,14 @@ class OtherDynamics(BatchedFamily):
         super().__init__(num_envs, max_episode_steps)
         self._t = np.zeros(self.num_envs)
 
-    def _start(self, rows: Any) -> None:
-        self._t[rows] = 0
+    def start_episodes(self, indices: Any) -> None:
+        self._t[indices] = 0
 
-    def _move(self, actions: Any, rows: Any) -> Any:
-        self._t[rows] += 1
-        return self.factor * self.tasks[rows, 0] * actions[:, 0], self._t[rows] == 3
+    def apply_actions(self, actions: Any, indices: Any) -> Any:
+        self._t[indices] += 1
+        return self.factor * self.tasks[indices, 0] * actions[:, 0], self._t[indices] == 3
 
-    def _observe(self) -> Any:
+    def observe(self) -> Any:
         return np.stack([self._t, np.ones(self.num_envs)], axis=1).astype(np.float32)
 
 
@@ -301,13 +151,12 @@ class SameDynamics(OtherDynamics):
     factor = 1.0
 
 
-def _register(name: str, entry: str, vector: str | None = None, **kwargs: Any) -> None:
+def _register(name: str, entry: str, vector: str | None = None, module: str = "toy_families") -> None:
     if f"toy/{name}" not in gymnasium.registry:
         gymnasium.register(
             id=f"toy/{name}",
-            entry_point=f"toy_families:{entry}",
-            vector_entry_point=None if vector is None else f"toy_families:{vector}",
-            **kwargs,
+            entry_point=f"{module}:{entry}",
+            vector_entry_point=None if vector is None else f"{module}:{vector}",
         )
 
 
@@ -315,28 +164,30 @@ _register("Sign-v0", "SignEnv")
 _register("SignBatched-v0", "SignEnv", "SameDynamics")
 _register("Disagreeing-v0", "SignEnv", "OtherDynamics")
 _register("Wrapped-v0", "wrapped")
+for sound in ("Refuses", "CountsFromOne", "LengthsDiffer", "Slow"):
+    _register(f"{sound}-v0", sound)
+for unusual in ("KeepsConfig", "ClassConfig", "Swallows", "ChangingInfo", "SeedOfC", "NumpyEnds", "Words"):
+    _register(f"{unusual}-v0", unusual, module="toy_edges")
 for broken in (
-    "Refuses",
-    "CountsFromOne",
-    "LengthsDiffer",
     "Dies",
-    "Hangs",
-    "Slow",
-    "TaskIgnored",
-    "OutsideSpace",
-    "WrongDtype",
-    "NotSeeded",
-    "NanReward",
-    "Raises",
-    "TasksOutside",
-    "LeaksTasks",
+    "Forgets",
     "GivesAway",
     "GivesAwayLater",
+    "Hangs",
+    "LeaksTasks",
+    "NanReward",
+    "NoSpace",
+    "NotReseeded",
+    "NotSeeded",
+    "OutsideSpace",
+    "Raises",
+    "Redraws",
+    "Returns",
     "SaysSo",
     "SharesMemory",
+    "TaskIgnored",
+    "TasksOutside",
     "Unbatchable",
-    "Forgets",
-    "NotReseeded",
-    "NoSpace",
+    "WrongDtype",
 ):
-    _register(f"{broken}-v0", broken)
+    _register(f"{broken}-v0", broken, module="toy_faults")

@@ -70,12 +70,17 @@ class MetaLearner:
         self.learner.save(path)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
         """Return what ``save`` wrote.
+
+        Args:
+            path: as given to ``save``.
+            device: another device than the one it was trained on.
+            policy_kwargs: what the file could not keep (classes that are not torch's), as given when it was made.
 
         Raises:
             ValueError: no checkpoint, or a damaged one.
         """
         short = cls.__new__(cls)
-        short.learner = load_learner(path)
+        short.learner = load_learner(path, device=device, policy_kwargs=policy_kwargs)
         return short

@@ -1,0 +1,74 @@
+"""What an environment was made of: the arguments of its constructor, and its dictionary ``config``."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import pickle
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+
+
+def constructor_arguments(spec: EnvSpec) -> tuple[dict[str, Any], bool]:
+    """Return the constructor's arguments with their defaults, and whether it accepts any others (``**kwargs``)."""
+    entry = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    arguments: dict[str, Any] = {}
+    open_ended = False
+    for constructor in [vars(base).get("__init__") for base in entry.__mro__] if inspect.isclass(entry) else [entry]:
+        if not inspect.isfunction(constructor):
+            continue
+        signature = inspect.signature(constructor).parameters.values()
+        arguments = {
+            **{p.name: p.default for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)},
+            **arguments,
+        }
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in signature)
+        if not open_ended:
+            break
+    for name in ("self", "render_mode"):
+        arguments.pop(name, None)
+    return arguments, open_ended
+
+
+def unnamed_arguments(spec: EnvSpec, arguments: Mapping[str, Any]) -> list[str]:
+    """Return those of the arguments that the constructor takes only because it accepts any (``**kwargs``)."""
+    known, open_ended = constructor_arguments(spec)
+    return [name for name in arguments if open_ended and name not in known]
+
+
+def same_state(one: gymnasium.Env[Any, Any], other: gymnasium.Env[Any, Any]) -> bool:
+    """Whether two new environments, made with different arguments, hold exactly the same; False where in doubt."""
+    try:
+        return pickle.dumps(_state(one)) == pickle.dumps(_state(other))
+    except Exception:  # what an environment holds may not be picklable
+        return False
+
+
+def _state(env: gymnasium.Env[Any, Any]) -> list[dict[str, Any]]:
+    """Return the attributes of an environment and its wrappers, without the records of constructor arguments."""
+    layers: list[Any] = [env]
+    while isinstance(layers[-1], gymnasium.Wrapper):
+        layers.append(layers[-1].env)
+    records = ("env", "spec", "_cached_spec", "_ezpickle_args", "_ezpickle_kwargs")
+    return [{name: value for name, value in vars(layer).items() if name not in records} for layer in layers]
+
+
+def separate_configuration(env: gymnasium.Env[Any, Any]) -> None:
+    """Give an environment a ``config`` of its own where it uses a dict of its class or module, which others share."""
+    shared = configuration_of(env)
+    classes = type(env.unwrapped).__mro__
+    scopes = [vars(scope) for base in classes for scope in (base, sys.modules.get(base.__module__, base))]
+    if any(value is shared for scope in scopes for value in list(scope.values())):
+        with contextlib.suppress(AttributeError):  # a property that cannot be set
+            env.unwrapped.config = copy.deepcopy(shared)  # type: ignore[attr-defined]
+
+
+def configuration_of(env: gymnasium.Env[Any, Any]) -> dict[Any, Any]:
+    """Return the dictionary ``config`` of the unwrapped environment, or an empty one where there is none."""
+    configuration = getattr(env.unwrapped, "config", None)
+    return configuration if isinstance(configuration, dict) else {}

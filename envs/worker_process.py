@@ -1,0 +1,133 @@
+"""One worker: the process that steps some of a vector environment's sub-environments, and the parent's end of it."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import threading
+import time
+from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import RawValue
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from metarl.envs.processes import end_with_parent, interrupts_ignored
+from metarl.envs.registry import make_vec
+from metarl.envs.sync import RolloutError, SyncFamilyVectorEnv
+
+CLOSE_SECONDS = 2.0
+
+
+class Worker:
+    """A process that steps the sub-environments ``indices`` of a vector environment.
+
+    Args:
+        indices: their numbers in the vector environment.
+        arguments: the arguments of ``serve`` from ``spec`` on.
+    """
+
+    def __init__(self, indices: range, arguments: tuple[Any, ...]) -> None:
+        self.indices = indices
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._at = RawValue("l", 0)
+        self._process = context.Process(
+            target=serve,
+            args=(theirs, self._at, len(indices), *arguments),
+            daemon=True,
+            name=f"metarl-envs-{indices.start}",
+        )
+        with interrupts_ignored():
+            self._process.start()
+        theirs.close()
+
+    def send(self, message: Any) -> None:
+        """Send a message that ``serve`` understands; ``receive`` returns the answer."""
+        with contextlib.suppress(OSError):  # if the process has died, receive says so
+            self._pipe.send(message)
+
+    def receive(self, deadline: float, seconds: float) -> Any:
+        """Return the answer to the last message.
+
+        Args:
+            deadline: when to stop waiting, on the clock ``time.monotonic``.
+            seconds: how long that is after the message, for the error.
+
+        Raises:
+            RolloutError: an environment raised an error, the process died, or there is no answer by the deadline.
+        """
+        if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
+            raise RolloutError(
+                f"has not answered for {seconds:g} seconds; learning.step_timeout sets how long a step may take",
+                self._env_index(),
+            )
+        try:
+            kind, *content = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._process.join(CLOSE_SECONDS)
+            raise RolloutError(
+                f"died with its process (exit code {self._process.exitcode})", self._env_index()
+            ) from error
+        if kind == "failed":
+            message, failed = content
+            raise RolloutError(message, None if failed is None else self.indices.start + failed)
+        return content[0]
+
+    def _env_index(self) -> int:
+        """Return the number of the sub-environment that was stepped or reset last."""
+        return self.indices.start + min(int(self._at.value), len(self.indices) - 1)
+
+    def stop(self, patience: float) -> None:
+        """End the process; it is killed if it has not ended after ``patience`` seconds."""
+        with contextlib.suppress(OSError):
+            self._pipe.send(("close",))
+            self._process.join(patience)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._pipe.close()
+
+
+def serve(pipe: Connection, at: Any, num_envs: int, spec: EnvSpec, family: str, kwargs: dict[str, Any]) -> None:
+    """Reset and step sub-environments for the parent process, until it sends ``close`` or ends.
+
+    Args:
+        pipe: to the parent. It sends ``("reset", seeds, options)``, ``("step", actions)`` or ``("close",)``; each of
+            the first two is answered with ``("done", result)`` or ``("failed", message, sub-environment)``.
+        at: shared memory with the number of the sub-environment at work, counted from 0 in this process.
+        num_envs: how many sub-environments.
+        spec: the registration of the family.
+        family: its id, or ``module:Id``.
+        kwargs: arguments of its constructor.
+    """
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    try:
+        gymnasium.registry.setdefault(spec.id, spec)
+        env = make_vec(family if ":" in family else spec.id, num_envs, **kwargs)
+        if isinstance(env, SyncFamilyVectorEnv):
+            env.watch = at
+        pipe.send(("ready", None))
+    except Exception as error:
+        pipe.send(("failed", f"cannot be made in another process ({type(error).__name__}: {error})", None))
+        return
+    while True:
+        try:
+            command, *content = pipe.recv()
+        except (EOFError, OSError):
+            break
+        if command == "close":
+            break
+        try:
+            if command == "reset":
+                answer: Any = env.reset(seed=content[0], options=content[1])
+            else:
+                answer = env.step(content[0])
+        except RolloutError as error:
+            pipe.send(("failed", str(error), error.env_index))
+        except Exception as error:
+            pipe.send(("failed", f"raised {type(error).__name__}: {error}", None))
+        else:
+            pipe.send(("done", answer))
+    env.close()

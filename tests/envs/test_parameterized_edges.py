@@ -1,0 +1,183 @@
+"""Parameterized environments: time limits inside wrappers, sharing, slashes in names, ignored arguments, copies."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+import metarl
+from metarl.envs.model_fields import ModelField
+
+PARAMETERIZED = "metarl/Parameterized-v0"
+PENDULUM = {"env": "Pendulum-v1", "parameters": {"g": [5, 15]}}
+CLASS_CONFIG = {"env": "toy_families:toy/ClassConfig-v0", "parameters": {"factor": [0.0, 4.0]}}
+SWALLOWS = {"env": "toy_families:toy/Swallows-v0", "parameters": {"factor": [0.0, 4.0]}}
+
+
+def length(env: gymnasium.Env) -> int:
+    env.reset(seed=1)
+    env.action_space.seed(1)
+    for step in range(1, 2000):
+        if any(env.step(env.action_space.sample())[2:4]):
+            return step
+    raise AssertionError("the episode does not end")
+
+
+@pytest.mark.parametrize(
+    ("limit", "steps"), [({}, 50), ({"max_episode_steps": 22}, 6), ({"max_episode_steps": 400}, 100)]
+)
+def test_the_time_limit_counts_the_environments_steps_and_wrappers_see_it(limit: dict[str, int], steps: int) -> None:
+    wrappers = ["toy_edges:SkipFrames"]
+    env = metarl.make(PARAMETERIZED, **PENDULUM, wrappers=wrappers, **limit)
+    for episode in (1, 2):
+        assert length(env) == steps
+        assert env.unwrapped.inner.cuts == episode
+    vector = metarl.make_vec(PARAMETERIZED, 2, **PENDULUM, wrappers=wrappers, **limit)
+    vector.reset(seed=1)
+    cuts = [vector.step(np.zeros((2, 1), np.float32))[3].tolist() for _ in range(steps)]
+    assert cuts == [[False, False]] * (steps - 1) + [[True, True]]
+
+
+@pytest.mark.parametrize("limit", [None, 22, 400])
+def test_wrappers_find_the_time_limit_below_them(limit: int | None) -> None:
+    wrappers = ["toy_edges:NeedsLimit"]
+    kwargs = {} if limit is None else {"max_episode_steps": limit}
+    env = metarl.make(PARAMETERIZED, **PENDULUM, wrappers=wrappers, **kwargs)
+    assert env.unwrapped.inner.limit == env.get_wrapper_attr("inner").limit == (limit or 200)
+    assert length(env) == (limit or 200)
+
+
+def reward(env: gymnasium.Env) -> float:
+    env.reset(seed=1)
+    return float(env.step(np.zeros(env.action_space.shape, np.float32))[1])
+
+
+@pytest.mark.parametrize("of_module", [False, True])
+def test_a_config_of_the_class_or_module_is_shared_by_nobody(of_module: bool) -> None:
+    kwargs = {**CLASS_CONFIG, "env_kwargs": {"of_module": of_module}}
+    tasks = {"factor": np.array([1.0, 2.0, 3.0])}
+    vector = metarl.make_vec(PARAMETERIZED, 3, **kwargs)
+    vector.reset(options={"tasks": tasks})
+    assert vector.step(np.zeros((3, 1), np.float32))[1].tolist() == [1.0, 2.0, 3.0]
+    assert metarl.check_family(PARAMETERIZED, **kwargs) == []
+    untouched = gymnasium.make("toy/ClassConfig-v0", of_module=of_module, disable_env_checker=True)
+    assert reward(untouched) == 1.0
+
+
+def test_dicts_given_to_it_are_shared_by_nobody() -> None:
+    given = {"sign": 0.0}
+    choices = [{"sign": 0.25}, {"sign": 0.5}]
+    kwargs = {
+        "env": "toy_families:toy/KeepsConfig-v0",
+        "parameters": {"config": {"choices": choices}},
+        "env_kwargs": {"config": given},
+    }
+    vector = metarl.make_vec(PARAMETERIZED, 2, **kwargs)
+    vector.reset(options={"tasks": {"config": np.array([1, 1])}})
+    configs = [env.unwrapped.inner.unwrapped.config for env in vector.envs]
+    configs[0]["sign"] = 7.0
+    assert configs[1] == {"sign": 0.0}  # the toy writes its task into it at reset
+    assert given == {"sign": 0.0}
+    assert choices == [{"sign": 0.25}, {"sign": 0.5}]
+
+
+def test_a_key_of_the_config_may_have_a_slash() -> None:
+    kwargs = {**CLASS_CONFIG, "parameters": {"robot/arm": [0.0, 4.0]}}
+    env = metarl.make(PARAMETERIZED, **kwargs, task={"robot/arm": 3.0})
+    assert reward(env) == 3.0
+    with pytest.raises(ValueError, match=r"which toy/ClassConfig-v0 does not have, and it is no key of its config"):
+        metarl.make(PARAMETERIZED, **{**CLASS_CONFIG, "parameters": {"robot/leg": [0.0, 4.0]}})
+
+
+BODIES = """
+<mujoco><worldbody>
+<body name="robot/arm"><geom name="arm/0" size="1" mass="2"/>
+<body name="robot"><geom name="arm" size="1" mass="3"/></body></body>
+</worldbody></mujoco>
+"""
+
+
+def test_an_object_of_a_model_may_have_slashes_in_its_name() -> None:
+    mujoco = pytest.importorskip("mujoco")
+    model = mujoco.MjModel.from_xml_string(BODIES)
+    assert ModelField(model, "body_mass/robot/arm").own == pytest.approx(2.0)
+    assert ModelField(model, "body_mass/robot").own == pytest.approx(3.0)
+    model.geom("arm").friction[:] = 0.1, 0.2, 0.3
+    model.geom("arm/0").friction[:] = 0.4, 0.5, 0.6
+    assert ModelField(model, "geom_friction/arm/2").own == 0.3
+    np.testing.assert_array_equal(ModelField(model, "geom_friction/arm/0").own, [[0.4, 0.5, 0.6]])
+    assert ModelField(model, "geom_friction/arm/0/2").own == 0.6
+    with pytest.raises(ValueError, match="no body 'robot/leg'; the nearest are robot, robot/arm"):
+        ModelField(model, "body_mass/robot/leg")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"parameters": {"facter": [0.0, 4.0]}}, "accepts the argument 'facter' and ignores it.*factor"),
+        ({"env_kwargs": {"ofset": 1.0}}, "accepts the argument 'ofset' and ignores it.*offset"),
+    ],
+)
+def test_arguments_that_an_environment_ignores_are_named(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metarl.make(PARAMETERIZED, **{**SWALLOWS, **kwargs})
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.5])
+def test_arguments_that_are_read_are_taken_even_with_the_default_value(offset: float) -> None:
+    env = metarl.make(PARAMETERIZED, **SWALLOWS, env_kwargs={"offset": offset}, task={"factor": 3.0})
+    assert reward(env) == 3.0 + offset
+
+
+COPIED = [
+    (PENDULUM, "Pendulum-v1", None),
+    ({"env": "CartPole-v1", "parameters": {"gravity": [5, 15]}}, "CartPole-v1", None),
+    ({"env": "HalfCheetah-v5", "parameters": {"body_mass/torso": [0.5, 2.0]}}, "HalfCheetah-v5", "mujoco"),
+    (
+        {"env": "minigrid:MiniGrid-Empty-5x5-v0", "parameters": {"size": {"low": 5, "high": 8, "integer": True}},
+         "wrappers": ["minigrid.wrappers:ImgObsWrapper"]},
+        "MiniGrid",
+        "minigrid",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kwargs", "name", "package"), COPIED, ids=[name for _, name, _ in COPIED])
+def test_it_can_be_copied_and_pickled_and_keeps_its_task(
+    kwargs: dict[str, Any], name: str, package: str | None
+) -> None:
+    if package is not None:
+        pytest.importorskip(package)
+    tasks = metarl.sample_tasks(PARAMETERIZED, 2, seed=3, **kwargs)
+    first, second = ({key: part[index] for key, part in tasks.items()} for index in (0, 1))
+    env = metarl.make(PARAMETERIZED, **kwargs, task=first)
+    env.reset(seed=1)
+    bare = env.env  # without the fixed task: what the copies play is what they kept
+    copies = [copy.deepcopy(bare), pickle.loads(pickle.dumps(bare))]
+    expected = play(bare)
+    assert [play(one) for one in copies] == [expected] * 2
+    bare.reset(options={"task": second})
+    assert play(copies[0]) == expected
+
+
+def play(env: gymnasium.Env) -> list[Any]:
+    env.action_space.seed(1)
+    played = [np.asarray(env.reset(seed=1)[0]).tolist()]
+    for _ in range(20):
+        observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        played.append((np.asarray(observation).tolist(), reward))
+        if terminated or truncated:
+            break
+    return played
+
+
+def test_the_environment_gets_seeds_below_those_of_c() -> None:
+    env = metarl.make(PARAMETERIZED, env="toy_families:toy/SeedOfC-v0", parameters={"time": [0, 1]})
+    np.testing.assert_array_equal(env.reset(seed=2**31 + 5)[0], env.reset(seed=5)[0])
+    with pytest.raises(Exception, match="format requires"):
+        gymnasium.make("toy/SeedOfC-v0", disable_env_checker=True).reset(seed=2**31)
