@@ -24,8 +24,8 @@ from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
 from metarl.envs import tasks as task_tools
 from metarl.envs.actions import is_standard, standard_actions
 from metarl.envs.batched import BatchedFamily
-from metarl.envs.constructors import mutable_defaults
-from metarl.envs.parameterized import ParameterizedEnv
+from metarl.envs.families.constructors import mutable_defaults
+from metarl.envs.families.parameterized import ParameterizedEnv
 from metarl.envs.single import SingleFamily
 from metarl.envs.sync import SyncFamilyVectorEnv
 from metarl.envs.wrappers import FixedTask
@@ -86,7 +86,9 @@ def register_own() -> None:
                 max_episode_steps=limit,
             )
     if "metarl/Parameterized-v0" not in gymnasium.registry:
-        gymnasium.register(id="metarl/Parameterized-v0", entry_point="metarl.envs.parameterized:ParameterizedEnv")
+        gymnasium.register(
+            id="metarl/Parameterized-v0", entry_point="metarl.envs.families.parameterized:ParameterizedEnv"
+        )
 
 
 def list_families() -> list[Listing]:

@@ -18,8 +18,8 @@ from gymnasium.vector import VectorEnv
 
 from metarl.envs import registry
 from metarl.envs import tasks as task_tools
-from metarl.envs.episodes import SEED, Episode, arrays_in, as_arrays, play_episode
-from metarl.envs.idle import idle_parameters
+from metarl.envs.checker.episodes import SEED, Episode, arrays_in, as_arrays, play_episode
+from metarl.envs.checker.idle import idle_parameters
 
 TASKS = 5
 DRAWN = 4 * TASKS  # more than are used, to find different ones among them

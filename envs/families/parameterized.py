@@ -12,8 +12,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from metarl.envs import constructors, model_fields, parameters
 from metarl.envs import tasks as task_tools
+from metarl.envs.families import constructors, model_fields, parameters
 
 KEPT = 8  # how many environments are kept, each made with other constructor arguments
 EXAMPLE = "as in env = 'CartPole-v1', parameters = {gravity = [5, 15]}"
