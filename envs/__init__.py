@@ -4,7 +4,7 @@ Importing this package registers the families metarl ships with Gymnasium.
 """
 
 from metarl.envs.batched import BatchedFamily
-from metarl.envs.check import check_family
+from metarl.envs.checker.check import check_family
 from metarl.envs.registry import (
     Listing,
     find_family,

@@ -1,4 +1,7 @@
-"""The action spaces that policies see: [-1, 1] instead of another bounded box, discrete actions that start at 0."""
+"""Maps the actions of policies to those of environments.
+
+Policies see [-1, 1] instead of another bounded box, and discrete actions that start at 0.
+"""
 
 from __future__ import annotations
 

@@ -34,8 +34,9 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
 
     Attributes:
         tasks: the current tasks, a batch of ``num_envs``.
-        elapsed_steps: how many steps each episode has made before the current one, ``[num_envs]``, int64.
-        streams: one random stream for each sub-environment, started anew by a seed.
+        elapsed_steps: how many steps of its episode each sub-environment has made, ``[num_envs]``, int64; during
+            ``apply_actions`` without the current one.
+        streams: one random stream for each sub-environment; a seed starts it again.
         max_episode_steps: the time limit in steps, or None.
 
     Args:

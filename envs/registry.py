@@ -24,7 +24,8 @@ from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
 from metarl.envs import tasks as task_tools
 from metarl.envs.actions import is_standard, standard_actions
 from metarl.envs.batched import BatchedFamily
-from metarl.envs.parameterized import ParameterizedEnv
+from metarl.envs.families.constructors import mutable_defaults
+from metarl.envs.families.parameterized import ParameterizedEnv
 from metarl.envs.single import SingleFamily
 from metarl.envs.sync import SyncFamilyVectorEnv
 from metarl.envs.wrappers import FixedTask
@@ -85,7 +86,9 @@ def register_own() -> None:
                 max_episode_steps=limit,
             )
     if "metarl/Parameterized-v0" not in gymnasium.registry:
-        gymnasium.register(id="metarl/Parameterized-v0", entry_point="metarl.envs.parameterized:ParameterizedEnv")
+        gymnasium.register(
+            id="metarl/Parameterized-v0", entry_point="metarl.envs.families.parameterized:ParameterizedEnv"
+        )
 
 
 def list_families() -> list[Listing]:
@@ -159,6 +162,7 @@ def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any
     """
     kwargs = _own_copy(family, kwargs)
     spec = _limited(find_family(family), kwargs)
+    kwargs |= mutable_defaults(spec.entry_point, {**spec.kwargs, **kwargs})
     env = _construct(spec, lambda: gymnasium.make(spec, **kwargs))
     if isinstance(env.unwrapped, SingleFamily | ParameterizedEnv):
         env.unwrapped.max_episode_steps = spec.max_episode_steps
@@ -193,6 +197,7 @@ def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, A
         # Gymnasium's checker helps people who write environments, but slows every step down.
         return SyncFamilyVectorEnv([lambda: make(family, **{"disable_env_checker": True, **kwargs})] * num_envs)
     spec = _limited(spec, kwargs)
+    kwargs |= mutable_defaults(spec.vector_entry_point, {**spec.kwargs, **kwargs})
     env: VectorEnv[Any, Any, Any] = _construct(
         spec,
         lambda: gymnasium.make_vec(spec, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs),

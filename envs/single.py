@@ -1,4 +1,7 @@
-"""The base class of the single environments of batched families, whose dynamics are so written only once."""
+"""The base class of single environments that play one sub-environment of a batched family.
+
+The dynamics are so written only once, in the batched family.
+"""
 
 from __future__ import annotations
 

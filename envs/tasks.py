@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 Task = Any
 SPLITS = ("train", "validation", "test")
-SEEDS = 2**31  # seeds of environments are below
+SEEDS = 2**31  # counted seeds stay below
 BATCHED_SPACES = "build it of Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple spaces"
 
 

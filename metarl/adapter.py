@@ -85,7 +85,7 @@ class Adapter:
         Raises:
             RolloutError: the environment gave numbers that are not finite, or does not end.
         """
-        observation, _ = self._env.reset(seed=self._stream().environment_seeds(1)[0])
+        observation, _ = self._env.reset(seed=seeding.foreign_seed(self._stream().environment_seeds(1)[0]))
         action = self.start(observation)
         for _ in range(MAX_STEPS):
             observation, reward, terminated, truncated, _ = self._env.step(action)

@@ -188,8 +188,6 @@ class BaseLearner(MetaAgent):
             ValueError: a model that cannot be taken over (state-dependent noise, squashed actions, other algorithms),
                 one that does not fit the family, or a file that is damaged or lacks something.
         """
-        family_kwargs = sections.get("family_kwargs") or {}
-        floor = Settings().policy.log_std_min
         taken = take_over(
             source,
             family,

@@ -20,7 +20,7 @@ from metarl.agents.policies import Actor
 from metarl.envs import RolloutError, WorkerFamilyVectorEnv, choose_workers, find_family, make_vec
 from metarl.envs import tasks as task_tools
 from metarl.gradients.parallel import all_threads
-from metarl.seeding import Stream
+from metarl.seeding import Stream, foreign_seed
 from metarl.statistics import SUCCESS_INFO
 
 MAX_STEPS = 100_000
@@ -111,6 +111,8 @@ class Sampler:
         n_tasks = task_tools.count_tasks(tasks)
         env = self.vector(n_tasks * episodes)
         seeds = [seed for stream in streams for seed in stream.environment_seeds(episodes)]
+        if find_family(self.family).namespace != "metarl":
+            seeds = [foreign_seed(seed) for seed in seeds]
         options = {"tasks": task_tools.repeat_tasks(tasks, episodes)}
         began = time.perf_counter()
         try:

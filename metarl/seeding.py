@@ -28,7 +28,7 @@ class Stream:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(*self.key, 0)))
 
     def environment_seeds(self, episodes: int) -> list[int]:
-        """Return a seed for each episode's environment."""
+        """Return a seed for each episode's environment, below 2^32."""
         sequence = np.random.SeedSequence(self.seed, spawn_key=(*self.key, 1))
         return [int(word) for word in sequence.generate_state(episodes)]
 
@@ -36,3 +36,8 @@ class Stream:
 def streams(seed: int, *key: int, tasks: range) -> list[Stream]:
     """Return the streams of tasks (their numbers) under a key."""
     return [Stream(seed, (*key, task)) for task in tasks]
+
+
+def foreign_seed(seed: int) -> int:
+    """Return a seed below 2^31 for an environment that is not metarl's own: simulators may keep seeds in C integers."""
+    return seed >> 1

@@ -126,7 +126,11 @@ def build_policy(
             log_std_min=log_std_min,
             **policy_kwargs,
         )
-    for space in subspaces(observation_space).values():
+    for key, space in subspaces(observation_space).items():
+        if isinstance(observation_space, spaces.Dict) and ("." in key or not key or hasattr(nn.ModuleDict(), key)):
+            raise ValueError(
+                f"observations have the key {key!r}, which torch takes for no name of a module; rename it, without dots"
+            )
         if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             raise ValueError(
                 f"observations of type {type(space).__name__} are not supported; expected Box, Discrete, "
@@ -157,7 +161,7 @@ def build_policy(
             seen = channels_first(observation_space)
             # Single precision, as stable-baselines3 gives observations, whatever torch's default type is.
             module = kind(seen, action_space, lambda _: 3e-4, **arguments).float()
-        except (TypeError, AssertionError, RuntimeError) as error:
+        except (TypeError, KeyError, AssertionError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be made with {arguments}: {error}") from error
         for part in (module.mlp_extractor.policy_net, module.action_net):
             for layer in part.modules():

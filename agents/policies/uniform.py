@@ -21,9 +21,18 @@ class UniformPolicy(Policy):
 
     Args:
         plain: the policy whose spaces and parameters it has.
+
+    Raises:
+        ValueError: actions have no limits in some entries.
     """
 
     def __init__(self, plain: Policy) -> None:
+        space = plain.action_space
+        if isinstance(space, spaces.Box) and not space.is_bounded():
+            raise ValueError(
+                f"actions of {space} have no limits in some entries, so none of them are uniform; give the space "
+                "limits, or use learner scratch"
+            )
         self.plain = plain
         super().__init__(plain.observation_space, plain.action_space, plain.log_std_min)
 

@@ -282,7 +282,7 @@ def make_module(source: Source, observation_space: spaces.Space[Any], action_spa
             seen: Any = channels_first(observation_space)
             module = MODULES[name](seen, action_space, lambda _: 3e-4, **source.arguments).float()
             module.load_state_dict(source.tensors)
-        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"the weights of {source.described} do not fit a {name} with {source.arguments}; give what is missing "
@@ -299,13 +299,16 @@ def architecture(module: ActorCriticPolicy) -> dict[str, Any]:
 
 
 def fold_actions(module: ActorCriticPolicy, own: spaces.Box) -> None:
-    """Turn a policy for the box ``own`` into the one for [-1, 1] that does the same, in place.
+    """Turn a policy for the box ``own`` into the one for the mapped box that does the same, in place.
+
+    Entries with two finite ends are mapped to [-1, 1]; the others are as they were.
 
     With ``a = middle + half * u``, a Gaussian of mean ``W h + b`` and deviation ``s`` in a is one of mean
     ``(W h + b - middle) / half`` and deviation ``s / half`` in u: exact up to rounding.
     """
     low, high = (torch.as_tensor(limit, dtype=torch.float64).flatten() for limit in (own.low, own.high))
-    middle, half = (low + high) / 2, (high - low) / 2
+    bounded = torch.isfinite(low) & torch.isfinite(high)
+    middle, half = torch.where(bounded, (low + high) / 2, 0.0), torch.where(bounded, (high - low) / 2, 1.0)
     with torch.no_grad():
         layer = module.action_net
         assert isinstance(layer, nn.Linear)

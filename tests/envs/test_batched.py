@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
@@ -71,33 +70,3 @@ def test_the_page_names_hooks_that_exist_and_every_hook_has_a_docstring() -> Non
         hidden = [name for name in public if callable(vars(base)[name]) and not vars(base)[name].__doc__]
         assert hidden == []
     assert set(named) <= set(vars(BatchedFamily))
-
-
-def borrowed(path: Path) -> list[str]:
-    """Return the underscored names that a file uses and that belong to another object, module or class."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ClassDef):
-            parts = list(ast.walk(node))
-            own = {part.name for part in parts if isinstance(part, ast.FunctionDef)}
-            attributes = [part for part in parts if isinstance(part, ast.Attribute)]
-            own |= {part.attr for part in attributes if isinstance(part.ctx, ast.Store)}
-            found += [part.attr for part in attributes if part.attr not in own and is_self(part.value)]
-        elif isinstance(node, ast.Attribute) and not is_self(node.value) and ast.unparse(node) != "os._exit":
-            found.append(node.attr)
-        elif isinstance(node, ast.ImportFrom):
-            found += [alias.name for alias in node.names]
-    return [name for name in found if name.startswith("_") and not name.startswith("__")]
-
-
-def is_self(value: ast.expr) -> bool:
-    return isinstance(value, ast.Name) and value.id == "self"
-
-
-@pytest.mark.parametrize(
-    "folder", ["envs/families", "tests/envs", "tests/support", "tests/plugin_example/metarl_example"]
-)
-def test_families_and_tests_use_no_underscored_name_of_others(folder: str) -> None:
-    paths = sorted((ROOT / folder).glob("*.py"))
-    assert paths
-    assert {path.name: borrowed(path) for path in paths if borrowed(path)} == {}

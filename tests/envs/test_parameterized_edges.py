@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import metarl
-from metarl.envs.model_fields import ModelField
+from metarl.envs.families.model_fields import ModelField
 
 PARAMETERIZED = "metarl/Parameterized-v0"
 PENDULUM = {"env": "Pendulum-v1", "parameters": {"g": [5, 15]}}

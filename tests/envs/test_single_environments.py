@@ -55,6 +55,15 @@ def test_a_dict_given_to_the_constructor_is_shared_by_nobody(make: Any) -> None:
     assert config == {"sign": 0.25}
 
 
+def test_a_dict_that_is_the_default_is_shared_by_nobody(make: Any) -> None:
+    vector = make("toy_families:toy/KeepsDefault-v0")
+    vector.reset(seed=1, options={"tasks": TASKS})
+    assert vector.step(ones(vector))[1].tolist() == [2.0, -2.0, 1.0]
+    kwargs = {"env": "toy_families:toy/KeepsDefault-v0", "parameters": {"sign": [-1.0, 1.0]}}
+    envs = [metarl.make("metarl/Parameterized-v0", **kwargs).unwrapped.inner.unwrapped for _ in range(2)]
+    assert envs[0].config is not envs[1].config
+
+
 def test_an_argument_that_cannot_be_copied_is_named() -> None:
     with pytest.raises(ValueError, match=r"the argument 'config' of family .*KeepsConfig-v0 cannot be copied"):
         metarl.make("toy_families:toy/KeepsConfig-v0", config={"lock": threading.Lock()})

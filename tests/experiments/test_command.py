@@ -16,7 +16,7 @@ import forked
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_runs import TINY, scalars
+from tiny_runs import TINY, copy_toy_families, scalars
 
 from metarl import MAML
 from metarl.version import __version__
@@ -175,8 +175,7 @@ def test_envs_lists_the_families() -> None:
 
 
 def test_check_prints_each_fault_and_ends_with_1(tmp_path: Path) -> None:
-    source = Path(__file__).parents[1] / "support" / "toy_families.py"
-    (tmp_path / "toy_families.py").write_text(source.read_text())
+    copy_toy_families(tmp_path)
     sound = call("check", "toy_families:toy/Sign-v0", cwd=tmp_path)
     assert (sound.returncode, sound.stdout) == (0, "toy_families:toy/Sign-v0: no fault found\n"), sound.stderr
     broken = call("check", "toy_families:toy/TaskIgnored-v0", cwd=tmp_path)
@@ -205,7 +204,7 @@ def test_a_profile_shows_the_update_of_one_iteration(tmp_path: Path, monkeypatch
 
 
 def test_a_family_of_the_folder_one_works_in_trains(tmp_path: Path) -> None:
-    source = Path(__file__).parents[1] / "support" / "toy_families.py"
+    source = copy_toy_families(tmp_path) / "toy_families.py"
     (tmp_path / "my_module.py").write_text(
         source.read_text().replace("toy_families:", "my_module:").replace("toy/", "my/")
     )

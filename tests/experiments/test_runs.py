@@ -9,6 +9,7 @@ from pathlib import Path
 
 import forked
 import pytest
+from tiny_runs import copy_toy_families
 
 from metarl import MAML
 from metarl.experiments.runs import Run
@@ -47,8 +48,7 @@ def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path: Path) -> No
 
 
 def test_a_failing_plug_in_is_one_sentence_and_leaves_the_checkpoint(tmp_path: Path) -> None:
-    source = Path(__file__).parents[1] / "support" / "toy_families.py"
-    (tmp_path / "toy_families.py").write_text(source.read_text())
+    copy_toy_families(tmp_path)
     arguments = ["train", "navigation", "family=toy_families:toy/Raises-v0", "learning.tasks=2", "learning.episodes=2"]
     done = forked.run(*arguments, cwd=tmp_path)
     assert done.returncode == 1

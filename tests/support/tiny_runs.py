@@ -27,3 +27,10 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {
         tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]
     }
+
+
+def copy_toy_families(folder: Path) -> Path:
+    """Put the modules of the toy families into a folder, as a user's own; return it."""
+    for source in Path(__file__).parent.glob("toy_*.py"):
+        (folder / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    return folder

@@ -29,6 +29,13 @@ class KeepsConfig(SignEnv):
         return observation, self.config["sign"] * float(action[0]), terminated, truncated, info
 
 
+class KeepsDefault(KeepsConfig):
+    """Keeps a default that Python makes once for all environments."""
+
+    def __init__(self, config: dict[str, Any] = {"sign": 0.0}) -> None:  # noqa: B006
+        super().__init__(config)
+
+
 SHARED_CONFIG = {"factor": 1.0}
 
 

@@ -166,7 +166,16 @@ _register("Disagreeing-v0", "SignEnv", "OtherDynamics")
 _register("Wrapped-v0", "wrapped")
 for sound in ("Refuses", "CountsFromOne", "LengthsDiffer", "Slow"):
     _register(f"{sound}-v0", sound)
-for unusual in ("KeepsConfig", "ClassConfig", "Swallows", "ChangingInfo", "SeedOfC", "NumpyEnds", "Words"):
+for unusual in (
+    "KeepsConfig",
+    "KeepsDefault",
+    "ClassConfig",
+    "Swallows",
+    "ChangingInfo",
+    "SeedOfC",
+    "NumpyEnds",
+    "Words",
+):
     _register(f"{unusual}-v0", unusual, module="toy_edges")
 for broken in (
     "Dies",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 
@@ -35,6 +36,23 @@ def constructor_arguments(spec: EnvSpec) -> tuple[dict[str, Any], bool]:
     return arguments, open_ended
 
 
+def mutable_defaults(entry_point: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return copies of the dicts, lists, sets and arrays that are defaults of a constructor and not ``given``.
+
+    Python makes a default such as ``config={}`` once, so all environments that keep it would share it.
+    """
+    try:
+        entry = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        signature = inspect.signature(entry)
+    except Exception:  # whatever is wrong with the entry point, making the environment says so
+        return {}
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = [parameter for parameter in signature.parameters.values() if parameter.kind in kinds]
+    mutable = (dict, list, set, np.ndarray)
+    missing = [one for one in named if isinstance(one.default, mutable) and one.name not in given]
+    return {one.name: copy.deepcopy(one.default) for one in missing}
+
+
 def unnamed_arguments(spec: EnvSpec, arguments: Mapping[str, Any]) -> list[str]:
     """Return those of the arguments that the constructor takes only because it accepts any (``**kwargs``)."""
     known, open_ended = constructor_arguments(spec)
@@ -42,7 +60,7 @@ def unnamed_arguments(spec: EnvSpec, arguments: Mapping[str, Any]) -> list[str]:
 
 
 def same_state(one: gymnasium.Env[Any, Any], other: gymnasium.Env[Any, Any]) -> bool:
-    """Whether two new environments, made with different arguments, hold exactly the same; False where in doubt."""
+    """Whether two environments, made with different arguments and not yet reset, are exactly alike; False in doubt."""
     try:
         return pickle.dumps(_state(one)) == pickle.dumps(_state(other))
     except Exception:  # what an environment holds may not be picklable

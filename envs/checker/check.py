@@ -18,14 +18,14 @@ from gymnasium.vector import VectorEnv
 
 from metarl.envs import registry
 from metarl.envs import tasks as task_tools
-from metarl.envs.episodes import SEED, Episode, arrays_in, as_arrays, play_episode
-from metarl.envs.idle import idle_parameters
+from metarl.envs.checker.episodes import SEED, Episode, arrays_in, as_arrays, play_episode
+from metarl.envs.checker.idle import idle_parameters
 
 TASKS = 5
-DRAWN = 4 * TASKS  # among which different ones are looked for
-SEEDS = range(SEED + 1, SEED + 9)  # for short episodes that only have to repeat
-SHORT = 10  # steps
-UNSEEDED = 3  # resets without seed or task before each of them
+DRAWN = 4 * TASKS  # more than are used, to find different ones among them
+SEEDS = range(SEED + 1, SEED + 9)  # of the short episodes that must repeat
+SHORT = 10  # steps of each
+UNSEEDED = 3  # resets without seed and task before each is played again
 LARGE_SEEDS = (2**31 - 1, 2**31)
 
 
@@ -271,7 +271,7 @@ def _check_gymnasium(family: str, kwargs: dict[str, Any]) -> list[str]:
         with warnings.catch_warnings(), contextlib.redirect_stdout(None):
             warnings.simplefilter("ignore")
             check_env(plain, skip_render_check=True)
-    except Exception as error:  # check_env uses assert, and passes on what the environment raises
+    except Exception as error:  # assertions, and whatever the environment raises
         return [f"gymnasium.utils.env_checker.check_env finds: {error}"]
     finally:
         env.close()

@@ -12,8 +12,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from metarl.envs import constructors, model_fields, parameters
 from metarl.envs import tasks as task_tools
+from metarl.envs.families import constructors, model_fields, parameters
 
 KEPT = 8  # how many environments are kept, each made with other constructor arguments
 EXAMPLE = "as in env = 'CartPole-v1', parameters = {gravity = [5, 15]}"
@@ -137,6 +137,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             disable_env_checker=True,
             # Not every constructor has a render_mode.
             **({} if self.render_mode is None else {"render_mode": self.render_mode}),
+            **constructors.mutable_defaults(self._inner_spec.entry_point, {**self._inner_spec.kwargs, **arguments}),
             **copy.deepcopy(arguments),
         )
         constructors.separate_configuration(env)

@@ -19,8 +19,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from metarl.envs import model_fields
-from metarl.envs.constructors import configuration_of, constructor_arguments
+from metarl.envs.families import model_fields
+from metarl.envs.families.constructors import configuration_of, constructor_arguments
 
 # Attributes that Gymnasium's environments compute from other attributes when they are made.
 DERIVED: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {

@@ -1,4 +1,4 @@
-"""Finds parameters of a task that make no difference, such as values that are read only when it is made."""
+"""Finds parameters of a task that make no difference, as values that an environment never reads."""
 
 from __future__ import annotations
 
