@@ -83,6 +83,7 @@ def test_the_meta_gradient_is_that_of_its_own_distribution() -> None:
         ({"policy": "own_policies:Nowhere"}, "policy 'own_policies:Nowhere' cannot be imported"),
         ({"policy": "nowhere:Near"}, "policy 'nowhere:Near' cannot be imported"),
         ({"policy": "own_policies:LinearActor"}, "is no policy; expected a subclass of"),
+        ({"policy": "own_policies:TwoWays"}, "overrides extract_features, which would not be run everywhere"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_a_sentence(arguments: dict[str, Any], message: str) -> None:

@@ -97,7 +97,7 @@ def validated(model: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["success", "is_success"])
 def test_success_is_in_table_json_and_validation(name: str) -> None:
-    model = small(family="telling:telling/Sign-v0", family_kwargs={"name": name})
+    model = small(family="toy_families:toy/TellsOfSuccess-v0", family_kwargs={"name": name})
     tasks = np.array([[0.5], [-0.5], [0.25]], dtype=np.float32)
     evaluation = model.evaluate(tasks=tasks, steps=1)
     np.testing.assert_array_equal(evaluation.statistics["success"], [[1, 0, 1]] * 2)
@@ -106,7 +106,8 @@ def test_success_is_in_table_json_and_validation(name: str) -> None:
         assert entry["success"]["mean"] == pytest.approx(2 / 3)
         assert entry["success"]["low"] <= 2 / 3 <= entry["success"]["high"]
         assert entry["per_task"] != entry["success"]["per_task"]
-    assert evaluation.table().splitlines()[2].split()[2:] == ["return", "interval", "success", "interval"]
+    (columns,) = [line for line in evaluation.table().splitlines() if line.startswith("adaptation steps")]
+    assert columns.split()[2:] == ["return", "interval", "success", "interval"]
     assert evaluation.table().count(" 0.67 ") == 2
     recorded = validated(model)
     share = float(np.mean([task[0] > 0 for task in model.evaluate_rollouts("validation")[1]]))
@@ -129,5 +130,5 @@ def test_a_further_statistic_is_in_table_json_and_validation(learner: str, monke
     evaluation = model.evaluate(n_tasks=2, steps=1)
     np.testing.assert_array_equal(evaluation.statistics["length"], np.full((2, 2), 3.0))
     assert [entry["length"]["mean"] for entry in evaluation.to_json()["adaptation"]] == [3.0, 3.0]
-    assert "length" in evaluation.table().splitlines()[2]
+    assert "length" in evaluation.table()
     assert validated(model)["validation/length_step_0"] == 3.0

@@ -9,14 +9,30 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor
 
 from metarl.agents import Gaussian, Normalizer, Parameters, Policy, Samples
 from metarl.agents.policies import Actor
 
 
+class Clipped(FlattenExtractor):
+    """Features: observations clipped to [-0.1, 0.1]."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return the features."""
+        return torch.clamp(super().forward(observations), -0.1, 0.1)
+
+
 class Near(ActorCriticPolicy):
-    """As MlpPolicy, on observations clipped to [-0.1, 0.1]."""
+    """As MlpPolicy, on clipped observations."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{**settings, "features_extractor_class": Clipped})
+
+
+class TwoWays(ActorCriticPolicy):
+    """Overrides what stable-baselines3 calls in ``forward``, but not in ``predict``."""
 
     def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
         """Return the features."""
