@@ -23,8 +23,9 @@ MODULES: dict[str, type[ActorCriticPolicy]] = {
     "CnnPolicy": ActorCriticCnnPolicy,
     "MultiInputPolicy": MultiInputActorCriticPolicy,
 }
-# What stable-baselines3 calls to act, where metarl puts the actor's parts together itself.
-_NOT_RUN = ("forward", "get_distribution", "_get_action_dist_from_latent", "_predict")
+# What stable-baselines3 calls to act, where metarl puts the actor's parts together itself; the last one it does not
+# call either in ``predict``, so that an adapted policy would act otherwise than it learned.
+_NOT_RUN = ("forward", "get_distribution", "_get_action_dist_from_latent", "_predict", "extract_features")
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
@@ -73,8 +74,8 @@ def find_policy_class(name: str) -> type[ActorCriticPolicy] | type[Policy]:
     ]
     if issubclass(found, ActorCriticPolicy) and overridden:
         raise ValueError(
-            f"policy {name!r} overrides {overridden[0]}, which would not be run: an actor is extract_features, "
-            "mlp_extractor and action_net here; change those, or write a subclass of metarl.agents.Policy"
+            f"policy {name!r} overrides {overridden[0]}, which would not be run everywhere: an actor is its features "
+            "extractor, mlp_extractor and action_net here; change those, or write a subclass of metarl.agents.Policy"
         )
     return found
 

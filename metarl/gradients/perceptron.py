@@ -52,6 +52,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents import Distribution, Gaussian, Policy, Second
+from metarl.gradients.alignment import add_product, affine, product
 from metarl.gradients.flat import named
 
 
@@ -336,7 +337,7 @@ def pull(
         if i == lowest:
             break
         into = keep if keep is not None and i > 1 else allocate
-        e = torch.matmul(delta, weights.weights[i], out=into(f"delta{i}", h.shape))
+        e = product(delta, weights.weights[i], out=into(f"delta{i}", h.shape))
         if keep is not None and trace.activations[i - 1] is nn.Tanh:
             trace.bends[i - 1] = torch.mul(h, e, out=keep(f"t{i}", h.shape))
         delta = _times_derivative(e, h, trace.activations[i - 1], out=e)
@@ -363,12 +364,12 @@ def push(
         else:
             moved.copy_(direction.biases[i])
         if before is not None:
-            _add_product(moved, before, weights.transposed[i])
+            add_product(moved, before, weights.transposed[i])
         before = _times_derivative(moved, h, activation, out=moved)
         tangents.append(before)
     output = _last_layer(direction, trace.hidden)
     if before is not None:
-        _add_product(output, weights.weights[-1], before.mT)
+        add_product(output, weights.weights[-1], before.mT)
     return tangents, output
 
 
@@ -407,14 +408,14 @@ def add_hessian(
         # Where it can be, in place of what is needed no more, and in the cache still.
         into = tangent if bend is None and tangent is not None else allocate(f"Rdelta{i}", h.shape)
         if delta is None or not direction.counts[i][0]:
-            torch.matmul(moved, weights.weights[i], out=into)
+            product(moved, weights.weights[i], out=into)
         elif i == last:
             # A product with few columns costs the writing of its result, so one for both.
             columns = torch.cat([moved.mT, delta.mT], dim=-2).mT
-            torch.matmul(columns, torch.cat([weights.weights[i], direction.weights[i]], dim=-2), out=into)
+            product(columns, torch.cat([weights.weights[i], direction.weights[i]], dim=-2), out=into)
         else:
-            torch.matmul(moved, weights.weights[i], out=into)
-            _add_product(into, delta, direction.weights[i])
+            product(moved, weights.weights[i], out=into)
+            add_product(into, delta, direction.weights[i])
         moved = _times_derivative(into, h, trace.activations[i - 1], out=into)
         if bend is not None and tangent is not None:
             moved.addcmul_(bend, tangent, value=-2.0)
@@ -430,11 +431,12 @@ def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights,
     _, output = push(weights, trace, direction, allocate, lowest=1)
     x, moved = trace.hidden[0].mT, direction.first_layer()
     for i, derivatives in enumerate(trace.output_derivatives):
-        output[..., i, :] += ((moved @ derivatives) * x).sum(dim=-2)
+        output[..., i, :] += (product(moved, derivatives) * x).sum(dim=-2)
     cotangents = trace.bend.apply(output, direction.log_std)
     pull(weights, trace, cotangents, out, allocate, lowest=1)
     for i, derivatives in enumerate(trace.output_derivatives):
-        _add_first(out, (x * cotangents[0][..., i, None, :]) @ derivatives.mT)
+        spread = torch.mul(x, cotangents[0][..., i, None, :], out=allocate("x delta", x.shape))
+        _add_first(out, product(spread, derivatives.mT))
 
 
 def keep_output_derivatives(weights: Weights, trace: Trace, keep: Allocator, allocate: Allocator) -> None:
@@ -478,11 +480,11 @@ class FirstLayers:
             _times_derivative(derivatives, h, trace.activations[0], out=derivatives)
             spread = allocate("sx", (*x.shape, width), axes=3)
             torch.mul(derivatives.unsqueeze(-2), x.unsqueeze(-1), out=spread)
-            _add_product(self._mixed.flatten(-2), delta[part].mT, spread.flatten(-2))
+            add_product(self._mixed.flatten(-2), delta[part].mT, spread.flatten(-2))
             if self._own is not None:
                 assert bend is not None
                 pairs = x.unsqueeze(-1) * x.unsqueeze(-2)
-                _add_product(self._own.flatten(-3, -2), pairs.flatten(-2).mT, derivatives.mul_(bend[part]))
+                add_product(self._own.flatten(-3, -2), pairs.flatten(-2).mT, derivatives.mul_(bend[part]))
 
     def add(self, direction: Weights, out: Weights, allocate: Allocator) -> None:
         """Add their part of a Hessian-vector product to ``out``."""
@@ -524,7 +526,7 @@ def _add_layer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
     """Add what is wanted of a layer's gradient, from its delta."""
     weight, bias = out.counts[layer]
     if layer == 0 and weight:
-        _add_first(out, h.mT @ delta)
+        _add_first(out, product(h.mT, delta))
         return
     if weight:
         _add_outer(out, layer, delta, h)
@@ -544,35 +546,21 @@ def _add_first(out: Weights, gradient: Tensor) -> None:
 def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
     """Add ``delta^T h``; a product with few columns is several times faster the other way round."""
     if h.shape[-1] < delta.shape[-1]:
-        out.transposed[layer].add_(h.mT @ delta)
+        out.transposed[layer].add_(product(h.mT, delta))
     else:
-        _add_product(out.weights[layer], delta.mT, h)
+        add_product(out.weights[layer], delta.mT, h)
 
 
 def _layer(weights: Weights, layer: int, h: Tensor, out: Tensor) -> None:
     """Write a layer's affine map of ``h``, ``[..., row, width]``, into ``out``."""
     if layer == 0:
-        torch.matmul(h, weights.first_layer(), out=out)
+        product(h, weights.first_layer(), out=out)
     else:
-        _affine(weights.biases[layer], h, weights.transposed[layer], out=out)
+        affine(weights.biases[layer], h, weights.transposed[layer], out=out)
 
 
 def _last_layer(weights: Weights, hidden: Sequence[Tensor]) -> Tensor:
     """Return the last layer's affine map, ``[..., output, row]``."""
     if len(hidden) == 1:
-        return weights.first_layer().mT @ hidden[0].mT
-    return _affine(weights.last_bias, weights.weights[-1], hidden[-1].mT)
-
-
-def _affine(bias: Tensor, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return ``bias + left right``."""
-    add = torch.addmm if left.dim() == 2 else torch.baddbmm
-    return add(bias, left, right, out=out)
-
-
-def _add_product(tensor: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add ``left right`` to what is there."""
-    if tensor.dim() == 2:
-        tensor.addmm_(left, right)
-    else:
-        tensor.baddbmm_(left, right)
+        return product(weights.first_layer().mT, hidden[0].mT)
+    return affine(weights.last_bias, weights.weights[-1], hidden[-1].mT)

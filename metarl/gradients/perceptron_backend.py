@@ -27,6 +27,7 @@ from metarl.agents import (
     likelihood_ratio_parts,
     mean_kl,
 )
+from metarl.gradients.alignment import aligned
 from metarl.gradients.backend import OutputGradients, Outputs, TaskGroups
 from metarl.gradients.perceptron import (
     Allocator,
@@ -41,7 +42,7 @@ from metarl.gradients.perceptron import (
     over_rows,
     pull,
 )
-from metarl.gradients.perceptron_memory import Slots, Store, aligned, new_tensors, scratch_of_thread
+from metarl.gradients.perceptron_memory import Slots, Store, new_tensors, scratch_of_thread
 
 _CPU = torch.device("cpu")
 

@@ -1,9 +1,8 @@
-"""Memory of the fast path: tensors that are used again, each task's at an aligned address."""
+"""Memory of the fast path: tensors that are used again."""
 
 from __future__ import annotations
 
 import bisect
-import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -11,31 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from metarl.gradients.alignment import aligned_length, aligned_view
 from metarl.gradients.perceptron import Allocator, Weights
-
-# Products of matrices can differ in the last bit with the address at which one begins, so each task's begins at a
-# multiple of this many bytes, whether it is taken alone or with others.
-ALIGNMENT = 64
-
-
-def aligned_length(shape: Sequence[int], axes: int, dtype: torch.dtype) -> int:
-    """Return how many numbers ``aligned_view`` needs."""
-    each = ALIGNMENT // dtype.itemsize
-    return math.prod(shape[:-axes]) * -(-math.prod(shape[-axes:]) // each) * each
-
-
-def aligned_view(held: Tensor, shape: Sequence[int], axes: int) -> Tensor:
-    """Return a tensor of a shape in memory that is long enough, each task's last ``axes`` axes aligned."""
-    own, tasks = math.prod(shape[-axes:]), math.prod(shape[:-axes])
-    length = aligned_length(shape, axes, held.dtype)
-    return held[:length].view(tasks, length // tasks)[:, :own].view(*shape[:-axes], *shape[-axes:])
-
-
-def aligned(like: Tensor) -> Tensor:
-    """Return an uninitialised tensor of a vector's shape and type, ``[..., parameter]``, each task's vector aligned."""
-    if like.device.type != "cpu" or like.dim() == 1:
-        return like.new_empty(like.shape)
-    return aligned_view(like.new_empty(aligned_length(like.shape, 1, like.dtype)), like.shape, 1)
 
 
 class _Buffers(threading.local):

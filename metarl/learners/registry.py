@@ -65,7 +65,7 @@ def find_learner(name: str) -> type[Any]:
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module may raise anything when it is imported
         raise ValueError(f"learner {name!r} cannot be imported: {error}") from error
     if not isinstance(found, type) or not hasattr(found, "outer_settings"):
         raise ValueError(f"learner {name!r} is no meta-learner; expected a subclass of metarl.BaseLearner")

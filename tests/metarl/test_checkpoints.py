@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from small import same, small
 
 from metarl import MAML
+from metarl.learners.registry import load_learner
 
 
 def test_save_and_load_keep_everything(tmp_path: Path) -> None:
@@ -108,3 +110,36 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         model.learn(1).save(tmp_path / "model")
     assert (tmp_path / "model.zip").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
+
+
+def as_previous_release_wrote_it(path: Path) -> None:
+    """Rewrite a checkpoint in the layout of the previous release: one value function, and of the best fewer counts."""
+    with zipfile.ZipFile(path) as archive:
+        facts, stored = (
+            json.loads(archive.read("state.json")),
+            safetensors.torch.load(archive.read("tensors.safetensors")),
+        )
+    facts["best"] = {"iteration": facts["best"]["iteration"], "score": facts["best"]["score"]}
+    kept = {name: value for name, value in stored.items() if not name.startswith(("best_critic/", "buffers/"))}
+    assert len(kept) < len(stored)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("state.json", json.dumps(facts))
+        archive.writestr("tensors.safetensors", safetensors.torch.save(kept))
+
+
+@pytest.mark.parametrize("name", ["maml", "meta-sgd", "pretrained"])
+def test_a_checkpoint_of_the_previous_release_is_read(name: str, tmp_path: Path) -> None:
+    learning = {} if name == "pretrained" else {"normalize_observations": True, "normalize_rewards": True}
+    model = small(name, learning=learning).learn(2)
+    model.save(tmp_path / "model")
+    as_previous_release_wrote_it(tmp_path / "model.zip")
+    loaded = load_learner(tmp_path / "model")
+    for part, tensors in model.state.tensors().items():
+        assert same(loaded.state.tensors()[part], tensors), part
+    assert (loaded.iteration, loaded.num_timesteps) == (model.iteration, model.num_timesteps)
+    assert (loaded.best.score, loaded.best.state.iteration) == (model.best.score, model.best.state.iteration)
+    for part, tensors in model.best.state.tensors().items():
+        # Then one value function was kept for both.
+        expected = model.state.critic if part == "critic" else tensors
+        assert same(loaded.best.state.tensors()[part], expected), part
+    assert same(loaded.learn(1, reset_num_timesteps=False).parameters, model.learn(1).parameters)

@@ -35,9 +35,9 @@ WAYS = [*AT_ONCE, "general"]
 
 
 def make_context_policy(
-    head: str = "gaussian", activation: str = "tanh", sizes: tuple[int, ...] = (5, 4)
+    head: str = "gaussian", activation: str = "tanh", sizes: tuple[int, ...] = (5, 4), numbers: int = 3
 ) -> ContextPolicy:
-    return ContextPolicy(make_policy(head, activation, sizes), 3, seed=1)
+    return ContextPolicy(make_policy(head, activation, sizes, numbers), 3, seed=1)
 
 
 def adapting(policy: Policy, which: str) -> frozenset[str] | None:

@@ -6,6 +6,7 @@ that is meant to alter results may do.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
@@ -108,6 +109,7 @@ def hashed(tensors: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+@functools.cache
 def arithmetic() -> str:
     """Return a hash of what this machine's libraries compute: only where it is the same can bits be compared."""
     rng = np.random.default_rng(0)
@@ -118,6 +120,22 @@ def arithmetic() -> str:
         found += [torch.from_numpy(np.tanh(x @ w)), a @ b, (a @ b).tanh().exp(), (a.double() @ b.double()), a.mT @ a]
         found += [torch.bmm(a.expand(3, -1, -1), b.expand(3, -1, -1)), a.sum(dim=0), torch.log_softmax(a, dim=-1)]
     return hashed([*found, torch.randn(50, generator=torch.Generator().manual_seed(0))])
+
+
+def differences(name: str, kept: dict[str, Any], found: dict[str, Any], *, to_the_bit: bool) -> list[str]:
+    """Return what a fingerprint has that a kept one has not; roughly where the machine computes other bits."""
+    if to_the_bit:
+        return [f"{name}: {key} is {found[key]}, was {value}" for key, value in kept.items() if found[key] != value]
+    different = []
+    if abs(found["norm"] - kept["norm"]) > 0.01 * kept["norm"]:
+        different.append(f"{name}: norm is {found['norm']}, was about {kept['norm']}")
+    if not np.allclose(found["returns"], kept["returns"], rtol=0.1, atol=0.5):
+        different.append(f"{name}: returns are {found['returns']}, were about {kept['returns']}")
+    # All episodes of the bandit are of one length; on navigation a goal that is reached ends one.
+    allowed = 0 if name.startswith("bandit") else 0.02 * kept["timesteps"]
+    if abs(found["timesteps"] - kept["timesteps"]) > allowed:
+        different.append(f"{name}: timesteps are {found['timesteps']}, were {kept['timesteps']}")
+    return different
 
 
 def main(arguments: list[str]) -> int:

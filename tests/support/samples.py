@@ -18,9 +18,12 @@ ACTIONS = {
 }
 
 
-def make_policy(head: str = "gaussian", activation: str = "tanh", sizes: tuple[int, ...] = (5, 4)) -> Policy:
+def make_policy(
+    head: str = "gaussian", activation: str = "tanh", sizes: tuple[int, ...] = (5, 4), numbers: int = 3
+) -> Policy:
+    """Return a small perceptron that observes so many numbers."""
     return build_policy(
-        spaces.Box(-1.0, 1.0, (3,), np.float32),
+        spaces.Box(-1.0, 1.0, (numbers,), np.float32),
         ACTIONS[head],
         name="MlpPolicy",
         seed=3,
@@ -52,7 +55,9 @@ def make_rollouts(policy: Policy, tasks: int = 3, episodes: int = 4, steps: int 
     else:
         actions = torch.randint(0, int(space.n), shape, generator=generator)
     return Rollouts(
-        observations=torch.randn(tasks, episodes, steps + 1, 3, generator=generator, dtype=torch.float64),
+        observations=torch.randn(
+            tasks, episodes, steps + 1, *policy.observation_space.shape, generator=generator, dtype=torch.float64
+        ),
         actions=actions,
         log_probs=torch.randn(*shape, generator=generator, dtype=torch.float64) * 0.1 - 2.0,
         rewards=torch.randn(*shape, generator=generator, dtype=torch.float64) * mask,

@@ -93,6 +93,22 @@ class CountsFromOne(SignEnv):
         self.observation_space = spaces.Discrete(4, start=1)
 
 
+class TellsOfSuccess(SignEnv):
+    """Tells in ``info`` of success, in the second step of a positive task.
+
+    Args:
+        name: under which name.
+    """
+
+    def __init__(self, name: str = "success") -> None:
+        super().__init__()
+        self._name = name
+
+    def step(self, action: Any) -> Any:
+        *rest, info = super().step(action)
+        return *rest, {**info, self._name: bool(self.task[0] > 0 and self.time == 2)}
+
+
 class LengthsDiffer(SignEnv):
     """Ends after one to six steps, by its own noise; sometimes for good and sometimes from outside."""
 
@@ -164,7 +180,7 @@ _register("Sign-v0", "SignEnv")
 _register("SignBatched-v0", "SignEnv", "SameDynamics")
 _register("Disagreeing-v0", "SignEnv", "OtherDynamics")
 _register("Wrapped-v0", "wrapped")
-for sound in ("Refuses", "CountsFromOne", "LengthsDiffer", "Slow"):
+for sound in ("Refuses", "CountsFromOne", "TellsOfSuccess", "LengthsDiffer", "Slow"):
     _register(f"{sound}-v0", sound)
 for unusual in (
     "KeepsConfig",

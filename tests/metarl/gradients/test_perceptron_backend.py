@@ -67,6 +67,37 @@ def update(
     return curvature.gradients, curvature.product(vector)
 
 
+@pytest.mark.parametrize("episode", [5, 23])
+@pytest.mark.parametrize("sizes", [(), (7,), (6, 5), (12, 10)])
+@pytest.mark.parametrize("adapts", ["all", "1", "context"])
+@pytest.mark.parametrize("head", HEADS)
+def test_sizes_that_are_no_multiple_of_any_alignment_change_no_bit(
+    head: str, adapts: str, sizes: tuple[int, ...], episode: int
+) -> None:
+    """In single precision, where a task's numbers then begin anywhere beside those of others."""
+    policy = (make_context_policy if adapts == "context" else make_policy)(head, sizes=sizes, numbers=2)
+    backend = choose_backend(policy, CPU, adapts=adapting(policy, adapts))
+    support, query = (make_samples(policy, tasks=5, rows=episode, seed=seed).map(to_single) for seed in (0, 1))
+    vectors = start(policy).float().expand(5, -1)
+    direction = torch.randn(len(vectors[0]), generator=torch.Generator().manual_seed(8))
+
+    def computed(group: slice) -> list[Tensor]:
+        loss = backend.inner_loss(vectors[group].clone(), support.task(group))
+        adapted = backend.adapted(vectors[group] - STEP_SIZE * loss.gradient, query.task(group))
+        pushed = loss.push(direction)
+        turned = adapted.fisher(pushed)
+        return [loss.gradient, adapted.gain, adapted.gradient, pushed, turned, loss.pull(turned)]
+
+    whole = computed(slice(0, 5))
+    for group in (slice(0, 1), slice(1, 3), slice(2, 5), slice(4, 5)):
+        for together, apart in zip(whole, computed(group), strict=True):
+            assert torch.equal(together[group], apart)
+
+
+def to_single(part: Tensor) -> Tensor:
+    return part.float() if part.is_floating_point() else part
+
+
 def test_a_whole_run_has_the_same_bits_whatever_the_machines_thread_settings() -> None:
     code = (
         "from metarl import MAML\n"
