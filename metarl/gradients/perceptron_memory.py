@@ -1,4 +1,4 @@
-"""Memory of the fast path: tensors that are used again, each task's at an aligned address."""
+"""Memory of the fast path: tensors that are reused, with each task's part at an aligned address."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from torch import Tensor
 
 from metarl.gradients.perceptron import Allocator, Weights
 
-# Products of matrices can differ in the last bit with the address at which one begins, so each task's begins at a
-# multiple of this many bytes, whether it is taken alone or with others.
+# The last bit of a matrix product can depend on the address at which a matrix begins. So each task's matrix begins at a
+# multiple of this many bytes, whether the task is computed alone or with others.
 ALIGNMENT = 64
 
 
 def aligned_length(shape: Sequence[int], axes: int, dtype: torch.dtype) -> int:
-    """Return how many numbers ``aligned_view`` needs."""
+    """Return how many numbers of memory ``aligned_view`` needs."""
     each = ALIGNMENT // dtype.itemsize
     return math.prod(shape[:-axes]) * -(-math.prod(shape[-axes:]) // each) * each
 
 
 def aligned_view(held: Tensor, shape: Sequence[int], axes: int) -> Tensor:
-    """Return a tensor of a shape in memory that is long enough, each task's last ``axes`` axes aligned."""
+    """Return a view with a shape into memory that is long enough; each task's last ``axes`` axes are aligned."""
     own, tasks = math.prod(shape[-axes:]), math.prod(shape[:-axes])
     length = aligned_length(shape, axes, held.dtype)
     return held[:length].view(tasks, length // tasks)[:, :own].view(*shape[:-axes], *shape[-axes:])
 
 
 def aligned(like: Tensor) -> Tensor:
-    """Return an uninitialised tensor of a vector's shape and type, ``[..., parameter]``, each task's vector aligned."""
+    """Return an uninitialised tensor with a vector's shape ``[..., parameter]`` and type, each task's part aligned."""
     if like.device.type != "cpu" or like.dim() == 1:
         return like.new_empty(like.shape)
     return aligned_view(like.new_empty(aligned_length(like.shape, 1, like.dtype)), like.shape, 1)
 
 
 class _Buffers(threading.local):
-    """Tensors of this thread by tag, used again from block to block."""
+    """This thread's tensors by tag, reused from block to block."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, torch.dtype], tuple[Tensor, Tensor]] = {}  # all of it, and the latest view
+        self._held: dict[tuple[str, torch.dtype], tuple[Tensor, Tensor]] = {}  # the whole memory, and the latest view
 
     def allocate(self, dtype: torch.dtype) -> Allocator:
         def allocate(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
@@ -59,7 +59,7 @@ class _Buffers(threading.local):
 
 
 class Slots(threading.local):
-    """Weights of this thread by tag and type, written into again and again: views take long to make."""
+    """This thread's weights by tag and type, which are overwritten again and again, since making views is slow."""
 
     def __init__(self) -> None:
         self.held: dict[tuple[str, frozenset[str] | None, torch.Size, torch.dtype], Weights] = {}
@@ -69,25 +69,26 @@ _BUFFERS = _Buffers()
 
 
 def scratch_of_thread(dtype: torch.dtype) -> Allocator:
-    """Return what gives this thread's tensors, which are needed until the next block only."""
+    """Return an allocator of this thread's tensors, which may be overwritten by the next block."""
     return _BUFFERS.allocate(dtype)
 
 
 class Store:
-    """Tensors that are kept from product to product, and used again in the next iteration.
+    """Tensors that are kept between products, and whose memory is reused in the next iteration.
 
-    New memory costs more than what is computed into it: the system hands it out page by page. Where none that is free
-    fits, one of them goes, so that with sizes that change not much more is held than was ever needed at once.
+    New memory takes longer than the computation that fills it, since the operating system provides it page by page. If
+    no free tensor fits, the largest one is dropped: so if sizes change, not much more memory is held than was ever
+    needed at once.
     """
 
     def __init__(self) -> None:
         self._free: list[Tensor] = []  # by length
         self._lock = threading.Lock()
-        # Apart, since a garbage collection can hand tensors back while this thread holds the lock.
+        # Not in _free, since garbage collection can return tensors while this thread holds the lock.
         self._returned: deque[Tensor] = deque()
 
     def allocate(self, dtype: torch.dtype, owned: list[Tensor]) -> Allocator:
-        """Return what gives tensors to be kept, and notes them in ``owned``, for ``give_back``."""
+        """Return an allocator of tensors to keep, which appends them to ``owned``, for ``give_back``."""
 
         def allocate(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
             length = aligned_length(shape, axes, dtype)
@@ -100,11 +101,11 @@ class Store:
         return allocate
 
     def give_back(self, owned: list[Tensor]) -> None:
-        """Take back tensors that are needed no more."""
+        """Make the memory of tensors that are no longer needed available again."""
         self._returned.extend(owned)
 
     def free(self) -> list[Tensor]:
-        """Return the tensors that are held and not in use."""
+        """Return the tensors that are held but not in use."""
         with self._lock:
             return [*self._free, *self._returned]
 
@@ -121,5 +122,5 @@ class Store:
 
 
 def new_tensors(vector: Tensor) -> Allocator:
-    """Return what makes new tensors of a vector's type: a GPU's memory is handed out without delay."""
+    """Return an allocator of new tensors with a vector's type, for a GPU, where torch reuses memory itself."""
     return lambda tag, shape, axes=2: vector.new_empty(shape)
