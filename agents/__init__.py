@@ -1,4 +1,4 @@
-"""Policy-gradient agents: rollouts, policies with one set of parameters per task, objectives, baselines."""
+"""Policy-gradient agents: rollouts, policies with a set of parameters for each task, objectives, baselines."""
 
 from metarl.agents.distributions import Categorical, Distribution, Gaussian, Mixture, MultiCategorical
 from metarl.agents.normalization import Normalizer, new_normalizer

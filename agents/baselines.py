@@ -1,4 +1,4 @@
-"""The linear feature baseline: a value for every observation, fitted in one batched solve."""
+"""The linear feature baseline: values of observations, fitted for all tasks in one batched solve."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def baseline_features(observations: Tensor) -> Tensor:
 
 
 def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """Fit returns by features of the observations, task by task, and return the fitted values.
+    """Fit returns to features of the observations, task by task, and return the fitted values.
 
-    Ridge regression over the steps that ran, in float64. Each feature is first scaled to unit root mean square, so
-    that the ridge of 1e-5 keeps any batch of episodes solvable, constant or repeated features included. A fit with
-    about as many features as steps would reproduce the returns and leave no advantage, so a task with too few steps is
-    fitted by time alone, and with fewer still by its mean.
+    It is a ridge regression over the environment steps, in float64. Each feature is first scaled to unit root mean
+    square; so with a ridge of 1e-5 any batch of episodes is solvable, even with constant or repeated features. A fit
+    with about as many features as steps would reproduce the returns and leave no advantages. So a task with too few
+    steps is fitted to features of time alone, and with even fewer steps to its mean.
 
     Args:
         observations: ``[task, episode, time + 1, feature]``.
-        returns: ``[task, episode, time]``, what is fitted.
+        returns: ``[task, episode, time]``, the targets.
         mask: ``[task, episode, time]``, 1 while the episode runs.
 
     Returns:
-        values ``[task, episode, time + 1]``, the observation after the last step included.
+        values ``[task, episode, time + 1]``, including those of the observations after the last step.
     """
     features = baseline_features(observations.double())
     weights = mask.double().unsqueeze(-1)
@@ -50,7 +50,7 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor) -> Tens
     targets = (returns.double() * mask.double()).flatten(1, 2).unsqueeze(-1)
     gram = rows.mT @ rows
     gram = gram + RIDGE * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    # cholesky_ex does not read the outcome back to the host; the ridge makes it solvable.
+    # cholesky_ex, unlike cholesky, does not wait for a GPU to check for success, which the ridge guarantees.
     coefficients = torch.cholesky_solve(rows.mT @ targets, torch.linalg.cholesky_ex(gram).L)
     values = (features.flatten(1, 2) @ coefficients).reshape(observations.shape[:3])
     fitted: Tensor = values.to(returns.dtype)
@@ -58,7 +58,7 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor) -> Tens
 
 
 def _affordable(count: Tensor, width: int) -> Tensor:
-    """Return 1 for the features that a task with ``count [task, 1, 1, 1]`` steps can be fitted by, else 0."""
+    """Return 1 for the features that a task with ``count [task, 1, 1, 1]`` steps can be fitted to, else 0."""
     enough_for_all = (count >= STEPS_PER_FEATURE * (2 * width + 4)).to(count.dtype)
     enough_for_time = (count >= STEPS_PER_FEATURE * 4).to(count.dtype)
     always = torch.ones_like(count)

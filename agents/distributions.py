@@ -1,6 +1,6 @@
-"""Action distributions as values: what a policy's last layer says, with the mathematics an update needs.
+"""Action distributions as immutable values, with the mathematics that updates need.
 
-Every method works on the leading axes of its parameters, sums over action dimensions, and is differentiable.
+Every method is batched over the leading axes of the parameters, sums over action dimensions, and is differentiable.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 
 
 class Distribution(Protocol):
-    """What the objectives ask of a distribution over actions; ``parameters`` is what the policy computed."""
+    """The interface of a distribution over actions; ``parameters`` are computed by the policy."""
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
-        """The tensors that determine it."""
+        """The tensors that determine the distribution."""
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return the log-probability of actions, summed over action dimensions: ``[...]``."""
@@ -143,7 +143,7 @@ class Categorical:
 
 @dataclass(frozen=True)
 class MultiCategorical:
-    """Several independent choices: ``logits [..., sum(sizes)]``; actions ``[..., len(sizes)]``."""
+    """Several independent choices: ``logits [..., sum(sizes)]``; actions are whole numbers ``[..., len(sizes)]``."""
 
     logits: Tensor
     sizes: tuple[int, ...]
@@ -194,8 +194,8 @@ class MultiCategorical:
 class Mixture:
     """A mixture, ``p(a) = sum_c w_c p_c(a)`` with ``w = softmax(logits)``.
 
-    ``logits [..., component]``; the components are one distribution with the same leading axes, component included.
-    Entropy, KL and Fisher matrix of a mixture have no closed form, and nothing here approximates them.
+    ``logits [..., component]``; ``components`` is one distribution with the leading axes ``[..., component]``. Entropy,
+    KL and Fisher matrix of a mixture have no closed form and are not implemented.
     """
 
     logits: Tensor
@@ -203,7 +203,7 @@ class Mixture:
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
-        """The logits of the weights, and what determines the components."""
+        """The logits of the weights, and the components' parameters."""
         return (self.logits, *self.components.parameters)
 
     def joint(self, actions: Tensor) -> Tensor:
@@ -215,10 +215,10 @@ class Mixture:
         return torch.logsumexp(self.joint(actions), dim=-1)
 
     def weight_score(self, actions: Tensor) -> Tensor:
-        """Return the gradient of ``log_prob(actions)`` by the logits, ``r - w``, ``[..., component]``.
+        """Return the gradient of ``log_prob(actions)`` with respect to the logits, ``r - w``, ``[..., component]``.
 
-        ``r_c = w_c p_c(a) / p(a)`` is the probability that component c drew the action, its responsibility (Jacobs et
-        al. 1991).
+        ``r_c = w_c p_c(a) / p(a)`` is the responsibility of component c, the posterior probability that it drew the
+        action (Jacobs et al. 1991).
         """
         return torch.softmax(self.joint(actions), dim=-1) - torch.softmax(self.logits, dim=-1)
 
@@ -254,7 +254,7 @@ class Mixture:
 
 
 def action_distribution(space: spaces.Space[Any], output: Tensor, log_std: Tensor | None) -> Distribution:
-    """Return the distribution over an action space that a last layer's output ``[..., output]`` stands for.
+    """Return the distribution over an action space that a last layer's output ``[..., output]`` parametrises.
 
     Args:
         space: ``Box``, ``Discrete`` or ``MultiDiscrete``.

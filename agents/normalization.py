@@ -1,7 +1,7 @@
-"""Normalisation of observations and rewards by running statistics, as stable-baselines3's ``VecNormalize`` does it.
+"""Normalisation of observations and rewards by running statistics, like stable-baselines3's ``VecNormalize``.
 
-The statistics are of all training tasks together and change between iterations only, so all rollouts of an iteration,
-and all adaptation at evaluation, see the same ones.
+The statistics are over all training tasks and change only between iterations. So all rollouts of an iteration, and all
+adaptation in an evaluation, use the same ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from metarl.agents.rollouts import Rollouts
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance of what was seen so far: float64 tensors ``[*shape]``, and how many there were."""
+    """Mean and variance of the values so far, float64 tensors ``[*shape]``, and the number of values."""
 
     mean: Tensor
     variance: Tensor
@@ -31,7 +31,7 @@ class Moments:
 
     @classmethod
     def none_yet(cls, shape: tuple[int, ...]) -> Moments:
-        """Return the statistics of nothing: they leave values as they are."""
+        """Return the statistics of no values, mean 0 and variance 1, which leave values unchanged."""
         return cls(torch.zeros(shape, dtype=torch.float64), torch.ones(shape, dtype=torch.float64))
 
     def update(self, values: Tensor) -> Moments:
@@ -53,12 +53,13 @@ class Moments:
 
 @dataclass(frozen=True, kw_only=True)
 class Normalizer:
-    """Running statistics of observations and returns, and how they are applied.
+    """Running statistics of observations and returns, and the normalisation by them.
 
     Attributes:
-        observations: statistics by key of the observation space (``""`` where it is no Dict); only what is normalised.
-        returns: of the discounted returns, whose standard deviation rewards are divided by; None: they are not.
-        clip: normalised observations and rewards lie within plus and minus this.
+        observations: statistics by key of the observation space (``""`` if it is not a Dict), for normalised keys only.
+        returns: statistics of the discounted returns, by whose standard deviation rewards are divided; None: rewards
+            are not normalised.
+        clip: normalised observations and rewards are clipped to plus and minus this.
         epsilon: added to variances.
     """
 
@@ -98,7 +99,7 @@ class Normalizer:
         return (rewards / (self.returns.variance + self.epsilon).sqrt()).clamp(-self.clip, self.clip)
 
     def update(self, rollouts: Rollouts, gamma: float) -> Normalizer:
-        """Return the normaliser with the steps that ran added, of all tasks and episodes alike."""
+        """Return the normaliser with the environment steps of all tasks and episodes added."""
         running = rollouts.mask.bool()
         given: Observations = map_observations(lambda part: part[:, :, :-1][running], rollouts.observations)
         seen = given if isinstance(given, dict) else {"": given}
@@ -109,7 +110,7 @@ class Normalizer:
         return replace(self, observations=observations, returns=returns)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the statistics as tensors by name, as a checkpoint keeps them."""
+        """Return the statistics as tensors by name, as in a checkpoint."""
         kept = {f"observations/{key}": moments for key, moments in self.observations.items()}
         if self.returns is not None:
             kept["returns/"] = self.returns
@@ -123,7 +124,7 @@ class Normalizer:
         """Return the normaliser with the statistics of ``tensors()``.
 
         Raises:
-            KeyError: there are none for something that is normalised.
+            KeyError: the statistics of something that is normalised are missing.
         """
 
         def moments(name: str) -> Moments:
@@ -135,15 +136,15 @@ class Normalizer:
 
 
 def new_normalizer(space: spaces.Space[Any], observations: bool, rewards: bool) -> Normalizer:
-    """Return a normaliser that has seen nothing.
+    """Return a normaliser without any statistics yet.
 
     Args:
         space: the observation space.
-        observations: normalise them; in a Dict, its boxes of real numbers (images and whole numbers are left).
-        rewards: normalise them.
+        observations: whether to normalise observations; only boxes of real numbers, not images or whole numbers.
+        rewards: whether to normalise rewards.
 
     Raises:
-        ValueError: there is nothing in the space that could be normalised.
+        ValueError: observations are to be normalised, but the space has no box of real numbers.
     """
     boxes = {
         key: Moments.none_yet(part.shape)
@@ -159,11 +160,11 @@ def new_normalizer(space: spaces.Space[Any], observations: bool, rewards: bool) 
 
 
 class NormalizedExtractor(nn.Module):
-    """A features extractor that normalises observations first: how a policy of stable-baselines3 keeps statistics.
+    """A features extractor that first normalises observations, with the statistics of a normaliser as buffers.
 
     Args:
         observation_space: of the policy.
-        inner_class: the extractor behind it.
+        inner_class: the class of the features extractor that gets the normalised observations.
         inner_kwargs: its arguments.
     """
 
@@ -183,7 +184,7 @@ class NormalizedExtractor(nn.Module):
         return int(self.inner.features_dim)
 
     def take(self, normalizer: Normalizer) -> None:
-        """Take over the statistics of a normaliser."""
+        """Copy the statistics of a normaliser."""
         nothing_yet = all(moments.count == 0.0 for moments in normalizer.observations.values())
         self.clip.fill_(torch.inf if nothing_yet else normalizer.clip)  # type: ignore[operator]
         for index, key in enumerate(self.keys):

@@ -1,4 +1,4 @@
-"""Surrogate objectives: pure functions of a distribution and the samples it is judged on."""
+"""Surrogate objectives: pure functions of a policy's action distribution for samples, and of the samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metarl.agents.samples import Samples
 
 
 def policy_gradient_loss(distribution: Distribution, samples: Samples) -> Tensor:
-    """Return the vanilla policy-gradient loss, ``-mean(log pi(a|s) * A)`` over the steps that ran: ``[...]``.
+    """Return the vanilla policy-gradient loss, ``-mean(log pi(a|s) * A)`` over environment steps: ``[...]``.
 
     Source: Williams 1992; the inner loss of Finn et al. 2017.
     """
@@ -22,7 +22,7 @@ def policy_gradient_loss(distribution: Distribution, samples: Samples) -> Tensor
 
 
 def likelihood_ratio_gain(distribution: Distribution, samples: Samples) -> Tensor:
-    """Return ``mean(pi(a|s) / pi_acting(a|s) * A)`` over the steps that ran: ``[...]``.
+    """Return the surrogate gain ``mean(pi(a|s) / pi_acting(a|s) * A)`` over environment steps: ``[...]``.
 
     Source: Schulman et al. 2015 (TRPO), equation 14.
     """
@@ -30,29 +30,29 @@ def likelihood_ratio_gain(distribution: Distribution, samples: Samples) -> Tenso
 
 
 def likelihood_ratio_parts(distribution: Distribution, samples: Samples) -> Tensor:
-    """Return the terms of ``likelihood_ratio_gain``, ``[..., sample]``; each is its own derivative by log pi."""
+    """Return the terms of ``likelihood_ratio_gain``, ``[..., sample]``; each is its derivative by its own log pi."""
     log_ratio = distribution.log_prob(samples.actions) - samples.log_probs
-    # Padding weighs nothing, but an infinite ratio there would make 0 * inf.
+    # The weight of padding is 0, but an infinite ratio times 0 would be NaN.
     ratio = torch.where(samples.weights > 0, log_ratio, 0.0).exp()
     return ratio * samples.advantages * samples.weights
 
 
 def mean_kl(old: Distribution, new: Distribution, samples: Samples) -> Tensor:
-    """Return the mean of KL(old, new) over the steps that ran: ``[...]``."""
+    """Return the mean of KL(old, new) over environment steps: ``[...]``."""
     return (old.kl(new) * samples.weights).sum(dim=-1)
 
 
 def dice_loss(distribution: Distribution, samples: Samples) -> Tensor:
-    """Return the loss of DiCE, ``-mean(B_t rho_t)`` over the steps that ran: ``[...]``.
+    """Return the loss of DiCE, ``-mean(B_t rho_t)`` over environment steps: ``[...]``.
 
-    B_t, the "magic box", is ``prod_{s <= t} pi(a_s|s_s) / pi_acting(a_s|s_s)`` over the episode's steps so far. At the
-    policy that acted it is 1, and has the derivatives of ``exp(x - stopgrad(x))``; at others the loss is an estimate of
-    per-decision importance sampling. ``rho_t = A_t - A_{t+1}``, with A_t the advantages of the samples, 0 after the
-    episode.
+    B_t, the "magic box", is ``prod_{s <= t} pi(a_s|s_s) / pi_acting(a_s|s_s)`` over the episode's steps so far. For the
+    policy that acted it is 1, with the derivatives of ``exp(x - stopgrad(x))``; for other policies the loss is an
+    estimate by per-decision importance sampling. ``rho_t = A_t - A_{t+1}``, with A_t the advantages of the samples, 0
+    after the episode.
 
-    Where A_t is ``gamma^t`` times the reward-to-go, rho_t is ``gamma^t r_t``, and this is DiCE's own loss: its
-    derivatives of all orders are, in expectation, those of minus the discounted return. With a baseline's advantages in
-    place of the reward-to-go it is, up to a constant, that of Loaded DiCE, ``-mean((B_t - B_{t-1}) A_t)``, where
+    If A_t is ``gamma^t`` times the reward-to-go, rho_t is ``gamma^t r_t``, and this is DiCE's own loss: its derivatives
+    of all orders are, in expectation, those of minus the discounted return. With advantages over a baseline in place of
+    the reward-to-go it is, up to a constant, the loss of Loaded DiCE, ``-mean((B_t - B_{t-1}) A_t)``, where
     dependencies on the past do not decay (its lambda is 1).
 
     Source: Foerster et al. 2018, theorem 1; Farquhar et al. 2019; by importance sampling, Tang et al. 2021.
@@ -69,7 +69,7 @@ def dice_parts(distribution: Distribution, samples: Samples) -> Tensor:
 
 
 def _next(steps: Tensor) -> Tensor:
-    """Return what stands at the next step of an episode ``[..., time]``, 0 at the last."""
+    """Return for each step of an episode ``[..., time]`` the value at the next step, 0 at the last."""
     return functional.pad(steps[..., 1:], (0, 1))
 
 
@@ -78,20 +78,20 @@ def _to_the_end(steps: Tensor) -> Tensor:
     return steps.flip(-1).cumsum(dim=-1).flip(-1)
 
 
-# A change of each sample's log pi(a|s), [..., sample] -> what it changes a first derivative by.
+# The product with a second derivative: a change of each log pi(a|s), [..., sample] -> the change of first derivatives.
 Second = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class InnerObjective:
-    """What the inner update descends: a function of the samples' log pi(a|s).
+    """The objective of an inner update: a loss that is a function of the samples' log pi(a|s).
 
     Attributes:
         loss: distribution, samples -> ``[...]``.
-        derivatives: distribution, samples -> the loss's first derivative by each sample's log pi(a|s),
-            ``[..., sample]``, and its second derivative, a function that applies it to a change of each log pi(a|s);
-            None for a second derivative of 0.
-        coupled: whether the second derivative couples the steps of an episode. Samples are then to be taken by whole
+        derivatives: distribution, samples -> the loss's first derivative with respect to each sample's log pi(a|s),
+            ``[..., sample]``, and the product with its second derivative, a function of a change of each log pi(a|s);
+            None for a second derivative of zero.
+        coupled: whether the second derivative couples the steps of an episode. Samples must then be processed by whole
             episodes.
     """
 
@@ -110,7 +110,8 @@ def _likelihood_ratio_derivatives(distribution: Distribution, samples: Samples) 
 
 
 def _dice_derivatives(distribution: Distribution, samples: Samples) -> tuple[Tensor, Second]:
-    # The derivative by log pi_s is that of all boxes from s on; by log pi_s and log pi_s', of all from the later on.
+    # The derivative with respect to log pi_s sums the terms from step s on; the second derivative with respect to
+    # log pi_s and log pi_s' sums those from the later of both steps on.
     first = -_to_the_end(dice_parts(distribution, samples))
 
     def second(change: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ def _dice_derivatives(distribution: Distribution, samples: Samples) -> tuple[Ten
 
 
 POLICY_GRADIENT = InnerObjective(policy_gradient_loss, _policy_gradient_derivatives)
-# Where the acting policy is the one that is differentiated the ratio is 1, as in ProMP's inner loss (Rothfuss et al.
+# If the policy that acted is the one that is differentiated, the ratio is 1, as in ProMP's inner loss (Rothfuss et al.
 # 2019, equation 12).
 LIKELIHOOD_RATIO = InnerObjective(
     lambda distribution, samples: -likelihood_ratio_gain(distribution, samples), _likelihood_ratio_derivatives

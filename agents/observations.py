@@ -1,4 +1,4 @@
-"""Observations: one array, or a dict of arrays for a Dict space; and images as the networks take them.
+"""Observations: an array, or a dict of arrays for a Dict space; and images with channels first, for the networks.
 
 ``Observations`` are tensors ``[..., *obs]`` with the same leading axes, in the observation space's own type.
 """
@@ -17,7 +17,7 @@ Observations = Tensor | dict[str, Tensor]
 
 
 def map_observations(function: Callable[..., Any], *observations: Any) -> Any:
-    """Return ``function(*observations)``, key by key where they are dicts."""
+    """Return ``function(*observations)``, key by key if they are dicts."""
     if isinstance(observations[0], dict):
         return {key: function(*(part[key] for part in observations)) for key in observations[0]}
     return function(*observations)
@@ -34,7 +34,7 @@ def subspaces(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
 
 
 def channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """Return the space that networks see: images with their channels first, as stable-baselines3 has them."""
+    """Return the space of the networks' observations: images with channels first, as in stable-baselines3."""
     if isinstance(space, spaces.Dict):
         return spaces.Dict({key: channels_first(part) for key, part in space.spaces.items()})
     if isinstance(space, spaces.Box) and _has_channels_last(space):
@@ -44,7 +44,7 @@ def channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
 
 
 def transpose_images(space: spaces.Space[Any], observations: Any) -> Any:
-    """Return a batch of observations ``[..., *obs]`` of ``space`` as ``channels_first(space)`` has them."""
+    """Return a batch of observations ``[..., *obs]`` of ``space`` in the layout of ``channels_first(space)``."""
     if isinstance(space, spaces.Dict):
         return {key: transpose_images(part, observations[key]) for key, part in space.spaces.items()}
     return np.moveaxis(observations, -1, -3) if _has_channels_last(space) else observations

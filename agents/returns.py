@@ -12,8 +12,7 @@ ROUNDING = 1e-5
 def discounted_returns(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
     """Return the discounted sum of the rewards from each step to the episode's end.
 
-    ``G_t = r_t + gamma * G_{t+1}``, and 0 where ``mask`` is 0. What a truncated episode would still have earned is
-    not in it.
+    ``G_t = r_t + gamma * G_{t+1}``, and 0 where ``mask`` is 0. Truncated episodes are not bootstrapped.
 
     Args:
         rewards: ``[..., time]``.
@@ -41,12 +40,12 @@ def generalized_advantages(
     """Return the generalised advantage estimates, 0 where ``mask`` is 0.
 
     ``delta_t = r_t + gamma * V_{t+1} * (1 - terminated_t) - V_t`` and
-    ``A_t = delta_t + gamma * lambda * A_{t+1}``, where the sum stops at the episode's end. A terminated episode is
-    worth nothing afterwards; a truncated one is worth the value of the observation it was left in.
+    ``A_t = delta_t + gamma * lambda * A_{t+1}``, where the sum stops at the episode's end. After its end a terminated
+    episode has the value 0; a truncated one is bootstrapped with the value of its last observation.
 
     Args:
         rewards: ``[..., time]``.
-        values: ``[..., time + 1]``, of every observation, the last one included.
+        values: ``[..., time + 1]``, of every observation, including the last one.
         mask: ``[..., time]``, 1 while the episode runs.
         terminated: ``[..., time]``, bool.
         truncated: ``[..., time]``, bool.
@@ -67,21 +66,20 @@ def generalized_advantages(
 
 
 def normalize(values: Tensor, mask: Tensor, origin: Tensor, *, centre: bool = True) -> Tensor:
-    """Shift and scale each task's values to mean 0 and standard deviation 1 over the steps that ran.
+    """Shift and scale each task's values to mean 0 and standard deviation 1 over the environment steps.
 
     Without ``centre`` they are only scaled, to a root mean square of 1.
 
-    Values whose deviation is of the size of the rounding errors they carry become 0: normalised, they would be noise as
-    large as any signal.
+    Values whose deviation is not larger than their rounding errors become 0; normalised, they would be mere noise.
 
     Args:
-        values: ``[task, episode, time]``.
+        values: ``[task, episode, time]``, differences of larger numbers.
         mask: ``[task, episode, time]``, 1 while the episode runs.
-        origin: ``[task, episode, time]``, what the values are differences of, whose size bounds their precision.
-        centre: whether to shift them.
+        origin: ``[task, episode, time]``, those larger numbers, whose size bounds the precision of ``values``.
+        centre: whether to shift the values.
 
     Returns:
-        ``[task, episode, time]``, 0 where ``mask`` is 0; all 0 for a task whose values differ by rounding errors only.
+        ``[task, episode, time]``, 0 where ``mask`` is 0; all 0 for a task whose values differ only by rounding errors.
     """
     count = mask.sum(dim=(1, 2), keepdim=True).clamp(min=1.0)
     shifted = values * mask

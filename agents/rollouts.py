@@ -1,7 +1,4 @@
-"""Rollouts: what the environments gave, for several tasks and episodes, in one layout.
-
-The layout of everything that learns is ``[task, episode, time, ...]``.
-"""
+"""Rollouts: the data collected in environments, for several tasks and episodes, as ``[task, episode, time, ...]``."""
 
 from __future__ import annotations
 
@@ -22,16 +19,16 @@ class Rollouts:
     """Episodes of several tasks, tensors ``[task, episode, time, ...]`` (T time steps).
 
     Attributes:
-        observations: ``[task, episode, T + 1, *obs]``, a dict of them for a Dict space. One more time step than the
-            rest: entry t + 1 is what the step t led to, so a truncated episode is bootstrapped from the entry after
-            its last step.
-        actions: ``[task, episode, T, *action]``, the raw sample; clipping is the environment's.
+        observations: ``[task, episode, T + 1, *obs]``, a dict of them for a Dict space. They have one more time step
+            than the others: entry t + 1 is the observation after step t, so a truncated episode is bootstrapped from
+            the entry after its last step.
+        actions: ``[task, episode, T, *action]``, as sampled; the environment clips them.
         log_probs: ``[task, episode, T]``, under the policy that acted.
-        rewards: ``[task, episode, T]``, 0 where no episode runs.
-        mask: ``[task, episode, T]``, 1.0 while the episode runs, the step that ends it included, else 0.0.
-        terminated: ``[task, episode, T]``, bool: the step ended the episode for good.
-        truncated: ``[task, episode, T]``, bool: the step ended it from outside (a time limit).
-        infos: numbers of the environments' ``info`` by name, ``[task, episode, T]``, NaN where there was none.
+        rewards: ``[task, episode, T]``, 0 after an episode's end.
+        mask: ``[task, episode, T]``, 1.0 while the episode runs, up to and including its last step, else 0.0.
+        terminated: ``[task, episode, T]``, bool: the step reached a terminal state.
+        truncated: ``[task, episode, T]``, bool: the step ended the episode otherwise (a time limit).
+        infos: numbers of the environments' ``info`` by name, ``[task, episode, T]``, NaN where there were none.
 
     Raises:
         ValueError: the tensors' leading shapes disagree.
@@ -65,7 +62,7 @@ class Rollouts:
         return self.mask.shape[0]
 
     def to(self, device: torch.device) -> Rollouts:
-        """Return the rollouts on a device: one copy of all tensors together, which nobody waits for."""
+        """Return the rollouts on a device, moved in one copy; to a GPU it is asynchronous."""
         if device == self.mask.device:
             return self
         tensors = [part for entry in fields(self) for part in parts(getattr(self, entry.name))]
@@ -83,12 +80,12 @@ class Rollouts:
         return (self.rewards * self.mask).sum(dim=2).mean(dim=1)
 
     def steps(self) -> int:
-        """Return in how many steps an episode was running."""
+        """Return the number of environment steps, without padding."""
         return int(self.mask.sum())
 
 
 def _move(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Return tensors on another device, copied as one block of bytes, from pinned memory where that is a GPU."""
+    """Return tensors on another device, copied as one block of bytes, to a GPU from pinned memory."""
     ends = list(itertools.accumulate(-(-part.nbytes // _ALIGNMENT) * _ALIGNMENT for part in tensors))
     block = torch.empty(ends[-1], dtype=torch.uint8, device=tensors[0].device, pin_memory=device.type == "cuda")
 
@@ -102,7 +99,7 @@ def _move(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 
 def pad_time(rollouts: Rollouts, length: int) -> Rollouts:
-    """Return rollouts with ``length`` time steps: no episode runs in those added, the last observation stays."""
+    """Return rollouts padded to ``length`` time steps: no episode runs in those added, the last observation repeats."""
     added = length - rollouts.mask.shape[2]
     if added == 0:
         return rollouts
@@ -122,7 +119,7 @@ def pad_time(rollouts: Rollouts, length: int) -> Rollouts:
 
 
 def join_episodes(rollouts: Sequence[Rollouts]) -> Rollouts:
-    """Join rollouts of the same tasks along the episode axis, padding shorter ones at the end of their time."""
+    """Join rollouts of the same tasks along the episode axis, padding shorter ones to the same number of time steps."""
     longest = max(part.mask.shape[2] for part in rollouts)
     padded = [pad_time(part, longest) for part in rollouts]
     joined = {}

@@ -1,4 +1,4 @@
-"""Samples: what an objective reads, the steps of each task's episodes as rows ``[task, sample, ...]``."""
+"""Samples: the steps of each task's episodes as rows ``[task, sample, ...]``, with advantages, for objectives."""
 
 from __future__ import annotations
 
@@ -24,11 +24,9 @@ class Samples:
         observations: ``[task, sample, *obs]``, a dict of them for a Dict space.
         actions: ``[task, sample, *action]``, those of a box as vectors.
         log_probs: ``[task, sample]``, under the policy that acted.
-        advantages: ``[task, sample]``, normalised per task; 0 for padding.
-        weights: ``[task, sample]``, what turns a sum over samples into the mean over the steps that ran; 0 for
-            padding.
-        episode_rows: how many samples, one after another, are one episode in the order of time, padding at its end
-            included.
+        advantages: ``[task, sample]``, normalised for each task; 0 for padding.
+        weights: ``[task, sample]``, with which a sum over samples is the mean over environment steps; 0 for padding.
+        episode_rows: the number of consecutive samples that make up an episode, including padding at its end.
     """
 
     observations: Observations
@@ -39,14 +37,14 @@ class Samples:
     episode_rows: int
 
     def task(self, index: int | slice) -> Samples:
-        """Return a copy of the samples of one task, without the task axis, or of several; all are no copy.
+        """Return a copy of the samples of one task, without the task axis, or of several; for all tasks, no copy.
 
-        A copy, since products of matrices can differ in the last bit with the address at which a view begins.
+        A copy, since the last bit of a matrix product can depend on the address at which a view begins.
         """
         return self if index == slice(None) else self.map(lambda part: part[index].clone())
 
     def joined(self) -> Samples:
-        """Return the samples of all tasks as those of one, without the task axis."""
+        """Return the samples of all tasks as if they were of one task, without the task axis."""
         return self.map(lambda part: part.flatten(0, 1))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Samples:
@@ -59,10 +57,10 @@ class Samples:
         return values.reshape(*values.shape[:-1], -1, self.episode_rows)
 
     def subsample(self, fraction: float) -> Samples:
-        """Return about ``fraction`` of each task's samples, weighted to a mean again, as episodes of one step each.
+        """Return about ``fraction`` of each task's samples, with weights for their mean, as episodes of one step each.
 
-        One row of every stretch of ``1 / fraction`` rows, the same each time, but at no regular distance, which could
-        keep the same time steps of every episode.
+        They are one row of every ``1 / fraction`` consecutive rows: always the same ones, but at irregular distances,
+        since regular ones could select the same time steps of every episode.
         """
         total = self.weights.shape[-1]
         rows = _spread(total, max(1, round(total * fraction)), self.weights.device)
@@ -73,7 +71,7 @@ class Samples:
 
 @functools.cache
 def _spread(total: int, keep: int, device: torch.device) -> Tensor:
-    """Return ``keep`` row numbers out of ``total``; they are put on the device once."""
+    """Return ``keep`` row numbers out of ``total``; the cache keeps them on the device."""
     within = torch.rand(keep, generator=torch.Generator().manual_seed(total), dtype=torch.float64)
     return ((torch.arange(keep) + within) * (total / keep)).long().to(device)
 
@@ -87,16 +85,16 @@ def to_samples(
     baseline: Literal["linear", "none"] = "linear",
     discounted: bool = False,
 ) -> Samples:
-    """Estimate advantages and lay the steps out as rows.
+    """Estimate advantages and return the steps of rollouts as samples.
 
     Args:
         rollouts: ``[task, episode, time, ...]``.
-        features: ``[task, episode, time + 1, feature]``, the observations as the baseline reads them.
+        features: ``[task, episode, time + 1, feature]``, the observations as inputs of the baseline.
         gamma: the discount factor.
         gae_lambda: the decay of the advantage estimator.
-        baseline: what the returns are compared with; with ``none`` the advantages are the discounted returns to the
-            episode's end, brought to unit root mean square but not centred, which would be a baseline too.
-        discounted: multiply the advantages of step t by ``gamma^t``, as the derivative of the discounted return does.
+        baseline: what is subtracted from the returns. With ``none``, the advantages are the discounted returns to the
+            episode's end, scaled to unit root mean square but not centred, since centring would be a baseline too.
+        discounted: multiply the advantages of step t by ``gamma^t``, as in the derivative of the discounted return.
     """
     returns = discounted_returns(rollouts.rewards, rollouts.mask, gamma)
     advantages = returns
@@ -117,7 +115,7 @@ def to_samples(
     count = rollouts.mask.sum(dim=(1, 2), keepdim=True).clamp(min=1.0)
     actions = rollouts.actions.flatten(1, 2)
     if actions.is_floating_point():
-        # A box of any shape; distributions know vectors.
+        # Distributions expect vectors, whatever the shape of the box.
         actions = actions.reshape(*actions.shape[:2], -1)
     return Samples(
         observations=map_observations(lambda part: part[:, :, :-1].flatten(1, 2), rollouts.observations),

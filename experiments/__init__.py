@@ -1,1 +1,1 @@
-"""What a person runs: the metarl command, configurations, benchmarks, reports."""
+"""The metarl command, configurations, runs, comparisons and benchmarks."""

@@ -1,4 +1,4 @@
-"""The command line of ``metarl``: its options, and mistakes in them as a sentence."""
+"""The command line of ``metarl``: its options, with errors as a single sentence."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the command line's options; leaves with status 2 and a sentence where there is a mistake in it."""
+    """Return the command line's options; an error exits with status 2 and a sentence."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    # Settings may stand on either side of the options, which argparse does not allow.
+    # Settings may come before and after the options, which argparse does not support.
     settings = [text for text in rest if not text.startswith("-") and options.command in ("train", "compare")]
     unknown = [text for text in rest if text not in settings]
     if unknown:

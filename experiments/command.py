@@ -1,4 +1,4 @@
-"""The ``metarl`` command. What is slow to import is imported by the subcommand that needs it."""
+"""The ``metarl`` command. Modules that are slow to import are imported only by the subcommands that need them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ TERMINATED = 143
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status.
 
-    0, 1 where training failed or a file cannot be written, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
+    It is 0 for success, 1 if training failed or a file cannot be written, 2 for bad input, 130 after Ctrl-C, and 143
+    after SIGTERM.
     """
     streams.open_missing()
     try:
         options = parse(arguments)
-        # Families of one's own, module:Id, lie in the folder one works in.
+        # So that module:Id finds the user's modules in the current folder.
         sys.path.append(str(Path.cwd()))
         return _WORK[options.command](options)
     except KeyboardInterrupt:

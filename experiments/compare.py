@@ -1,4 +1,4 @@
-"""``metarl compare``: which runs a comparison is made of, and how those that are not done yet are trained."""
+"""``metarl compare``: the runs of a comparison, and the training of those that are not done yet."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _SET_BY_OPTIONS = {"learner": "--learners", "seed": "--seeds"}
 
 @dataclass(frozen=True)
 class Row:
-    """A learner of a comparison, with settings of its own.
+    """A row of a comparison: a learner, with its own settings.
 
     Attributes:
-        label: how it was written, which names it in tables.
-        learner: its name.
-        overrides: its own settings, dotted keys and values.
+        label: the text with which the row was given, its name in tables.
+        learner: the learner's name.
+        overrides: the row's own settings, dotted keys and values.
     """
 
     label: str
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a comparison: a row with a seed; ``name`` is that of its folder."""
+    """One run of a comparison: a row with a seed; ``name`` is the name of its folder."""
 
     row: Row
     seed: int
@@ -51,10 +51,10 @@ class Job:
 
 
 def parse_rows(text: str) -> list[Row]:
-    """Return the rows of ``"maml,scratch,scratch evaluation.steps=30"``; one that is named twice is there once.
+    """Return the rows of ``"maml,scratch,scratch evaluation.steps=30"``, without duplicates.
 
     Raises:
-        ValueError: a name is missing, or what follows one is no setting.
+        ValueError: a name is missing, or a name is followed by something other than settings.
     """
     rows = []
     # Commas within brackets belong to a list, as in policy.hidden_sizes=[64,64].
@@ -70,18 +70,18 @@ def parse_rows(text: str) -> list[Row]:
 
 
 def plan(config: str, rows: Sequence[Row], seeds: int, out: Path, overrides: Sequence[tuple[str, Any]]) -> list[Job]:
-    """Return all runs of a comparison, those that are done included.
+    """Return all runs of a comparison, including those that are done.
 
     Args:
         config: a shipped configuration or a TOML file.
-        rows: what is compared.
-        seeds: seeds 1, 2, ... of each.
+        rows: of the comparison.
+        seeds: the number of seeds, 1, 2, ..., of each row.
         out: the folder of the runs' folders, ``<learner>-<seed>``.
-        overrides: settings of all rows; a row's own win.
+        overrides: settings of all rows; a row's own settings have precedence.
 
     Raises:
-        ValueError: settings that are wrong or that would give the rows different test tasks, a learner that does not
-            fit the family, or a folder that holds another run.
+        ValueError: settings are wrong or would give rows different test tasks, a learner does not support the family,
+            or a folder holds another run.
     """
     jobs = []
     for row in rows:
@@ -115,7 +115,7 @@ def plan(config: str, rows: Sequence[Row], seeds: int, out: Path, overrides: Seq
 
 
 def _check_tasks(jobs: Sequence[Job]) -> None:
-    """Refuse rows that would be tested on different tasks: differences between learners are taken task by task."""
+    """Refuse rows that would be tested on different tasks, since differences between learners are paired by task."""
     first = _test_settings(jobs[0].settings)
     for job in jobs:
         for key, value in _test_settings(job.settings).items():
@@ -143,13 +143,13 @@ def _done(job: Job, out: Path) -> bool:
 
 
 def run_all(jobs: Sequence[Job], out: Path, parallel: int) -> list[str]:
-    """Train and test what is not done yet, an interrupted run from where it stopped; return a sentence a failure.
+    """Train and test the runs that are not done yet, resuming interrupted ones; return a sentence for each failure.
 
     Args:
         jobs: all runs.
-        out: the folder of their folders.
-        parallel: how many at a time; with more than one each has a process of its own and one thread, which changes no
-            bit of the results.
+        out: the folder of the runs' folders.
+        parallel: how many runs are trained at a time; if more than one, each in its own process with one thread, which
+            does not change the results by a single bit.
     """
     todo = [job for job in jobs if not _done(job, out)]
     failed = []
@@ -166,7 +166,7 @@ def run_all(jobs: Sequence[Job], out: Path, parallel: int) -> list[str]:
 
 
 def _trained(todo: Sequence[Job], out: Path, parallel: int) -> Iterator[tuple[Job, Failure]]:
-    """Train runs; yield each when it has ended, and what it failed with."""
+    """Train runs; yield each when it has ended, with its failure or None."""
     by_name = {job.name: job for job in todo}
     if parallel > 1:
         calls = {job.name: (job.settings, out, job.name) for job in todo}
@@ -179,7 +179,7 @@ def _trained(todo: Sequence[Job], out: Path, parallel: int) -> Iterator[tuple[Jo
 
 
 def train_quietly(settings: Settings, out: Path, name: str) -> Failure:
-    """Train and test a run without a progress bar; return what it failed with."""
+    """Train and test a run without a progress bar; return its failure or None."""
     return _train(settings, out, name, progress_bar=False)
 
 
@@ -198,7 +198,7 @@ def _results(job: Job, out: Path) -> dict[str, Any]:
 
 
 def read_entries(jobs: Sequence[Job], out: Path) -> list[Entry]:
-    """Return the results of the runs that are done, one entry for each row that has any."""
+    """Return the results of the runs that are done, an entry for each row with at least one such run."""
     entries = []
     for row in {job.row.label: job.row for job in jobs}.values():
         done = [job for job in jobs if job.row == row and _done(job, out)]
@@ -223,7 +223,7 @@ def read_entries(jobs: Sequence[Job], out: Path) -> list[Entry]:
 
 
 def _cost(job: Job, out: Path) -> dict[str, Any]:
-    """Return what a run's training took, as far as that is known."""
+    """Return the known part of a run's training cost."""
     try:
         return Run(out / job.name).read_cost()
     except ValueError:

@@ -1,4 +1,4 @@
-"""A comparison's results: intervals over seeds and tasks, paired differences, tables and a picture."""
+"""The results of a comparison: intervals over seeds and tasks, paired differences, tables and a picture."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Entry:
     """A row of a comparison.
 
     Attributes:
-        label: how the row is named.
+        label: the row's name.
         learner: the learner's name.
         seeds: in the order of ``returns``.
         returns: ``[seed, step, task]``; a seed's tasks are the same for all rows.
         episodes: for each adaptation step and task.
-        optimum: the best expected return, the mean over seeds and tasks, where the family knows it.
-        environment_steps: of training, the mean over seeds; None where it was not measured.
-        seconds: of training, the mean over seeds; None where it was not measured.
+        optimum: the best expected return, mean over seeds and tasks; None if the family does not define it.
+        environment_steps: of training, mean over seeds; None if not measured.
+        seconds: of training, mean over seeds; None if not measured.
     """
 
     label: str
@@ -67,9 +67,9 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """By how much one row's return after a step is above a baseline's: the mean over tasks, and its interval.
+    """The difference of one row's return to a baseline's after given steps: the mean over tasks, and its interval.
 
-    It is paired: the difference is taken task by task, for the seeds that both rows have.
+    It is paired: differences are computed task by task, for the seeds that both rows have.
     """
 
     learner: str
@@ -84,7 +84,7 @@ class Difference:
 
 
 def difference(entry: Entry, baseline: Entry, step: int, baseline_step: int) -> Difference | None:
-    """Return the difference of two rows' returns after given steps; None where they have no seed in common."""
+    """Return the difference of two rows' returns after given steps; None if they have no seed in common."""
     common = [seed for seed in entry.seeds if seed in baseline.seeds]
     if not common:
         return None
@@ -112,16 +112,16 @@ def common_steps(entries: Sequence[Entry]) -> int:
 
 
 def baselines(entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
-    """Return the baselines among the rows, and the step at which each is compared with the others after one step.
+    """Return the baselines among the rows, and the step of each with which other rows after one step are compared.
 
-    That is one step too; the last one of a baseline that has more steps than other rows have, a larger budget.
+    It is one step too, but the last step of a baseline with more steps than other rows, that is, with a larger budget.
     """
     shortest = common_steps(entries)
     return [(entry, 1 if entry.steps == shortest else entry.steps) for entry in entries if entry.learner in BASELINES]
 
 
 def differences(entries: Sequence[Entry]) -> Iterator[Difference]:
-    """Yield the differences after one step of each row to each baseline."""
+    """Yield the difference of each row after one step to each baseline."""
     for entry, (baseline, step) in itertools.product(entries, baselines(entries)):
         if entry is not baseline:
             found = difference(entry, baseline, 1, step)
@@ -130,7 +130,7 @@ def differences(entries: Sequence[Entry]) -> Iterator[Difference]:
 
 
 def write_tables(entries: Sequence[Entry], out: Path) -> str:
-    """Write ``comparison.csv``, ``differences.csv`` and ``comparison.md``, and return the last one's text."""
+    """Write ``comparison.csv``, ``differences.csv`` and ``comparison.md``, and return the text of the last."""
     with replacing(out / "comparison.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         names = ["learner", "seeds", "tasks", "episodes", "step", "mean", "low", "high"]
@@ -196,8 +196,8 @@ def _differences_table(entries: Sequence[Entry], found: Sequence[Difference]) ->
 def draw(entries: Sequence[Entry], path: Path) -> None:
     """Draw the return against the adaptation steps, with intervals over seeds and tasks: all rows, and the better half.
 
-    Rows stand side by side at each step. One with more steps than others is drawn as far as they go, and its last
-    return as a dotted line.
+    At each step, the rows are drawn side by side. A row with more steps than others is drawn up to the others' last
+    step, and its final return as a dotted line.
     """
     last = common_steps(entries)
     best_first = sorted(entries, key=lambda entry: entry.means[last], reverse=True)
@@ -223,7 +223,7 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
 
 
 def zoom(entries: Sequence[Entry]) -> tuple[float, float]:
-    """Return the limits of returns that show rows from their first adaptation step on."""
+    """Return the axis limits that show the rows' returns from the first adaptation step on."""
     last = common_steps(entries)
     shown = np.concatenate([entry.intervals[1 : last + 1] for entry in entries])
     low, high = float(shown[:, 0].min()), float(shown[:, 1].max())

@@ -1,4 +1,4 @@
-"""Configurations: a shipped name or a TOML file, and settings overridden as ``inner.step_size=0.05``."""
+"""Configurations: shipped ones by name or TOML files, with overrides such as ``inner.step_size=0.05``."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def shipped_configurations() -> dict[str, str]:
 def read_configuration(config: str, overrides: Sequence[tuple[str, Any]]) -> tuple[str, Settings]:
     """Return a configuration's name and its settings, with overrides applied.
 
-    Where they name another learner, or another meta-update, ``[outer]`` of the configuration is left out.
+    If the overrides choose another learner or another meta-update, the configuration's ``[outer]`` is ignored.
 
     Args:
         config: a shipped name, or the path of a TOML file.
         overrides: dotted keys and values.
 
     Raises:
-        ValueError: no such configuration, a file that is no TOML, or wrong settings, all of them named.
+        ValueError: the configuration does not exist, is not valid TOML, or has wrong settings, which are all named.
     """
     path = Path(config)
     shipped = shipped_configurations()
@@ -63,7 +63,7 @@ def read_configuration(config: str, overrides: Sequence[tuple[str, Any]]) -> tup
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Return key and value of ``key=value``; the value is TOML, or a string as it stands.
+    """Return key and value of ``key=value``; a value that is not valid TOML is a string.
 
     Raises:
         ValueError: there is no ``=``, or no key before it.
@@ -80,7 +80,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _changes_outer(data: dict[str, Any], overrides: dict[str, Any]) -> bool:
-    """Whether overrides name another learner or meta-update, whose settings are others than those in ``[outer]``."""
+    """Return whether overrides choose another learner or meta-update, for which ``[outer]`` of data is not valid."""
     learner = data.get("learner", Settings.learner)
     if overrides.get("learner", learner) != learner:
         return True
@@ -102,5 +102,5 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
 
 
 def to_toml(settings: Settings) -> str:
-    """Return settings as TOML that gives the same settings again."""
+    """Return settings as TOML from which the same settings are read."""
     return tomli_w.dumps(as_dict(settings))

@@ -1,7 +1,7 @@
 """Writes docs/families.md, the table of metarl's families, and the pictures in docs/pictures.
 
-``python experiments/document_families.py``; the figures of speed are those of docs/speeds.json, which
-``python experiments/benchmarks/families.py --json docs/speeds.json`` measures.
+``python -m metarl.experiments.document_families`` writes them, with the speeds in docs/speeds.json, which
+``python -m metarl.experiments.benchmarks.families --json docs/speeds.json`` measures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from metarl.envs import make
 from metarl.experiments.families import describe_families
 
 DOCS = Path(__file__).parents[1] / "docs"
-STEPS = 15  # of random actions before a picture is taken
+STEPS = 15  # random actions before a picture is taken
 
 HEAD = """# Families
 
@@ -38,7 +38,7 @@ environment with {num_envs} sub-environments on {cores} cores, and how many time
 
 
 def picture(family: str) -> NDArray[np.uint8] | None:
-    """Return a picture of a family, an episode under way with random actions; None where it cannot be drawn."""
+    """Return a picture of a family after some random actions; None if the family has no pictures."""
     if "rgb_array" not in make(family).metadata["render_modes"]:
         return None
     env = make(family, render_mode="rgb_array")
@@ -62,8 +62,8 @@ def page(speeds: dict[str, Any], drawn: set[str]) -> str:
     """Return the text of docs/families.md.
 
     Args:
-        speeds: what the benchmark wrote.
-        drawn: the families that have a picture.
+        speeds: the output of the benchmark.
+        drawn: the families with a picture.
     """
     measured = {entry["family"]: entry for entry in speeds["speeds"]}
     lines, pictures = [], []

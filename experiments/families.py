@@ -1,4 +1,4 @@
-"""What ``metarl envs`` prints and docs/families.md tells of families."""
+"""Descriptions of families, for ``metarl envs`` and docs/families.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarl.envs.tasks import attribute, task_space
 
 
 def describe_families() -> list[dict[str, Any]]:
-    """Return each installed family with its spaces; one that cannot be made with its fault instead."""
+    """Return a description of each installed family; of a family that cannot be made, its fault."""
     described = []
     for listing in list_families():
         entry: dict[str, Any] = dataclasses.asdict(listing)
@@ -48,7 +48,7 @@ def _describe(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
 
 
 def in_words(space: spaces.Space[Any], *, ranges: bool = True) -> str:
-    """Return what a space holds, in a few words.
+    """Return a short description of a space in words.
 
     >>> in_words(spaces.Dict({"gravity": spaces.Box(5.0, 15.0, ()), "side": spaces.Discrete(2)}))
     'gravity: 5 to 15; side: one of 2'

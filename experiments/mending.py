@@ -1,6 +1,6 @@
-"""What is done about files of a run that are damaged, missing or another run's: the checkpoint says what is right.
+"""Repair of a run's files that are damaged, missing or of another run; the checkpoint decides what is right.
 
-Nothing is deleted: such a file is set aside, and a sentence on standard error says so.
+Nothing is deleted: such a file is renamed, and a sentence on standard error says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from metarl.settings import Settings
 
 
 def has_results(run: Run, learner: BaseLearner) -> bool:
-    """Whether the run was tested; a ``results.json`` that is not its own is set aside."""
+    """Return whether the run was tested; a ``results.json`` of another run is set aside."""
     if not run.results.exists():
         return False
     try:
@@ -39,7 +39,7 @@ def load_best(run: Run, settings: Settings, device: str | None) -> BaseLearner:
     """Return the learner with a run's best parameters.
 
     Raises:
-        ValueError: the file is missing, damaged or another run's.
+        ValueError: the file is missing, damaged or of another run.
     """
     learner: BaseLearner = load_learner(run.best, device=device)
     if replace(learner.settings, device=settings.device) != settings:
@@ -51,11 +51,11 @@ def load_best(run: Run, settings: Settings, device: str | None) -> BaseLearner:
 
 
 def best_of(run: Run, learner: BaseLearner) -> BaseLearner:
-    """Return the learner with the best parameters; ``best.zip`` is written from the checkpoint where it is not right.
+    """Return the learner with the best parameters; if ``best.zip`` is not right, write it from the checkpoint.
 
     Args:
-        run: its folder.
-        learner: the run's, trained to the end.
+        run: the run's folder.
+        learner: of the run, trained to the end.
     """
     if run.best.exists():
         try:
@@ -77,18 +77,18 @@ def best_of(run: Run, learner: BaseLearner) -> BaseLearner:
 
 
 def mend_cost(run: Run, learner: BaseLearner) -> None:
-    """Write ``cost.json`` from the checkpoint where it is not the run's; the time before it is then not known.
+    """Write ``cost.json`` from the checkpoint if it is not of this run; the time of training is then unknown.
 
     Args:
-        run: its folder, with a ``progress.csv`` that is its own.
-        learner: the checkpoint's.
+        run: the run's folder, with a ``progress.csv`` that was checked.
+        learner: of the checkpoint.
     """
     if learner.iteration == 0 and not run.cost.exists():
         run.write_cost({"environment_steps": 0, "seconds": 0.0})
         return
     try:
         steps = run.read_cost()["environment_steps"]
-        # It is written after the checkpoint, so that a kill may leave it one iteration behind.
+        # The file is written after the checkpoint, so it may be one iteration behind if the process was killed.
         before = _steps_after(read_progress(run.progress), learner.iteration - 1)
         if steps == learner.num_timesteps or (steps < learner.num_timesteps and before in (steps, None)):
             return
@@ -103,7 +103,7 @@ def mend_cost(run: Run, learner: BaseLearner) -> None:
 
 
 def mend_progress(run: Run, learner: BaseLearner) -> None:
-    """Leave the rows of ``progress.csv`` that are the run's, up to the checkpoint; say which are missing."""
+    """Keep only the rows of ``progress.csv`` that are of this run, up to the checkpoint; report missing ones."""
     found = read_progress(run.progress)
     own = found.until(learner.iteration)
     if not _fits(own, learner):
@@ -130,7 +130,7 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def _fits(progress: Progress, learner: BaseLearner) -> bool:
-    """Whether rows tell of a learner's training: of its environment steps, and of the score of its best parameters."""
+    """Return whether rows agree with a learner's environment steps and with the score of its best parameters."""
     if _steps_after(progress, learner.iteration) not in (learner.num_timesteps, None):
         return False
     if learner.best is None or learner.best.state.iteration not in progress.rows:
@@ -142,7 +142,7 @@ def _fits(progress: Progress, learner: BaseLearner) -> bool:
 
 
 def _steps_after(progress: Progress, iteration: int) -> float | None:
-    """Return how many environment steps were taken until an iteration's end, None where no row says it."""
+    """Return the number of environment steps up to an iteration's end; None if there is no row for it."""
     if iteration not in progress.rows:
         return 0 if iteration == 0 else None
     return float(progress.row(iteration).get("rollout/timesteps") or math.nan)

@@ -1,4 +1,4 @@
-"""A picture of how a finished run adapts: paths before and after each step, and the return by step."""
+"""A picture of a finished run's adaptation: paths before and after each step, and the return after each step."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ DOTS_PER_INCH = 110
 
 
 def draw_picture(folder: Path, out: Path, tasks: int) -> None:
-    """Draw how a run's best parameters adapt to test tasks; paths where the family's observations are positions.
+    """Draw how a run's best parameters adapt to test tasks; with paths if the family's observations are positions.
 
     Args:
         folder: of a finished run.
-        out: the file, ``.png``, ``.svg`` or ``.pdf``; an existing one is not overwritten.
-        tasks: how many test tasks the returns are of.
+        out: the file, ``.png``, ``.svg`` or ``.pdf``; an existing file is not overwritten.
+        tasks: the number of test tasks for the returns.
 
     Raises:
-        ValueError: the folder is no finished run, the file exists or has another ending, or a count is not positive.
+        ValueError: the folder is not a finished run, the file exists or has another suffix, or a count is not positive.
     """
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"the picture {str(out)!r} cannot be written; its name has to end in .png, .svg or .pdf")

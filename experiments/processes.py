@@ -1,4 +1,4 @@
-"""Calls in processes of their own, several at a time."""
+"""Function calls in separate processes, several at a time."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ def in_processes(
 ) -> Iterator[tuple[str, Failure]]:
     """Call ``work(*arguments)`` for each of ``calls``, each in a new process with one thread.
 
-    Yields the name of each call when it has ended, with what it returned: None, or a sentence on what it failed with,
-    which is also what becomes of a process that ends without an answer. Where the caller is interrupted or stops
-    asking, all processes are ended.
+    Yields the name of each call when it has ended, with its result: None, or a sentence about its failure. A process
+    that ends without a result has failed. If the caller is interrupted or closes the iterator, all processes are ended.
 
     Args:
-        work: a function of a module.
-        calls: name to arguments, in the order in which they are begun.
-        parallel: at most this many at a time.
+        work: a function that a new process can import.
+        calls: name to arguments, in the order in which they are started.
+        parallel: the largest number of processes at a time.
     """
     waiting = list(calls.items())
     running: dict[int, tuple[str, Any, Connection]] = {}  # by the process's sentinel
@@ -61,7 +60,7 @@ def in_processes(
 def _start(work: Callable[..., Failure], arguments: tuple[Any, ...]) -> tuple[Any, Connection]:
     context = multiprocessing.get_context("spawn")
     answers, theirs = context.Pipe(duplex=False)
-    # Not daemonic: environments may be stepped by workers, processes of this one.
+    # Not daemonic, since daemonic processes cannot have children, such as workers that step environments.
     process = context.Process(target=serve, args=(theirs, work, arguments))
     with main_left_alone(), interrupts_ignored(), _one_thread_asked_for():
         process.start()
@@ -71,7 +70,7 @@ def _start(work: Callable[..., Failure], arguments: tuple[Any, ...]) -> tuple[An
 
 @contextlib.contextmanager
 def _one_thread_asked_for() -> Iterator[None]:
-    """Let the libraries that a new process loads take one thread each; numpy's reads nothing but the environment."""
+    """Let a new process's libraries use one thread each; numpy can only be told by an environment variable."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
@@ -93,7 +92,7 @@ def _answer(process: Any, answers: Connection) -> Failure:
 
 
 def serve(answers: Connection, work: Callable[..., Failure], arguments: tuple[Any, ...]) -> None:
-    """Do the work in this process and send what it returns; end with the parent, or quietly at SIGTERM."""
+    """Do the work in this process and send its result; end together with the parent, or silently at SIGTERM."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     with contextlib.suppress(Terminated), sigterm_raises():

@@ -1,7 +1,7 @@
-"""Run folders: what a run leaves, and where. Nothing in them is ever overwritten but what is so far.
+"""Run folders and their files.
 
-That is the latest checkpoint, ``checkpoints/last.zip``, and what training took until then, ``cost.json``. A folder
-appears with its first checkpoint, so that every run that has one can go on.
+Only the latest checkpoint, ``checkpoints/last.zip``, and the cost of training so far, ``cost.json``, are ever
+overwritten. A folder appears together with its first checkpoint, so that every run with a folder can be resumed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from metarl.version import __version__
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _UNBEGUN = re.compile(r"\.[0-9a-f]{32}\.part")
-_UNBEGUN_SECONDS = 3600.0  # until a folder that never became a run's counts as left behind
+_UNBEGUN_SECONDS = 3600.0  # age at which the temporary folder of a run counts as left over
 _LEFTOVER = re.compile(r"(progress\.csv|(cost|results|machine)\.json|(last|best)\.zip)(\.\d+)?\.part")
 _PACKAGES = ("gymnasium", "numpy", "stable-baselines3", "tensorboard", "torch")
 
@@ -56,17 +56,17 @@ class Run:
     def create(
         cls, out: Path, name: str | None, standard: str, settings: Settings, save: Callable[[Path], None]
     ) -> Run:
-        """Make the folder of a new run, whole or not at all.
+        """Make the folder of a new run, completely or not at all.
 
         Args:
-            out: the folder of all runs; it is made where it is missing.
-            name: given by hand, and taken as it is; or None.
-            standard: the name where none is given, numbered from the second run on.
+            out: the folder of all runs; it is made if it is missing.
+            name: of the run's folder; None for ``standard``.
+            standard: the default name, numbered from the second run on.
             settings: written to ``config.toml``.
             save: writes the checkpoint of the untrained learner.
 
         Raises:
-            ValueError: a name that is none or is taken, or a folder that cannot be written.
+            ValueError: the name is not allowed or is taken, or the folder cannot be written.
         """
         if name is not None and (not _NAME.fullmatch(name) or ".." in name):
             raise ValueError(
@@ -96,7 +96,7 @@ class Run:
         """Return the run in a folder.
 
         Raises:
-            ValueError: the folder is no run.
+            ValueError: the folder is not a run.
         """
         run = cls(folder)
         if not run.config.is_file() or not run.last.parent.is_dir():
@@ -107,10 +107,10 @@ class Run:
         return run
 
     def lock(self) -> None:
-        """Keep other processes from training in the folder; the lock of a process that died does not hold.
+        """Keep other processes from training in the folder; the lock is released when this process ends.
 
         Raises:
-            ValueError: another process is training in it, or it cannot be written.
+            ValueError: another process is training in the folder, or it cannot be written.
         """
         try:
             self._lock.acquire()
@@ -121,14 +121,14 @@ class Run:
             raise ValueError(f"the run {str(self.folder)!r} cannot be locked: {reason}") from error
 
     def sweep(self) -> None:
-        """Delete what a killed process had not written whole; only for who holds the lock."""
+        """Delete incomplete files of a killed process; the caller must hold the lock."""
         for folder in (self.folder, self.last.parent):
             for path in folder.iterdir():
                 if _LEFTOVER.fullmatch(path.name):
                     path.unlink()
 
     def discard(self) -> None:
-        """Delete the folder of a run that could not begin; only for who made it."""
+        """Delete the folder of a run that could not begin; only the caller of ``create`` may do so."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def settings(self) -> Settings:
@@ -140,10 +140,10 @@ class Run:
         _write_json(self.results, results)
 
     def read_results(self, settings: Settings) -> dict[str, Any]:
-        """Return what ``write_results`` wrote.
+        """Return the contents of ``results.json``.
 
         Raises:
-            ValueError: the file is missing, empty or damaged, or it is of a run with other settings.
+            ValueError: the file is missing, empty or damaged, or is of a run with other settings.
         """
         found = _read_json(self.results)
         own = {
@@ -170,12 +170,12 @@ class Run:
         return found
 
     def write_cost(self, cost: dict[str, Any]) -> None:
-        """Write ``cost.json``, what training took so far, in place of the last one."""
+        """Write ``cost.json``, the cost of training so far; an existing file is replaced."""
         with replacing(self.cost) as beside:
             beside.write_text(json.dumps(cost) + "\n", encoding="utf-8")
 
     def read_cost(self) -> dict[str, Any]:
-        """Return what training took so far: ``environment_steps``, and ``seconds``, None where they are not known.
+        """Return the cost of training so far: ``environment_steps``, and ``seconds`` (None if unknown).
 
         Raises:
             ValueError: the file is missing, empty or damaged.
@@ -203,7 +203,7 @@ class Run:
 
 
 def set_aside(path: Path) -> Path:
-    """Give a file that is not the run's, or no longer whole, a name at which nothing looks, and return it."""
+    """Rename a damaged file, or one of another run, to a name that is never read, and return that path."""
     number = 1
     while (aside := path.with_name(f"{path.name}.aside-{number}")).exists():
         number += 1
@@ -211,7 +211,7 @@ def set_aside(path: Path) -> Path:
 
 
 def _put(beside: Path, out: Path, name: str | None, standard: str) -> Path:
-    """Rename a folder to a name that is free; another process may try the same at the same time."""
+    """Rename a folder to a free name; another process may be doing the same at the same time."""
     number = 1
     while True:
         folder = out / (name or (standard if number == 1 else f"{standard}-{number}"))
@@ -227,7 +227,7 @@ def _put(beside: Path, out: Path, name: str | None, standard: str) -> Path:
 
 
 def _sweep_unbegun(out: Path) -> None:
-    """Delete what starts that were killed left behind."""
+    """Delete old temporary folders of processes that were killed while they made a run's folder."""
     for path in out.iterdir():
         with contextlib.suppress(OSError):
             if _UNBEGUN.fullmatch(path.name) and time.time() - path.stat().st_mtime > _UNBEGUN_SECONDS:
@@ -235,20 +235,20 @@ def _sweep_unbegun(out: Path) -> None:
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write a new file whole or not at all.
+    """Write a new file completely or not at all.
 
     Raises:
-        FileExistsError: there is one.
+        FileExistsError: the file exists.
     """
     with new_file(path) as beside:
         beside.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return a table of JSON.
+    """Return the object in a JSON file.
 
     Raises:
-        ValueError: it is missing, empty or damaged.
+        ValueError: the file is missing, empty or damaged.
     """
     if not path.exists():
         raise ValueError("is missing")
@@ -263,7 +263,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    """Return the versions and the machine a run was made with."""
+    """Return the versions of packages and the properties of this machine."""
     versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return {
         "metarl": __version__,

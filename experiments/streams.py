@@ -1,4 +1,4 @@
-"""Standard output and standard error, which may be closed, or cut off by a reader that has seen enough."""
+"""Standard output and standard error, which may be closed, or whose reader may be gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TextIO
 
 
 def open_missing() -> None:
-    """Let closed standard streams lead nowhere; else the next file that is opened would take the number of one."""
+    """Open closed standard streams on the null device; else the next opened file would get one of their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -22,7 +22,7 @@ def open_missing() -> None:
     if sys.stderr is None:
         sys.stderr = _nowhere()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Paths and tables may have characters that a terminal's encoding lacks.
+        # Paths and tables may contain characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
@@ -31,10 +31,10 @@ def _nowhere() -> TextIO:
 
 
 def say(text: str) -> None:
-    """Print a line to standard output; a reader that has seen enough stops nothing.
+    """Print a line to standard output; a closed pipe is no error.
 
     Raises:
-        OSError: it cannot be written for another reason, as where it is a file on a full disk.
+        OSError: it cannot be written for another reason, for example because the disk is full.
     """
     try:
         print(text, flush=True)
@@ -45,7 +45,7 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Write a sentence to standard error; one that is gone stops nothing."""
+    """Write a sentence to standard error; if that fails, it is dropped."""
     try:
         sys.stderr.write(f"metarl: {text}\n")
         sys.stderr.flush()
@@ -54,7 +54,7 @@ def complain(text: str) -> None:
 
 
 def flush() -> None:
-    """Write what is left of both streams; what cannot be written is dropped, so that the interpreter ends quietly."""
+    """Flush both streams; text that cannot be written is dropped, so that the interpreter ends without an error."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -63,6 +63,6 @@ def flush() -> None:
 
 
 def _let_go(stream: TextIO) -> None:
-    """Let a stream lead nowhere from now on, what it still holds included."""
+    """Redirect a stream to the null device, including the text that it still buffers."""
     with contextlib.suppress(OSError, ValueError), _nowhere() as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())

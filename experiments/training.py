@@ -1,4 +1,4 @@
-"""The jobs behind ``metarl train`` and ``metarl evaluate``."""
+"""The implementation of ``metarl train`` and ``metarl evaluate``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Terminated(BaseException):
 
 @contextlib.contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM raise ``Terminated`` in the main thread, so that what is open is closed."""
+    """Let SIGTERM raise ``Terminated`` in the main thread, so that files and environments are closed."""
 
     def terminate(number: int, frame: Any) -> None:
         raise Terminated
@@ -50,7 +50,7 @@ def sigterm_raises() -> Iterator[None]:
 
 
 class SaveLast(BaseCallback):
-    """Writes the checkpoint that ``--resume`` goes on from, and what training took so far, after each iteration."""
+    """Writes after each iteration the checkpoint for ``--resume`` and the cost of training so far."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class SaveLast(BaseCallback):
         return True
 
     def write_cost(self, learner: BaseLearner) -> None:
-        """Write environment steps and seconds of training, validation included, those before an interruption too."""
+        """Write environment steps and seconds of training (with validation), including those before an interruption."""
         seconds = None
         if self._before is not None:
             seconds = round(self._before + time.perf_counter() - self._began, 3)
@@ -74,7 +74,7 @@ class SaveLast(BaseCallback):
 
 @contextlib.contextmanager
 def _failed_threads_quiet() -> Iterator[None]:
-    """Let threads that cannot write say nothing: TensorBoard's raises what it failed with in the main one too."""
+    """Suppress reports of ``OSError`` in threads: TensorBoard's thread raises its error in the main thread too."""
 
     def report(thread: threading.ExceptHookArgs) -> None:
         if not issubclass(thread.exc_type, OSError):
@@ -90,7 +90,7 @@ def _failed_threads_quiet() -> Iterator[None]:
 class Profile(BaseCallback):
     """Writes ``profile.json``, a trace of one iteration that https://ui.perfetto.dev opens.
 
-    The second iteration, since the first one warms up; the first where there is only one.
+    It is the second iteration, since the first one warms up; the first if there is only one.
     """
 
     def __init__(self, folder: Path, iterations: int) -> None:
@@ -116,7 +116,7 @@ class Profile(BaseCallback):
 
 @_failed_threads_quiet()
 def start_run(settings: Settings, out: Path, name: str | None, standard: str) -> tuple[Run, BaseLearner]:
-    """Return a new run's folder and learner, ready to train; where that fails, no folder is left.
+    """Return a new run's folder and learner, ready to train; if that fails, no folder is left.
 
     Raises:
         ValueError: see ``BaseLearner`` and ``Run.create``.
@@ -138,12 +138,12 @@ def start_run(settings: Settings, out: Path, name: str | None, standard: str) ->
 
 @_failed_threads_quiet()
 def resume_run(folder: Path, device: str | None) -> tuple[Run, BaseLearner]:
-    """Return an interrupted run's folder and learner, as they were after its last checkpoint.
+    """Return an interrupted run's folder and learner, in the state of its last checkpoint.
 
-    Files beside the checkpoint that are not right are mended, see ``mending``.
+    Other files that do not agree with the checkpoint are repaired, see ``mending``.
 
     Raises:
-        ValueError: the folder is no run, the run is finished, or its checkpoint is damaged.
+        ValueError: the folder is not a run, the run is finished, or its checkpoint is damaged.
     """
     run = Run.open(folder)
     settings = run.settings()
@@ -174,7 +174,7 @@ def resume_run(folder: Path, device: str | None) -> tuple[Run, BaseLearner]:
 
 
 def what_is_kept(run: Run) -> str:
-    """Return where the run's latest checkpoint is, as part of a sentence."""
+    """Return the place of a run's latest checkpoint, as part of a sentence."""
     try:
         iteration = read_checkpoint(run.last).facts["iteration"]
     except (ValueError, OSError):
@@ -183,12 +183,12 @@ def what_is_kept(run: Run) -> str:
 
 
 def how_to_go_on(run: Run) -> str:
-    """Return the command that goes on with a run, as part of a sentence."""
+    """Return the command that resumes a run, as part of a sentence."""
     return f"go on with: {program('metarl')} train --resume {shlex.quote(str(run.folder))}"
 
 
 def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True) -> None:
-    """Train and test the run ``name``, which goes on where it was begun before.
+    """Train and test the run ``name``; if it was begun before, it is resumed.
 
     Raises:
         ValueError: see ``start_run`` and ``resume_run``.
@@ -208,10 +208,10 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
     """Train to the end, choose the best parameters on validation tasks, and test them once.
 
     Args:
-        run: its folder.
-        learner: its learner.
+        run: the run's folder.
+        learner: the run's learner.
         profiled: write a trace of one iteration into the folder.
-        progress_bar: show one.
+        progress_bar: show a progress bar.
     """
     missing = learner.settings.learning.iterations - learner.iteration
     if learner.iteration == 0:
@@ -224,7 +224,7 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
             learner.learn(missing, callback=callbacks, reset_num_timesteps=False, progress_bar=progress_bar)
             last.write_cost(learner)
     except BaseException:
-        with contextlib.suppress(OSError):  # what came first is what matters
+        with contextlib.suppress(OSError):  # the first error is the one to report
             learner.logger.close()
         raise
     with naming(run.folder):
@@ -243,10 +243,10 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
 def evaluate_run(
     folder: Path, *, tasks: int, episodes: int, steps: int, seed: int | None, device: str | None
 ) -> tuple[Evaluation, Path]:
-    """Evaluate a finished run's best parameters on test tasks again; return the result and the file it is in.
+    """Evaluate a finished run's best parameters on test tasks again; return the result and its file.
 
     Raises:
-        ValueError: the folder is no run, or the run is not finished, or a count is not positive.
+        ValueError: the folder is not a run, the run is not finished, or a count is not positive.
     """
     run = Run.open(folder)
     if not run.best.exists():
@@ -262,13 +262,13 @@ def evaluate_run(
 
 
 def program(name: str) -> str:
-    """Return how a program of this environment is called from here: by its name where that is on the path."""
+    """Return the command for a program of this environment: its name if it is on the path, else its relative path."""
     beside = Path(sys.executable).with_name(name)
     return name if shutil.which(name) or not beside.exists() else shlex.quote(os.path.relpath(beside))
 
 
 def closing_words(run: Run, evaluation: Evaluation) -> str:
-    """Return what ends ``metarl train``: the table, where the run is, and how to look at it."""
+    """Return the last output of ``metarl train``: the table, the run's folder, and how to start TensorBoard."""
     look = f"{program('tensorboard')} --logdir {shlex.quote(str(run.folder.parent))}"
     return (
         f"{evaluation.table()}\n\nThe run is in {run.folder} (parameters after iteration {evaluation.iteration}, the "

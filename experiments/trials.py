@@ -1,10 +1,10 @@
-"""MAML on bandits and tabular MDPs, beside the published figures of RL^2 and SNAIL.
+"""MAML on bandits and tabular MDPs, compared with the published results of RL^2 and SNAIL.
 
 ``python -m metarl.experiments.trials [--out runs/trials] [--only bandit] [--write docs/results]``
 
-There a trial is n pulls (or n episodes) of one task, and what counts is the sum of all rewards from the first on. Here
-the trial is cut into equal parts, an inner step after each, and the returns of the parts are added: the policy before
-adaptation counts as well. Rows that are done in ``--out`` are not run again.
+There, a trial is n pulls (or n episodes) of one task, and its score is the sum of all rewards from the first pull on.
+Here, the trial is divided into equal parts with an inner step between them, and the returns of the parts are summed, so
+the policy before adaptation counts as well. Rows that are done in ``--out`` are not run again.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from metarl.experiments.configuration import read_configuration
 from metarl.statistics import LEVEL, bootstrap_interval
 
 # Duan et al. 2016, tables 1 and 2 (RL^2, random play, the best of the classical methods); Mishra et al. 2018, tables 3
-# and 4 (MAML; for MDPs they give shares of the return of value iteration, turned into totals by RL^2's share there).
+# and 4 (MAML; for MDPs they give fractions of value iteration's return, converted to totals by RL^2's fraction there).
 COLUMNS = ("random", "best classical", "RL^2", "MAML in SNAIL's paper")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A row: ``parts`` of ``episodes`` each, an inner step of ``step_size`` after each but the last."""
+    """A row of the table: ``parts`` of ``episodes`` each, with an inner step of ``step_size`` between them."""
 
     name: str
     config: str
@@ -42,7 +42,7 @@ class Trial:
     published: tuple[float, ...]
 
     def overrides(self) -> list[tuple[str, Any]]:
-        """Return the settings in which the run differs from the shipped configuration."""
+        """Return the settings that differ from the shipped configuration."""
         steps = self.parts - 1
         given: dict[str, Any] = {
             "learning.iterations": 100,
@@ -84,7 +84,7 @@ def total(results: dict[str, Any], episodes: int) -> tuple[float, float, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is not done yet, and print the table."""
+    """Run the rows that are not done yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/trials"))
     parser.add_argument("--only", default="", help="rows whose name contains this")

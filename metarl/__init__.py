@@ -1,6 +1,6 @@
 """metarl: meta-reinforcement learning on Gymnasium environment families, as easy as stable-baselines3.
 
-``import metarl`` registers the environment families and stays quick: torch loads when a learner is first used
+``import metarl`` registers the environment families and is fast: torch is imported when a learner is first used
 (PEP 562).
 """
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from metarl.learners.scratch import Scratch as Scratch
     from metarl.learners.task_aware import TaskAware as TaskAware
 
-# Where each name is that is imported when it is first used.
+# The modules of the names that are imported on first use.
 _LAZY = {
     **class_places(),
     "BaseLearner": "metarl.learner",

@@ -1,4 +1,4 @@
-"""The adaptation loop of training, evaluation and ``adapt``, and the refusal of an update that is not finite."""
+"""The adaptation loop of training, evaluation and ``adapt``, and the check that updates are finite."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def adapt_on_rollouts(
     """Collect rollouts and update parameters in turn.
 
     Args:
-        parameters: what it begins with.
-        collect: parameters and number of steps made -> rollouts.
-        update: parameters, the rollouts collected with them and number of steps made -> parameters.
-        steps: adaptation steps.
-        play_adapted: collect once more after the last step.
+        parameters: before adaptation.
+        collect: parameters and number of steps so far -> rollouts.
+        update: parameters, the rollouts collected with them and number of steps so far -> updated parameters.
+        steps: the number of adaptation steps.
+        play_adapted: whether to collect once more after the last step.
 
     Returns:
         the adapted parameters, and the rollouts after 0, 1, ... steps.
@@ -39,13 +39,13 @@ def adapt_on_rollouts(
 
 
 def refuse_not_finite(what: str, faulty: float, tasks: Any, iteration: int) -> None:
-    """Refuse numbers of which those of a task are not finite.
+    """Raise an error if the numbers of some task are not finite.
 
     Args:
-        what: they are.
-        faulty: the number of the first such task, -1 where there is none (``task_axis.first_not_finite``).
+        what: the name of the numbers, for the message.
+        faulty: the number of the first such task, -1 if there is none (``task_axis.first_not_finite``).
         tasks: the iteration's batch of tasks.
-        iteration: its number.
+        iteration: the iteration's number.
 
     Raises:
         FloatingPointError: there is such a task; the message names it.

@@ -1,4 +1,4 @@
-"""Adaptation episode by episode, in an environment that is not ours and whose task nobody tells us."""
+"""Adaptation episode by episode in a given environment, whose task need not be known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from metarl.state import State
 
 
 class AdaptingLearner(Protocol):
-    """What is asked of a learner here."""
+    """The part of a learner that an ``Adapter`` needs."""
 
     settings: Settings
     functional_policy: Policy
@@ -37,20 +37,20 @@ class AdaptingLearner(Protocol):
 
 
 class Adapter:
-    """Adapts a learner's policy to one environment: plays or is shown episodes, and updates after every ``episodes``.
+    """Adapts a learner's policy to one environment, with an update after every ``episodes`` episodes.
 
-    ``play()`` plays an episode in the environment. In a loop of one's own, ``start`` and ``observe`` give the actions,
-    as the environment takes them::
+    ``play()`` plays an episode in the environment. In a loop of your own, ``start`` and ``observe`` return the actions,
+    in the environment's action space::
 
         action = adapter.start(env.reset()[0])
         while action is not None:
             observation, reward, terminated, truncated, _ = env.step(action)
             action = adapter.observe(observation, reward, terminated, truncated)
 
-    The learner does not change, and what it learns later changes nothing here. Made by ``MetaAgent.adapter``.
+    The learner does not change, and its later training does not affect the adapter. Made by ``MetaAgent.adapter``.
 
     Attributes:
-        returns: the undiscounted return of every episode so far, one list for each number of updates made before.
+        returns: the undiscounted returns of all episodes so far; list k has those played after k updates.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Adapter:
 
     @property
     def updates(self) -> int:
-        """How many updates were made."""
+        """The number of updates so far."""
         return len(self.returns) - 1
 
     @property
@@ -80,10 +80,10 @@ class Adapter:
         return self._learner.as_policy(task_parameters(self._parameters, 0), self._state)
 
     def play(self) -> float:
-        """Play an episode in the environment, update where it is due, and return the episode's return.
+        """Play an episode in the environment, update if enough episodes were played, and return the episode's return.
 
         Raises:
-            RolloutError: the environment gave numbers that are not finite, or does not end.
+            RolloutError: the environment returned numbers that are not finite, or the episode does not end.
         """
         observation, _ = self._env.reset(seed=seeding.foreign_seed(self._stream().environment_seeds(1)[0]))
         action = self.start(observation)
@@ -97,10 +97,10 @@ class Adapter:
     def start(self, observation: Any) -> Any:
         """Begin an episode with its first observation; return the first action.
 
-        An episode that was begun and has not ended is dropped.
+        An episode that has not ended yet is dropped.
 
         Raises:
-            RolloutError: an observation that is not finite.
+            RolloutError: the observation is not finite.
         """
         self._observations = [self._batched(observation, 0)]
         self._steps: list[tuple[NDArray[Any], ...]] = []
@@ -109,13 +109,13 @@ class Adapter:
         return self._act()
 
     def observe(self, observation: Any, reward: float, terminated: bool, truncated: bool) -> Any:
-        """Take what the last action led to; return the next action, or None where the episode has ended.
+        """Record the environment's response to the last action; return the next action, or None at the episode's end.
 
-        With the last of ``episodes`` episodes the policy is updated.
+        At the end of every ``episodes``-th episode the policy is updated.
 
         Raises:
             ValueError: no episode was begun.
-            RolloutError: an observation or reward that is not finite.
+            RolloutError: the observation or reward is not finite.
         """
         if not self._begun:
             raise ValueError("no episode was begun; call start(observation) with the first observation of an episode")
@@ -137,7 +137,7 @@ class Adapter:
         return None
 
     def table(self) -> str:
-        """Return how the return developed: updates, episodes, mean return."""
+        """Return a table of the returns so far, for the terminal: updates, episodes, mean return."""
         lines = [f"{'updates':>7}  {'episodes':>8}  {'mean return':>11}"]
         for number, returns in enumerate(self.returns):
             if returns:
@@ -171,10 +171,10 @@ class Adapter:
 
 
 def _action_map(learner: AdaptingLearner, env: gymnasium.Env[Any, Any]) -> Callable[[Any], Any]:
-    """Return the map from what a learner's policy samples to an environment's actions.
+    """Return the map from the actions that a learner's policy samples to an environment's actions.
 
     Raises:
-        ValueError: the environment has other spaces than the learner's family.
+        ValueError: the environment's spaces differ from those of the learner's family.
     """
     mapped = standard_actions(env.action_space)
     space, convert = (env.action_space, _unchanged) if mapped is None else mapped

@@ -1,4 +1,4 @@
-"""What adapts: shared parameters, the policy they belong to, and how a few episodes change them for a task."""
+"""An agent that adapts: shared parameters, their policy, and the adaptation to a task from a few episodes."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ from metarl.sb3.models_out import Model, fit_value, to_model
 from metarl.settings import Settings
 from metarl.state import State
 
-# Numbered for the random streams; ``given`` are tasks of the caller's own.
+# The index of a split is part of the keys of random streams; ``given`` stands for tasks that the caller passes.
 SPLITS = (*task_tools.SPLITS, "given")
 _MADE_AGAIN = ("_env", "backend", "step_size_map")
 
 
 class MetaAgent:
-    """An agent that adapts; ``BaseLearner`` adds how it is trained to.
+    """An agent that adapts to tasks; ``BaseLearner`` adds meta-training.
 
     Hooks of a subclass: ``prepare_policy``, ``adapting_parameters``, ``initial_state``, ``validate``,
     ``begin_adaptation``, ``adapted``, ``step_size``, ``collect``, ``samples`` and ``inner_samples``.
 
     Attributes:
-        settings: everything that determines it.
+        settings: all settings of a run.
         functional_policy: the policy as pure functions of its parameters.
-        state: all that training changes.
-        sampler: plays episodes; it keeps vector environments and remembers nothing else.
+        state: everything that training changes.
+        sampler: plays episodes; its only state are vector environments.
         adapts: names of the parameters that adaptation changes; None for all.
         observation_space: of the family.
-        action_space: of the family, as the policy's actions are.
+        action_space: of the family, with a box of actions mapped to [-1, 1].
         device: where updates run.
     """
 
     name = ""
-    inner_objective: ClassVar[Literal["policy-gradient", "likelihood-ratio", "dice"]] = "policy-gradient"  # of its own
-    adapts_by_experience: ClassVar[bool] = True  # False: ``adapt`` needs the task only, and plays no episodes
+    inner_objective: ClassVar[Literal["policy-gradient", "likelihood-ratio", "dice"]] = "policy-gradient"  # for "auto"
+    adapts_by_experience: ClassVar[bool] = True  # False: ``adapt`` needs only the task, and plays no episodes
 
     def __init__(
         self,
@@ -83,11 +83,11 @@ class MetaAgent:
         self.sampler = Sampler(settings.family, settings.family_kwargs, learning.workers, learning.step_timeout)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is open or can be computed again, for ``copy`` and ``pickle``."""
+        """Return the attributes for ``copy`` and ``pickle``, without what ``__setstate__`` or first use makes again."""
         return {name: value for name, value in self.__dict__.items() if name not in _MADE_AGAIN}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the environment again."""
+        """Restore the attributes and make the environment again."""
         self.__dict__.update(state)
         self._env = make(self.settings.family, **self.settings.family_kwargs)
 
@@ -98,7 +98,7 @@ class MetaAgent:
         return build_policy(self.observation_space, self.action_space, seed=self.settings.seed, **arguments)
 
     def prepare_policy(self, policy: Policy) -> Policy:
-        """Return the policy that is trained, made of the one that was built; a pure function of it and the settings.
+        """Return the policy to train, made from the one that was built; a pure function of it and the settings.
 
         Raises:
             ValueError: the learner cannot train such a policy.
@@ -109,32 +109,32 @@ class MetaAgent:
         """Return the names of the parameters that adaptation changes; None for all.
 
         Raises:
-            ValueError: the settings ask for some that the policy does not have.
+            ValueError: the settings name parameters that the policy does not have.
         """
         return None
 
     def validate(self) -> None:
-        """Check that settings and policy fit each other, before any work.
+        """Check that the settings fit the policy, before any computation.
 
         Raises:
-            ValueError: they do not.
+            ValueError: they do not fit.
         """
 
     def initial_state(self) -> State:
-        """Return the state before training; a subclass adds its own tensors to it."""
+        """Return the state before training; subclasses add their own tensors."""
         parameters = {name: value.to(self.device) for name, value in self.functional_policy.parameters().items()}
         return State(parameters=parameters, critic=self.functional_policy.critic(), normalizer=self._normalizer)
 
     def begin_adaptation(self, parameters: Parameters, tasks: Any) -> Parameters:
-        """Return what adaptation to a batch of tasks begins with: shared or stacked parameters as they are."""
+        """Return the parameters with which adaptation to a batch of tasks begins; here those given, unchanged."""
         return parameters
 
     def samples(self, state: State, rollouts: Rollouts) -> Samples:
-        """Return rollouts as objectives read them: ``[task, sample, ...]`` with advantages."""
+        """Return the samples of rollouts, ``[task, sample, ...]``, with advantages."""
         return self._estimate(state, rollouts)
 
     def inner_samples(self, state: State, rollouts: Rollouts) -> Samples:
-        """Return rollouts as the inner update reads them: for DiCE discounted by time, with ``inner.baseline``."""
+        """Return the samples for the inner update: for DiCE, discounted by time and with ``inner.baseline``."""
         inner = self.settings.inner
         if inner.objective_of(self) != "dice":
             return self.samples(state, rollouts)
@@ -153,7 +153,7 @@ class MetaAgent:
             return to_samples(rollouts, features, **options)
 
     def step_size(self, state: State, step: int) -> StepSize:
-        """Return the size of adaptation step ``step`` (from 0) at evaluation; training uses the first for all."""
+        """Return the size of adaptation step ``step`` (from 0) at evaluation; training uses that of step 0 for all."""
         inner = self.settings.inner
         return inner.step_size if step == 0 else inner.step_size * inner.later_step_scale
 
@@ -163,7 +163,7 @@ class MetaAgent:
         return inner_update(self.functional_policy, parameters, samples, self.step_size(state, step), self.adapts)
 
     def as_policy(self, parameters: Parameters, state: State) -> ActorCriticPolicy:
-        """Return a stable-baselines3 policy with parameters (no task axis) and the learner's normalisation."""
+        """Return a stable-baselines3 policy with these parameters (no task axis) and the state's normalisation."""
         return self.functional_policy.module(parameters, state.critic, state.normalizer, self.device)
 
     def adapt(
@@ -177,11 +177,11 @@ class MetaAgent:
         """Adapt to a task and return the adapted policy, a stable-baselines3 policy; the learner does not change.
 
         Args:
-            task: a task of the family (anything ``as_task`` takes), or a ``gymnasium.Env`` with the family's
-                spaces whose task need not be known (see ``adapter``).
-            steps: adaptation steps; ``inner.steps`` where it is not given.
-            episodes: fresh episodes for each step; ``learning.episodes`` where it is not given.
-            seed: of the episodes; the learner's where it is not given.
+            task: a task of the family (anything ``as_task`` accepts), or a ``gymnasium.Env`` with the family's
+                spaces, whose task need not be known (see ``adapter``).
+            steps: adaptation steps; default ``inner.steps``.
+            episodes: new episodes for each step; default ``learning.episodes``.
+            seed: of the episodes; default the learner's.
 
         Raises:
             ValueError: a task outside the task space, an environment with other spaces, or a negative count.
@@ -196,12 +196,12 @@ class MetaAgent:
         return self.as_policy(task_parameters(parameters, 0), self.state)
 
     def adapter(self, env: gymnasium.Env[Any, Any], *, episodes: int | None = None, seed: int | None = None) -> Adapter:
-        """Return what adapts to one environment episode by episode, in a loop of one's own; see ``Adapter``.
+        """Return an ``Adapter``, which adapts to one environment episode by episode, in a loop of your own.
 
         Args:
             env: with the family's spaces (its own action box or the mapped one); its task need not be known.
-            episodes: after how many episodes the policy is updated; ``learning.episodes`` where it is not given.
-            seed: of the actions and of the environment's resets; the learner's where it is not given.
+            episodes: the number of episodes between updates of the policy; default ``learning.episodes``.
+            seed: of the actions and of the environment's resets; default the learner's.
 
         Raises:
             ValueError: an environment with other spaces, or a count that is not positive.
@@ -219,7 +219,7 @@ class MetaAgent:
         )
 
     def _single_tasks(self, tasks: Any) -> list[Any]:
-        """Return the tasks of a batch; refuse an empty one, and tasks outside the space."""
+        """Return the tasks of a batch as a list; refuse an empty batch, and tasks outside the task space."""
         space = task_tools.task_space(self._env)
         single = [task_tools.as_task(self._env, task) for task in task_tools.unstack_tasks(space, tasks)]
         if not single:
@@ -230,7 +230,7 @@ class MetaAgent:
         return task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])
 
     def _adapt_to(self, task: Any, steps: int, episodes: int, seed: int) -> Parameters:
-        """Return the parameters adapted to a batch of one task."""
+        """Return the parameters adapted to a batch of a single task."""
         if not self.adapts_by_experience:
             steps = 0
         streams = (seeding.streams(seed, seeding.ADAPTATION, step, tasks=range(1)) for step in range(steps))
@@ -252,14 +252,14 @@ class MetaAgent:
         *,
         episodes: int | None = None,
     ) -> Rollouts:
-        """Collect rollouts of a batch of tasks, or of those tasks in it that belong to this share (``task_axis``).
+        """Collect rollouts of a batch of tasks; with several shares (``task_axis``), of this share's tasks.
 
         Args:
             state: whose normaliser is used.
             parameters: shared (no task axis), or stacked with one row for each task that is played.
             tasks: the whole batch.
-            streams: the randomness of each task of the batch.
-            episodes: for each task; ``learning.episodes`` where it is not given.
+            streams: the random stream of each task of the batch.
+            episodes: for each task; default ``learning.episodes``.
 
         Raises:
             RolloutError: an environment failed.
@@ -286,14 +286,14 @@ class MetaAgent:
         seed: int | None = None,
         **arguments: Any,
     ) -> Model:
-        """Adapt to a task and return a model of stable-baselines3 (PPO or A2C) that goes on learning it.
+        """Adapt to a task and return a stable-baselines3 model (PPO or A2C) that can continue learning it.
 
-        Its value function is fitted to ``episodes`` more episodes of the adapted policy; its optimizer is new.
+        The model's value function is fitted to ``episodes`` more episodes of the adapted policy; its optimizer is new.
 
         Args:
             algorithm: the model's class.
             task: a task of the family.
-            steps: adaptation steps first, as for ``adapt``; 0 starts from the shared parameters.
+            steps: adaptation steps before, as for ``adapt``; 0 keeps the shared parameters.
             episodes: for each step, as for ``adapt``.
             seed: of adaptation and of the model.
             arguments: further arguments of the model.
@@ -325,11 +325,11 @@ class MetaAgent:
 
         Args:
             split: ``validation`` or ``test`` (or ``train``).
-            tasks: a batch of tasks, which the result then calls ``given``; drawn from the split where it is not given.
-            n_tasks: how many are drawn.
+            tasks: a batch of tasks, whose split is ``given`` in the result; default: drawn from ``split``.
+            n_tasks: how many tasks are drawn.
             episodes: for each task and step.
             steps: adaptation steps.
-            seed: of tasks and episodes; the learner's where it is not given.
+            seed: of tasks and episodes; default the learner's.
 
         Raises:
             ValueError: a count that is not positive, an unknown split, or tasks outside the task space.
@@ -357,7 +357,7 @@ class MetaAgent:
         else:
             split = "given"
         single = self._single_tasks(tasks)
-        # Groups of the size of training, so that its environments serve again.
+        # As many tasks at once as in training, so that the same vector environments can be used.
         size = self.settings.learning.tasks
         groups = [range(start, min(start + size, len(single))) for start in range(0, len(single), size)]
         state = self.state
@@ -407,17 +407,17 @@ class MetaAgent:
 
     @property
     def iteration(self) -> int:
-        """How many meta-iterations were made."""
+        """The number of meta-iterations so far."""
         return self.state.iteration
 
     @property
     def env(self) -> gymnasium.Env[Any, Any]:
-        """A single environment of the family, as the learner reads its spaces and tasks from."""
+        """A single environment of the family, from which the learner reads spaces and tasks."""
         return self._env
 
     @property
     def policy(self) -> ActorCriticPolicy:
-        """The policy before adaptation, a copy as a stable-baselines3 policy."""
+        """A copy of the policy before adaptation, as a stable-baselines3 policy."""
         return self.as_policy(self.parameters, self.state)
 
     def predict(

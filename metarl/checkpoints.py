@@ -1,4 +1,4 @@
-"""Checkpoints: tensors (safetensors) and JSON in one zip, never pickled code; written beside and renamed."""
+"""Checkpoints: tensors (safetensors) and JSON in one zip file, without pickled code."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _BEST_PARTS = {
 
 
 def checkpoint_path(path: str | Path) -> Path:
-    """Return a path with ``.zip`` added where it is missing."""
+    """Return a path with ``.zip`` added if it is missing."""
     path = Path(path)
     return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The contents of a checkpoint file.
 
     Attributes:
-        facts: learner, versions, settings and counts, as JSON has them.
+        facts: learner, versions, settings and counts, in JSON's types.
         tensors: by part and name.
     """
 
@@ -49,13 +49,13 @@ class Checkpoint:
     tensors: dict[str, dict[str, Tensor]]
 
     def states(self, initial: State) -> tuple[State, tuple[float, State] | None]:
-        """Return the state, and the score and state of the best validation where there was one.
+        """Return the state, and the score and state of the best validation, or None without a validation.
 
         Args:
-            initial: of a new learner with the same settings, whose shapes and devices the tensors have.
+            initial: the state of a new learner with the same settings; the tensors get its devices.
 
         Raises:
-            ValueError: tensors that do not fit.
+            ValueError: the tensors' names or shapes differ from those of ``initial``.
             KeyError: something is missing.
         """
         facts = self.facts
@@ -65,7 +65,7 @@ class Checkpoint:
         best = facts["best"]
         if best is None:
             return state, None
-        # Earlier files keep one value function for both.
+        # Files without a value function of the best state share one between both states.
         parts = {part: self.tensors.get(name, {}) for part, name in _BEST_PARTS.items()}
         parts["critic"] = self.tensors.get("best_critic", self.tensors.get("critic", {}))
         own: dict[str, Any] = {**counts, **{name: int(best[name]) for name in _COUNTS if name in best}}
@@ -79,13 +79,13 @@ def write_checkpoint(
     facts: Mapping[str, Any],
     buffers: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint; a crash at any moment leaves the old file or the new one, whole.
+    """Write a checkpoint; a crash at any moment leaves the old file or the complete new one.
 
     Args:
-        path: the file; its folder is made where it is missing.
+        path: the file; its folder is made if it is missing.
         state: of the learner.
-        best: score and state of the best validation so far, where there was one.
-        facts: what else JSON is to hold.
+        best: score and state of the best validation so far, or None.
+        facts: further entries of the JSON part.
         buffers: of the policy.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,10 +114,10 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Return what a checkpoint holds.
+    """Return the contents of a checkpoint file.
 
     Raises:
-        ValueError: there is no such file, or it is no checkpoint of metarl, is damaged, or is of a newer version.
+        ValueError: the file does not exist, is not a checkpoint of metarl, is damaged, or has another version.
     """
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {str(path)!r}")
@@ -127,7 +127,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             if not {_STATE, _TENSORS} <= names:
                 raise ValueError(f"{str(path)!r} is a zip file but no checkpoint of metarl; expected one by save()")
             state = json.loads(archive.read(_STATE))
-            # Copies, since products of matrices that lie at odd addresses can differ in the last bit.
+            # Copies, since the last bit of a matrix product can depend on the alignment of a matrix in memory.
             tensors = {name: part.clone() for name, part in safetensors.torch.load(archive.read(_TENSORS)).items()}
     except (zipfile.BadZipFile, EOFError, OSError, SafetensorError, json.JSONDecodeError, UnicodeDecodeError,
             NotImplementedError) as error:  # fmt: skip

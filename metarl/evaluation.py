@@ -1,4 +1,4 @@
-"""Evaluation: the return after each adaptation step on tasks, with intervals."""
+"""Evaluation: the mean return on tasks after each adaptation step, with intervals."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ STATISTIC = "mean undiscounted return of the stochastic policy; interval by boot
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Returns of a learner on tasks, step by step.
+    """The returns of a learner on tasks, for each adaptation step.
 
     Attributes:
         family: the family's id.
         learner: the learner's name.
-        split: the split the tasks are of.
+        split: the split of the tasks.
         seed: of the learner that was evaluated.
         evaluation_seed: of the tasks and episodes.
-        iteration: after how many iterations.
+        iteration: the number of meta-iterations before the evaluation.
         episodes: for each task and step.
-        returns: ``[step, task]``, mean return of fresh rollouts after 0, 1, ... adaptation steps.
-        oracle: ``[task]``, the best expected return where the family knows it, else None.
-        statistics: further statistics of episodes by name (``statistics.STATISTICS``), ``[step, task]`` as returns.
-        timesteps: environment steps of training, where they were counted.
+        returns: ``[step, task]``, mean return of new rollouts after 0, 1, ... adaptation steps.
+        oracle: ``[task]``, the best expected return, or None if the family does not define it.
+        statistics: further statistics of episodes by name (``statistics.STATISTICS``), ``[step, task]``.
+        timesteps: environment steps of training, or None if they were not counted.
     """
 
     family: str
@@ -54,7 +54,7 @@ class Evaluation:
         return float(self.returns[step].mean())
 
     def to_json(self) -> dict[str, Any]:
-        """Return the results in the one schema of ``results.json`` and ``evaluations/<n>.json``."""
+        """Return the results in the schema of ``results.json`` and ``evaluations/<n>.json``."""
         adaptation = []
         for step, values in enumerate(self.returns):
             summary = _summary(values)
@@ -125,7 +125,7 @@ def evaluation_of(rollouts: Sequence[Sequence[Rollouts]], **facts: Any) -> Evalu
     """Return the evaluation of rollouts.
 
     Args:
-        rollouts: for each group of tasks, those after 0, 1, ... adaptation steps.
+        rollouts: for each batch of tasks, the rollouts after 0, 1, ... adaptation steps.
         facts: the evaluation's other attributes.
     """
     found: dict[str, NDArray[np.float64]] = {}

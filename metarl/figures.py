@@ -1,7 +1,7 @@
-"""Pictures of adaptation: paths in the plane before and after each adaptation step, and the return by step.
+"""Pictures of adaptation: paths in the plane before and after each adaptation step, and the return after each step.
 
-A family whose observations are positions in a plane says so with two methods of its environment:
-``positions(observations)``, arrays ``[..., 2]``, and ``landmarks(task)``, the task's points ``[point, 2]``.
+A family whose observations are positions in a plane has two methods on its environment: ``positions(observations)``,
+arrays ``[..., 2]``, and ``landmarks(task)``, the task's points ``[point, 2]``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COLOURS = ("#9aa5b1", "#f0a202", "#2e5cb8", "#1b7f4f", "#7b2d8b", "#d1495b")
 
 
 def has_paths(env: gymnasium.Env[Any, Any]) -> bool:
-    """Whether a family's observations are positions in a plane."""
+    """Return whether a family's observations are positions in a plane."""
     return task_tools.attribute(env, "positions") is not None and task_tools.attribute(env, "landmarks") is not None
 
 
@@ -35,15 +35,15 @@ def paths_figure(
     rollouts: Sequence[Rollouts],
     evaluation: Evaluation | None = None,
 ) -> Figure:
-    """Draw some episodes of each task, one row a task, one column an adaptation step.
+    """Draw some episodes of each task: a row for each task, a column for each adaptation step.
 
     Args:
         env: of a family with ``positions`` and ``landmarks``.
-        tasks: the first tasks of the rollouts.
+        tasks: the tasks to draw, the first ones of the rollouts.
         rollouts: after 0, 1, ... adaptation steps.
-        evaluation: whose returns are drawn in a row below; or None.
+        evaluation: its returns are drawn in a further row; None for no such row.
     """
-    # Slow to import, and most uses of metarl draw nothing.
+    # matplotlib is slow to import, and most uses of metarl draw nothing.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

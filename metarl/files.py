@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and errors that name theirs."""
+"""Writing files completely or not at all, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-PART = ".part"  # what the name of a file ends in that is not whole yet
+PART = ".part"  # suffix of files that are still being written
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an error of the operating system name ``path`` where it names no file, or only the part of one."""
+    """Let an ``OSError`` name ``path`` if it names no file, or only the temporary one."""
     try:
         yield
     except OSError as error:
@@ -22,17 +22,17 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def in_words(error: OSError) -> str:
-    """Return what the operating system refused as a sentence's beginning."""
+    """Return an ``OSError`` as text that can begin a sentence."""
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
     return reason if error.filename is None else f"{str(error.filename)!r} cannot be read or written: {reason}"
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, which then takes the place of ``path``; a crash leaves the old file or the new one.
+    """Yield a temporary path to write to, which then replaces ``path``; a crash leaves the old or the new file.
 
     Raises:
-        OSError: it cannot be written; ``path`` is as it was.
+        OSError: it cannot be written; ``path`` is unchanged.
     """
     with _beside(path) as beside:
         yield beside
@@ -41,10 +41,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, which then becomes ``path``, whole or not at all; an existing file stays.
+    """Yield a temporary path to write to, which then becomes ``path``; an existing file is not replaced.
 
     Raises:
-        FileExistsError: there is one.
+        FileExistsError: ``path`` exists.
         OSError: it cannot be written.
     """
     with _beside(path) as beside:
@@ -54,7 +54,7 @@ def new_file(path: Path) -> Iterator[Path]:
         except FileExistsError:
             raise
         except OSError:
-            # Not every file system has hard links: the name is taken with an empty file, which this one replaces.
+            # Not every file system has hard links: an empty file reserves the name, and is then replaced.
             path.touch(exist_ok=False)
             try:
                 beside.replace(path)

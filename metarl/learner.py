@@ -1,4 +1,4 @@
-"""What all meta-learners share: the face that stable-baselines3's users know, and the loop around a meta-update."""
+"""The base class of all meta-learners: an interface like stable-baselines3's, and the training loop."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ class Best:
 
 
 class BaseLearner(MetaAgent):
-    """A meta-learner: shared parameters, and how they are trained to adapt.
+    """A meta-learner: shared parameters, and the meta-training that makes them adapt well.
 
-    A learner is a subclass with ``meta_iteration``, and ``outer_settings``: the dataclasses that ``[outer]`` may be,
-    the first where ``outer.update`` does not say which. ``options`` is a dataclass of settings beside those of each.
-    What it keeps beside the shared parameters (step sizes, moments of Adam) are tensors in ``State.own_tensors``, which
-    checkpoints hold: ``initial_state`` makes them, and ``meta_iteration`` returns them with the next state.
+    A learner is a subclass with ``meta_iteration`` and ``outer_settings``: the dataclasses that ``[outer]`` can be,
+    chosen by ``outer.update``, the first by default. ``options`` is a dataclass of settings that are added to each.
+    What a learner keeps besides the shared parameters (such as learned step sizes or Adam's moments) are tensors in
+    ``State.own_tensors``, which checkpoints hold: ``initial_state`` makes them, ``meta_iteration`` returns new ones.
 
     Args:
-        policy: ``"MlpPolicy"``, ``"CnnPolicy"`` or ``"MultiInputPolicy"``, stable-baselines3's, or ``"module:Class"``.
+        policy: stable-baselines3's ``"MlpPolicy"``, ``"CnnPolicy"`` or ``"MultiInputPolicy"``, or ``"module:Class"``.
         family: the id of an environment family, or ``module:Id``.
         family_kwargs: arguments of the family's constructor.
-        learning: settings of ``[learning]`` as a dict, as are ``inner``, ``outer`` and ``evaluation``.
+        learning: a dict of the settings of ``[learning]``, as for ``inner``, ``outer`` and ``evaluation``.
         inner: settings of the inner update.
         outer: settings of the meta-update.
         evaluation: settings of validation and test.
         policy_kwargs: settings of ``[policy]`` (hidden_sizes, activation, output_gain, log_std_init, log_std_min)
             and any other argument of the stable-baselines3 policy (net_arch, activation_fn, ...).
         seed: of everything that is random.
-        device: where updates run; ``auto`` is the GPU where there is one. Rollouts run on the CPU.
+        device: where updates run; ``auto`` is the GPU if there is one. Rollouts run on the CPU.
         verbose: from 1 on, a table is printed for each iteration.
         tensorboard_log: the folder for TensorBoard, or None.
 
@@ -139,18 +139,18 @@ class BaseLearner(MetaAgent):
         self._close_outside()
 
     def _close_outside(self) -> None:
-        """Begin without a logger and without an environment for callbacks."""
+        """Set the logger and the environment for callbacks to none."""
         self._logger: Logger | None = None
         self._own_logger = False
         self._callback_env: VecEnv | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the logger and what can be made again; a copy has neither a logger nor open environments."""
+        """Return the attributes for ``copy`` and ``pickle``, without logger and open environments."""
         outside = ("_logger", "_own_logger", "_callback_env")
         return {name: value for name, value in super().__getstate__().items() if name not in outside}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make again what was left out."""
+        """Restore the attributes, without a logger."""
         super().__setstate__(state)
         self._close_outside()
 
@@ -169,9 +169,9 @@ class BaseLearner(MetaAgent):
     ) -> Self:
         """Return a new learner that starts from a PPO or A2C model of stable-baselines3.
 
-        It has the model's architecture and weights, value function included. A model that was trained on the family's
-        own action box, where that is not [-1, 1], is turned into the one on [-1, 1] that does the same. The floor
-        ``policy.log_std_min`` is lowered to the model's noise where that is smaller.
+        It has the model's architecture and weights, including the value function. A model that was trained on the
+        family's own action box is converted to the equivalent one for the box [-1, 1]. The floor ``policy.log_std_min``
+        is lowered to the model's log_std if that is smaller.
 
         Args:
             source: the model, or the path of its zip file, of which only tensors and plain JSON are read.
@@ -185,8 +185,8 @@ class BaseLearner(MetaAgent):
             sections: as for the class: ``seed``, ``device``, ``family_kwargs``, ``learning``, ``inner``, ...
 
         Raises:
-            ValueError: a model that cannot be taken over (state-dependent noise, squashed actions, other algorithms),
-                one that does not fit the family, or a file that is damaged or lacks something.
+            ValueError: a model that cannot be used (state-dependent noise, squashed actions, other algorithms), one
+                that does not fit the family, or a file that is damaged or incomplete.
         """
         taken = take_over(
             source,
@@ -222,22 +222,22 @@ class BaseLearner(MetaAgent):
         """Meta-train.
 
         Args:
-            iterations: how many more; ``learning.iterations`` where neither this nor ``total_timesteps`` is given.
-            tasks: a batch of tasks to train on in each iteration; new ones are drawn where it is not given.
-            total_timesteps: stop after the iteration that reaches this many environment steps, counted from where
-                ``num_timesteps`` stands.
-            callback: a callback of stable-baselines3, a list of them, or a function; its ``_on_step`` is called
+            iterations: how many more; ``learning.iterations`` if neither this nor ``total_timesteps`` is given.
+            tasks: a batch of tasks to train on in every iteration; default: new tasks are drawn in each.
+            total_timesteps: stop after the iteration that reaches this many environment steps, counted from the current
+                ``num_timesteps``.
+            callback: a stable-baselines3 callback, a list of callbacks, or a function; its ``_on_step`` is called
                 after each iteration and stops training by returning False.
-            log_interval: iterations between writes to the logger; None leaves them to a callback, but for the last.
+            log_interval: iterations between writes to the logger; None: only a callback and the last iteration write.
             tb_log_name: the name of the run under ``tensorboard_log``.
-            reset_num_timesteps: count environment steps from 0 and begin a new TensorBoard run, else go on in the
-                latest of that name; a logger given to ``set_logger`` stays.
-            progress_bar: show one, by iterations.
+            reset_num_timesteps: count environment steps from 0 and begin a new TensorBoard run; else continue the
+                latest run of that name. A logger given to ``set_logger`` is kept.
+            progress_bar: show a bar that counts iterations.
 
         Raises:
             ValueError: a count that is not positive, or tasks outside the task space.
-            RolloutError: an environment raised an error or gave numbers that are not finite.
-            FloatingPointError: the meta-gradient is not finite; the parameters stay as they were.
+            RolloutError: an environment raised an error or returned numbers that are not finite.
+            FloatingPointError: the meta-gradient is not finite; the parameters are unchanged.
         """
         if iterations is None and total_timesteps is None:
             iterations = self.settings.learning.iterations
@@ -263,7 +263,7 @@ class BaseLearner(MetaAgent):
         last_step = math.inf if total_timesteps is None else self.num_timesteps + total_timesteps
         callbacks = as_callback(callback)
         callbacks.init_callback(self)  # type: ignore[arg-type]
-        # Callbacks are called once for each iteration, so that is what a bar of theirs can count.
+        # A callback's progress bar can only count its calls, one for each iteration.
         expected = last_step if iterations is None else self.num_timesteps + iterations
         callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
         with loggers.progress_bar(iterations, shown=progress_bar) as bar:
@@ -316,32 +316,32 @@ class BaseLearner(MetaAgent):
         bar.update()
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:
-        """Collect, adapt, collect, and return the next state; the learner and ``state`` stay as they are.
+        """Collect, adapt, collect again, and return the next state, without changing the learner or ``state``.
 
         Args:
-            state: what it starts from.
-            iteration: its number, from 1, which keys the randomness.
+            state: before the iteration.
+            iteration: its number, from 1, which is part of the keys of random streams.
         """
         raise NotImplementedError
 
     def training_tasks(self, iteration: int) -> Any:
-        """Return an iteration's batch of tasks: drawn anew, or those that ``learn`` was given."""
+        """Return an iteration's batch of tasks: newly drawn, or those given to ``learn``."""
         if self._given_tasks is not None:
             return self._given_tasks
         rng = task_tools.task_rng(self.settings.seed, "train", iteration)
         return task_tools.draw_tasks(self._env, self.settings.learning.tasks, rng, "train")
 
     def refuse_given_tasks(self, reason: str) -> None:
-        """Refuse the tasks that ``learn`` was given, where the learner chooses its own.
+        """Raise an error if tasks were given to ``learn``, for learners that choose their own.
 
         Raises:
-            ValueError: some were given.
+            ValueError: tasks were given.
         """
         if self._given_tasks is not None:
             raise ValueError(f"learner {self.name} {reason}; leave tasks out")
 
     def training_streams(self, tasks: Any, iteration: int, step: int) -> list[seeding.Stream]:
-        """Return the randomness of each task's episodes after ``step`` inner steps of an iteration, for ``collect``."""
+        """Return each task's random stream for the episodes after ``step`` inner steps of an iteration."""
         numbers = range(task_tools.count_tasks(tasks))
         return seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=numbers)
 
@@ -364,23 +364,23 @@ class BaseLearner(MetaAgent):
 
     @property
     def logger(self) -> Logger:
-        """The logger; ``learn`` makes one where none was set."""
+        """The logger; ``learn`` makes one unless one was set."""
         if self._logger is None:
             raise ValueError("the learner has no logger yet; call learn() or set_logger() first")
         return self._logger
 
     def set_logger(self, logger: Logger) -> None:
-        """Use a logger of stable-baselines3, in every ``learn`` from now on."""
+        """Use a stable-baselines3 logger in every later ``learn``."""
         self._logger = logger
         self._own_logger = True
 
     def dump_logs(self, iteration: int = 0) -> None:
-        """Write what was recorded since the last write; stable-baselines3's ``LogEveryNTimesteps`` calls it."""
+        """Write what was recorded since the last write; stable-baselines3's ``LogEveryNTimesteps`` calls this."""
         if self.logger.name_to_value:
             self.logger.dump(self.num_timesteps)
 
     def get_env(self) -> VecEnv:
-        """Return an environment for stable-baselines3's callbacks: one of the family, each episode of a new task."""
+        """Return an environment of the family for stable-baselines3's callbacks; each episode has a new task."""
         if self._callback_env is None:
             env = RandomTask(make(self.settings.family, **self.settings.family_kwargs))
             self._callback_env = DummyVecEnv([lambda: env])
@@ -396,7 +396,7 @@ class BaseLearner(MetaAgent):
             self._callback_env.close()
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint to ``path`` (``.zip`` is added where it is missing)."""
+        """Write a checkpoint to ``path`` (``.zip`` is added if it is missing)."""
         self._write(checkpoint_path(path), self.state)
 
     def save_best(self, path: str | Path) -> None:
@@ -407,7 +407,7 @@ class BaseLearner(MetaAgent):
         """
         if self.best is None:
             raise ValueError("there was no validation yet; learn() validates every evaluation.every iterations")
-        # The steps of the whole training: it is by all of it that these parameters were chosen.
+        # The steps of the whole training, since all of it was used to choose these parameters.
         self._write(checkpoint_path(path), replace(self.best.state, num_timesteps=self.num_timesteps))
 
     def _write(self, path: Path, state: State) -> None:
@@ -418,16 +418,16 @@ class BaseLearner(MetaAgent):
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
-        """Return the learner of a checkpoint; nothing in the file is run.
+        """Return the learner of a checkpoint; no code in the file is run.
 
         Args:
             path: as given to ``save``.
-            device: another device than the one it was trained on.
-            policy_kwargs: what the file could not keep (classes that are not torch's), as given when it was made.
+            device: where updates run; default: the device in the checkpoint's settings.
+            policy_kwargs: arguments that the file cannot hold (classes that are not torch's), as given to the class.
 
         Raises:
-            ValueError: no checkpoint, a damaged or foreign one, one of another learner, or one whose tensors do not
-                fit the policy.
+            ValueError: the file is not a checkpoint, is damaged, is of another learner, or its tensors do not fit the
+                policy.
         """
         path = checkpoint_path(path)
         checkpoint = read_checkpoint(path)

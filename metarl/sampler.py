@@ -28,16 +28,16 @@ KEPT_VECTORS = 2
 
 
 class Sampler:
-    """Owns the vector environments of a family, for the numbers of sub-environments that were asked for last.
+    """Owns the vector environments of a family, one for each of the latest requested numbers of sub-environments.
 
     Args:
         family: an id, or ``module:Id``.
         family_kwargs: arguments of its constructor.
-        workers: processes that step a family without a batched implementation; ``auto``: measured.
+        workers: processes that step a family without a batched implementation; ``auto`` measures which number is best.
         step_timeout: seconds that a worker may take for a step.
 
     Attributes:
-        seconds: that ``collect`` took so far.
+        seconds: the time that ``collect`` took so far.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Sampler:
         self._vectors: dict[int, VectorEnv[Any, Any, Any]] = {}
 
     def vector(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        """Return the vector environment with ``num_envs`` sub-environments, made when it is not there."""
+        """Return the vector environment with ``num_envs`` sub-environments; it is made if necessary."""
         chosen = self._vectors.pop(num_envs, None)
         if chosen is None:
             while len(self._vectors) >= KEPT_VECTORS:
@@ -82,21 +82,21 @@ class Sampler:
         episodes: int,
         streams: Sequence[Stream],
     ) -> Rollouts:
-        """Play ``episodes`` episodes of each task with parameters, shared or stacked in the order of the tasks.
+        """Play ``episodes`` episodes of each task and return the rollouts.
 
         Args:
             policy: whose distribution draws the actions.
             parameters: shared (no task axis), or stacked with one row for each task.
-            normalizer: of what the policy sees; the rollouts hold what the environments gave.
+            normalizer: of the policy's observations; the rollouts hold the environments' own observations and rewards.
             tasks: a batch of tasks.
             episodes: for each task.
-            streams: the randomness of each task.
+            streams: the random stream of each task.
 
         Raises:
-            RolloutError: an environment raised an error, gave an observation or reward that is not finite, or
-                does not end; the message names family, task, sub-environment and step.
+            RolloutError: an environment raised an error, returned an observation or reward that is not finite, or its
+                episode does not end; the message names family, task, sub-environment and step.
         """
-        with self._lock:  # one caller at a time: the environments have one state
+        with self._lock:  # the environments have a state, so only one thread may step them
             return self._collect(policy, parameters, normalizer, tasks, episodes, streams)
 
     def _collect(
@@ -127,7 +127,7 @@ class Sampler:
 
     @contextlib.contextmanager
     def _naming(self, env: VectorEnv[Any, Any, Any], tasks: Any, episodes: int) -> Iterator[None]:
-        """Add family, task and sub-environment to a failure; after one, or Ctrl-C, the environments are made anew."""
+        """Add family, task and sub-environment to a failure; after it, or Ctrl-C, drop the environments."""
         try:
             yield
         except BaseException as error:
@@ -143,11 +143,11 @@ class Sampler:
             raise RolloutError(message, error.env_index) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the environments, which a copy makes anew."""
+        """Return the attributes for ``copy`` and ``pickle``, without environments; a copy makes its own."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_vectors", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin without environments."""
+        """Restore the attributes, without environments."""
         self.__dict__.update(state)
         self._lock = threading.RLock()
         self._vectors = {}
@@ -178,16 +178,16 @@ def play_episodes(
     *,
     double: bool = False,
 ) -> Rollouts:
-    """Step the environments until all episodes have ended, and return what was collected.
+    """Step the environments until all episodes have ended, and return the rollouts.
 
     Args:
-        env: ``n_tasks * episodes`` sub-environments, just reset.
-        actor: decides on actions.
+        env: ``n_tasks * episodes`` sub-environments in task-major order, just reset.
+        actor: chooses the actions.
         noise: of the actions.
         first: the first observations.
-        n_tasks: the sub-environments are those of this many tasks,
-        episodes: with this many episodes each, in task-major order.
-        double: keep observations in double precision where the environments give such.
+        n_tasks: number of tasks.
+        episodes: number of episodes of each task.
+        double: keep observations in double precision if the environments return them so.
 
     Raises:
         RolloutError: an environment failed; the message does not name the task yet.
@@ -233,7 +233,7 @@ def play_episodes(
 
 
 def _numbers(info: dict[str, Any], name: str, running: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-    """Return a number of a vector environment's ``info``, NaN where there is none; None where nobody gives one."""
+    """Return a number from a vector environment's ``info``, NaN for sub-environments without it; None if all are."""
     found = info.get(name)
     if not isinstance(found, np.ndarray) or found.shape != running.shape or found.dtype.kind not in "biuf":
         return None
@@ -250,17 +250,17 @@ def stack_steps(
     *,
     double: bool = False,
 ) -> Rollouts:
-    """Return rollouts of what was collected step by step.
+    """Return step-by-step data as rollouts.
 
     Args:
         observations: T + 1 of them, arrays ``[sub-environment, *obs]`` or dicts of arrays.
         steps: T tuples of arrays ``[sub-environment, ...]``: actions, log-probabilities, rewards, running,
             terminated, truncated.
-        n_tasks: the sub-environments are those of this many tasks,
-        episodes: with this many episodes each, in task-major order.
-        infos: numbers of ``info`` by name, for each step or for none.
-        double: keep observations in double precision, where they are to be normalised: rounded before, those that are
-            large beside their differences would lose these.
+        n_tasks: number of tasks; the sub-environments are in task-major order.
+        episodes: number of episodes of each task.
+        infos: numbers of ``info`` by name for each step; empty if there are none.
+        double: keep observations in double precision, for normalisation: if they are large compared with their
+            differences, rounding to single precision would lose the differences.
     """
 
     def stack(*arrays: NDArray[Any], double: bool = False) -> torch.Tensor:
@@ -285,7 +285,7 @@ def stack_steps(
 
 
 def refuse_non_finite(what: str, values: Any, when: str) -> None:
-    """Raise a ``RolloutError`` where numbers ``[sub-environment, ...]`` are not finite."""
+    """Raise a ``RolloutError`` if numbers ``[sub-environment, ...]`` are not finite."""
     if isinstance(values, dict):
         for key, part in values.items():
             refuse_non_finite(f"{what} {key!r}", part, when)

@@ -1,6 +1,6 @@
-"""Random streams: one for each (purpose, iteration, step, task), never one that is shared.
+"""Random streams: a separate one for each (purpose, iteration, step, task).
 
-What is drawn for a task so depends neither on the other tasks, nor on how they are grouped, nor on whether the run
+So the numbers drawn for a task depend neither on the other tasks, nor on how tasks are grouped, nor on whether the run
 was interrupted.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# First keys; those of the splits' tasks, 0 to 2, are in metarl.envs.tasks.
+# The first number of a key, the purpose; 0 to 2 are the splits' tasks (metarl.envs.tasks).
 TRAINING = 10
 EVALUATION = 11
 ADAPTATION = 12
@@ -18,7 +18,7 @@ ADAPTATION = 12
 
 @dataclass(frozen=True)
 class Stream:
-    """The randomness of one task's episodes: their actions' noise and their environments' seeds."""
+    """The random stream of one task's episodes: the noise of actions and the seeds of environments."""
 
     seed: int
     key: tuple[int, ...]
@@ -34,7 +34,7 @@ class Stream:
 
 
 def streams(seed: int, *key: int, tasks: range) -> list[Stream]:
-    """Return the streams of tasks (their numbers) under a key."""
+    """Return the random streams of tasks, given by their numbers, under a key."""
     return [Stream(seed, (*key, task)) for task in tasks]
 
 

@@ -1,4 +1,4 @@
-"""Settings: one tree of frozen dataclasses, the same in TOML, on the command line and in Python."""
+"""Settings: a tree of frozen dataclasses, with the same names in TOML, on the command line and in Python."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from metarl.fields import FORBID, Count, Finite, Positive, Switch, Unit
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """How much is collected, and how returns are discounted.
+    """The settings of collecting rollouts and discounting returns.
 
-    An iteration takes ``tasks * episodes * (inner.steps + 1)`` episodes.
+    An iteration plays ``tasks * episodes * (inner.steps + 1)`` episodes.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     iterations: Count = 100
-    tasks: Count = 20  # drawn anew each iteration
+    tasks: Count = 20  # newly drawn in each iteration
     episodes: Count = 20  # for each task and each adaptation step
     gamma: Unit = 0.99
     gae_lambda: Unit = 0.9
     normalize_observations: Switch = False  # by running mean and deviation over all training tasks
-    normalize_rewards: Switch = False  # by the running deviation of discounted returns; reports stay as they are
+    normalize_rewards: Switch = False  # by the running deviation of discounted returns; reported returns are not
     workers: Literal["auto"] | Count = "auto"  # processes that step environments without a batched implementation
     step_timeout: Positive = 60.0  # seconds that a worker may take for one step of its environments
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inner:
-    """The inner update: a policy-gradient step, each on fresh rollouts.
+    """The settings of the inner update: policy-gradient steps, each on new rollouts.
 
-    ``objective`` is what it descends; ``auto`` is the learner's own. They differ in curvature, which the meta-gradient
-    sees. That of ``policy-gradient`` gives no credit for what was sampled before adaptation. That of
-    ``likelihood-ratio`` does, each step for itself (Rothfuss et al. 2019); the gradient of both is the same. That of
-    ``dice`` takes the steps of an episode together, and estimates the discounted return's without bias (Foerster et al.
-    2018). For it step t counts ``gamma^t``, in the gradient too.
+    ``objective`` is the loss that the inner update descends; ``auto`` is the learner's default. The objectives differ
+    in their second derivatives, which enter the meta-gradient. ``policy-gradient`` gives no credit to the actions
+    sampled before adaptation. ``likelihood-ratio`` does, for each step by itself (Rothfuss et al. 2019), and has the
+    same gradient. ``dice`` couples the steps of an episode; its derivatives estimate those of the discounted return
+    without bias (Foerster et al. 2018), so its gradient weights step t by ``gamma^t`` too.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     steps: Count = 1
     step_size: Positive = 0.1
-    later_step_scale: Positive = 0.5  # what evaluation multiplies the step size by from step 2 on; training never
+    later_step_scale: Positive = 0.5  # factor on the step size from the second step on, in evaluation only
     objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = "auto"
-    baseline: Literal["linear", "none"] = "linear"  # what returns are compared with; none is for dice only
+    baseline: Literal["linear", "none"] = "linear"  # subtracted from returns; none is for dice only
 
     def objective_of(self, learner: Any) -> str:
-        """Return what a learner (or its class) descends."""
+        """Return the objective that a learner (or its class) descends."""
         return str(learner.inner_objective) if self.objective == "auto" else self.objective
 
 
@@ -63,10 +63,10 @@ class PolicyNetwork:
     """The policy and its initial weights."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    name: Annotated[str, Field(strict=True, min_length=1)] = "MlpPolicy"  # or "module:Class", a policy of one's own
+    name: Annotated[str, Field(strict=True, min_length=1)] = "MlpPolicy"  # or "module:Class", a policy of your own
     hidden_sizes: tuple[Count, ...] = (64, 64)
     activation: Literal["tanh", "relu"] = "tanh"
-    output_gain: Positive = 1.0  # a small one collapses on navigation
+    output_gain: Positive = 1.0  # with a small gain, learning collapses on navigation
     log_std_init: Finite = 0.0
     log_std_min: Finite = -1.6094379124341003  # floor on the exploration noise: a standard deviation of 0.2
 
@@ -85,7 +85,7 @@ class Evaluating:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that determines a run."""
+    """All settings of a run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     family: Annotated[str, Field(strict=True, min_length=1)] = "metarl/Navigation2D-v0"
@@ -95,7 +95,7 @@ class Settings:
     family_kwargs: dict[str, Any] = field(default_factory=dict)
     learning: Learning = field(default_factory=Learning)
     inner: Inner = field(default_factory=Inner)
-    outer: Any = None  # the learner's: one of its ``outer_settings``, with its ``options``
+    outer: Any = None  # one of the learner's ``outer_settings``, with the learner's ``options``
     policy: PolicyNetwork = field(default_factory=PolicyNetwork)
     evaluation: Evaluating = field(default_factory=Evaluating)
 
@@ -106,16 +106,16 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 
 def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | None] = lambda option: None) -> Settings:
-    """Turn nested dicts, as from TOML, into settings; ``outer`` becomes that of the learner.
+    """Turn nested dicts, as from TOML, into settings; ``outer`` gets a dataclass of the learner.
 
     Args:
-        data: nested dicts; numpy's numbers and arrays count as Python's.
+        data: nested dicts; numpy's numbers and arrays are accepted too.
         learner: the learner's class.
-        owner: name of a setting of ``[outer]`` -> a learner that has it, for the message where this one has not.
+        owner: name of a setting of ``[outer]`` -> a learner that has it, for the error message if this one does not.
 
     Raises:
-        ValueError: unknown keys and wrong values, all of them in one message, each with the nearest valid key or
-            what was expected.
+        ValueError: unknown keys or wrong values, all in one message, each with the nearest valid key or the expected
+            values.
     """
     data = _without_numpy(data)
     problems: list[str] = []
@@ -174,7 +174,7 @@ def structure_arguments(
 
 
 def _without_numpy(value: Any) -> Any:
-    """Return settings with Python's numbers for numpy's, which strict validation would refuse."""
+    """Return settings with numpy's numbers replaced by Python's, since strict validation refuses numpy's."""
     if isinstance(value, dict):
         return {key: _without_numpy(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -183,7 +183,7 @@ def _without_numpy(value: Any) -> Any:
 
 
 def _plain(key: str, value: Any) -> Any:
-    """Return a value as TOML and JSON keep it, so that a loaded learner gets the very arguments of the saved one."""
+    """Return a value in the types of TOML and JSON, so that loading a learner gives the same arguments as saving it."""
     if isinstance(value, dict):
         return {str(name): _plain(f"{key}.{name}", entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -197,20 +197,20 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:
-    """Return settings as nested dicts of what TOML and JSON take."""
+    """Return settings as nested dicts of types that TOML and JSON can hold."""
     plain = dataclasses.asdict(settings)
     plain["policy"]["hidden_sizes"] = list(settings.policy.hidden_sizes)
     return plain
 
 
 def outer_kinds(learner: Any) -> tuple[type, ...]:
-    """Return the dataclasses that ``[outer]`` of a learner may be: each of its meta-updates with its own options."""
+    """Return the dataclasses that a learner's ``[outer]`` can be: each of its meta-updates with its options added."""
     kinds: tuple[type, ...] = learner.outer_settings
     return kinds if learner.options is None else tuple(_combined(learner.options, kind) for kind in kinds)
 
 
 def outer_options(learner: Any) -> set[str]:
-    """Return the names of all settings that ``[outer]`` of a learner may have."""
+    """Return the names of all settings that a learner's ``[outer]`` can have."""
     return {name for kind in outer_kinds(learner) for name in _field_names(kind)}
 
 
@@ -227,12 +227,12 @@ def _combined(options: type, kind: type) -> type:
 
 
 def _make_combined(options: type, kind: type, values: dict[str, Any]) -> Any:
-    """Return settings as ``pickle`` and ``copy`` make them again."""
+    """Return a settings object from its values, for ``pickle`` and ``copy``."""
     return _combined(options, kind)(**values)
 
 
 def _outer_kind(learner: Any, data: Any) -> type:
-    """Return which of a learner's kinds of meta-update is meant: by ``update``, the first where it is not given."""
+    """Return the dataclass of ``[outer]`` that ``update`` chooses; the first one by default."""
     kinds = outer_kinds(learner)
     wanted = data.get("update") if isinstance(data, dict) else None
     return next((kind for kind in kinds if wanted == getattr(kind, "update", None)), kinds[0])
@@ -243,7 +243,7 @@ def _field_names(kind: type) -> list[str]:
 
 
 def valid_keys(outer: type) -> list[str]:
-    """Return the dotted names of all settings, those of ``outer`` by its dataclass."""
+    """Return the dotted names of all settings; ``outer`` is the dataclass of ``[outer]``."""
     keys = []
     for section in dataclasses.fields(Settings):
         keys.append(section.name)
@@ -274,10 +274,10 @@ def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str
 
 
 def _sentences(problems: Sequence[Any], keys: list[str]) -> list[str]:
-    """Return a sentence for each setting that is wrong; one that may be of several kinds gets what each expects."""
+    """Return a sentence for each wrong setting; for a setting with several types it says what each expects."""
     sentences: dict[str, str] = {}
     for problem in problems:
-        # Pydantic adds the kind that was tried, as in ("learning", "workers", "literal['auto']").
+        # Pydantic adds the type that was tried, as in ("learning", "workers", "literal['auto']").
         key = ".".join(str(part) for part in problem["loc"] if not re.search(r"[\[-]", str(part)))
         sentence = _sentence(key, problem, keys)
         if key in sentences and sentence != sentences[key]:

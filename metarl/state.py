@@ -1,4 +1,4 @@
-"""The state of a learner as a value: a meta-iteration takes one and returns the next; nothing else remembers."""
+"""The state of a learner as an immutable value: a meta-iteration takes a state and returns the next one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from metarl.gradients import task_axis
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """All that training changes.
+    """Everything that training changes.
 
     Attributes:
         parameters: the shared parameters, no task axis.
         critic: the value function's own parameters, which only some learners train.
         normalizer: running statistics of observations and returns.
-        own_tensors: what the learner keeps beside the shared parameters (step sizes, an optimiser's moments), by name.
-        iteration: how many meta-iterations were made.
+        own_tensors: the learner's further tensors (such as step sizes or an optimiser's moments), by name.
+        iteration: the number of meta-iterations so far.
         num_timesteps: environment steps of training so far.
-        line_search_failures: in how many meta-iterations no step was accepted.
+        line_search_failures: the number of meta-iterations in which the line search accepted no step.
     """
 
     parameters: Parameters
@@ -34,7 +34,7 @@ class State:
     line_search_failures: int = 0
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Return all tensors by part and name, as a checkpoint keeps them."""
+        """Return all tensors by part and name, as in a checkpoint."""
         return {
             "parameters": self.parameters,
             "critic": self.critic,
@@ -43,10 +43,10 @@ class State:
         }
 
     def restored(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> State:
-        """Return this state with the tensors of another, of the same shapes and on the same devices.
+        """Return this state with other tensors of the same names and shapes, moved to the devices of its own.
 
         Raises:
-            ValueError: a tensor is missing, is one too many or has another shape.
+            ValueError: a tensor is missing, unexpected, or has another shape.
         """
         found = {}
         for part, expected in self.tensors().items():
@@ -65,12 +65,12 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a meta-iteration led to.
+    """The result of a meta-iteration.
 
     Attributes:
-        state: the next one, with what the learner itself changed: parameters, own tensors, the critic, failures of
-            the line search, and environment steps not contained in the rollouts. What all learners have in common
-            (iteration, environment steps of the rollouts, normaliser) is counted on by ``advance``.
+        state: the next state, with the changes that the learner itself makes: parameters, own tensors, the critic,
+            failures of the line search, and environment steps not contained in the rollouts. ``advance`` updates what
+            all learners have in common (iteration, environment steps of the rollouts, normaliser).
         rollouts: after 0, 1, ... inner steps; of this share's tasks.
         metrics: by the logger's tags; text is not written to progress.csv.
     """
@@ -81,22 +81,22 @@ class Outcome:
 
 
 def advance(outcome: Outcome, *, gamma: float, log_std_min: float) -> State:
-    """Return the state after a meta-iteration, with what all learners have in common counted on.
+    """Return the state after a meta-iteration: update iteration, environment steps and normaliser.
 
     Args:
         outcome: of the meta-iteration.
-        gamma: the discount factor, of the returns that rewards may be normalised by.
-        log_std_min: a floor on the logarithm of the standard deviation.
+        gamma: the discount factor of the returns by which rewards may be normalised.
+        log_std_min: the floor on the logarithm of the standard deviation.
     """
     state = outcome.state
     normalizer = state.normalizer
     if normalizer.observations or normalizer.returns is not None:
         for part in outcome.rollouts:
             normalizer = normalizer.update(task_axis.gather_rollouts(part), gamma)
-    # Copies, so that a resumed run, whose parameters are no views of a longer vector, computes the same bits.
+    # Copies rather than views of a flat vector, as after loading: a resumed run then computes the same bits.
     parameters = {name: value.clone() for name, value in state.parameters.items()}
     if "log_std" in parameters:
-        # The policy is the same, but below its floor the noise would have no gradient and never rise again.
+        # This does not change the policy, but below the floor log_std would have no gradient and never rise again.
         parameters["log_std"].clamp_(min=log_std_min)
     return replace(
         state,

@@ -1,6 +1,6 @@
-"""Statistics of episodes, one function each, and intervals of their means.
+"""Statistics of episodes, one function each, and confidence intervals of their means.
 
-A function in ``STATISTICS`` appears in every evaluation: its table, its JSON and the metrics of validation.
+The functions in ``STATISTICS`` are part of every evaluation: of its table, its JSON and the metrics of validation.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def episode_return(rollouts: Rollouts) -> Tensor:
 
 
 def episode_success(rollouts: Rollouts) -> Tensor | None:
-    """Return 1 for every episode in which ``info`` told of success at any step, else 0: ``[task, episode]``.
+    """Return 1 for every episode in which ``info`` reported success at some step, else 0: ``[task, episode]``.
 
-    None where no ``info`` tells of it (``SUCCESS_INFO``).
+    None if no ``info`` has an entry for success (``SUCCESS_INFO``).
     """
     told = [rollouts.infos[name] for name in SUCCESS_INFO if name in rollouts.infos]
     if not told or all(bool(torch.isnan(part).all()) for part in told):
@@ -42,9 +42,9 @@ STATISTICS: dict[str, Callable[[Rollouts], Tensor | None]] = {
 
 
 def bootstrap_interval(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of values; the same values give the same one.
+    """Return the percentile bootstrap interval of the mean of values; it is a deterministic function of them.
 
-    Seeds are drawn with replacement, where there are several, and for each one drawn its tasks.
+    If there are several seeds, seeds are resampled with replacement, and then tasks within each resampled seed.
 
     Args:
         values: ``[task]`` or ``[seed, task]``.

@@ -1,4 +1,4 @@
-"""Policies as pure functions of their parameters, one file a kind, each with how it acts."""
+"""Policies as pure functions of their parameters, one file for each kind, with the actor that samples its actions."""
 
 from metarl.agents.policies.acting import Actor, Noise
 from metarl.agents.policies.build import build_policy, wrap_module

@@ -1,4 +1,4 @@
-"""Acting: noise of actions, and actions drawn from what a policy's last layer says."""
+"""Acting: the noise of actions, and actions computed from the output of a policy's last layer and noise."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from metarl.agents.normalization import Normalizer
 
 
 class Noise:
-    """A task's action noise for all its episodes and steps: drawn in order, so grouping changes nothing.
+    """The action noise of tasks for all their episodes and steps; it does not depend on how tasks are grouped.
 
     Args:
         rngs: a generator for each task.
         episodes: of each task.
         action_space: of the family.
-        choices: how many numbers a step has beside those of the action, last.
+        choices: how many numbers a step has in addition to those of the action, at the end.
     """
 
     CHUNK = 50
@@ -54,7 +54,7 @@ class Noise:
 class Actor:
     """Draws actions for ``[task, episode]`` sub-environments, each task with its own parameters."""
 
-    choices: ClassVar[int] = 0  # numbers of a step's noise beside those of the action
+    choices: ClassVar[int] = 0  # numbers of a step's noise in addition to those of the action
 
     def __init__(self, action_space: spaces.Space[Any], log_std: NDArray[Any] | None, normalizer: Normalizer) -> None:
         self._space = action_space
@@ -62,7 +62,7 @@ class Actor:
         self._spread = None if log_std is None else spread(log_std)  # [task or 1, 1, action], the floor applied
 
     def noise(self, rngs: Sequence[np.random.Generator], episodes: int) -> Noise:
-        """Return the noise of ``act`` for episodes of tasks, each with a generator of its own."""
+        """Return the noise for ``act``, for episodes of tasks, each task with its own generator."""
         return Noise(rngs, episodes, self._space, self.choices)
 
     def act(self, observations: Any, noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -75,7 +75,7 @@ class Actor:
         return draw(self._space, self.output(self._normalizer.observe(observations)), self._spread, noise)
 
     def output(self, observations: Any) -> NDArray[Any]:
-        """Return what the last layer says, ``[task, episode, output]``."""
+        """Return the output of the last layer, ``[task, episode, output]``."""
         raise NotImplementedError
 
 
@@ -83,19 +83,19 @@ Spread = tuple[NDArray[Any], NDArray[Any]]
 
 
 def spread(log_std: NDArray[Any]) -> Spread:
-    """Return the standard deviation of a box's policy and the logarithm of the volume that normalises its density."""
+    """Return the standard deviation of a Gaussian and the logarithm of the normalising constant of its density."""
     return np.exp(log_std), (log_std + np.float32(0.5 * np.log(2 * np.pi))).sum(axis=-1)
 
 
 def draw(
     space: spaces.Space[Any], output: NDArray[Any], spread: Spread | None, noise: NDArray[np.float32]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return actions ``[task, episode, *action]`` and their log-probabilities, made of a last layer's output and noise.
+    """Return actions ``[task, episode, *action]`` and their log-probabilities, from a last layer's output and noise.
 
     Args:
         space: of the actions.
-        output: ``[task, episode, output]``, a box's mean or logits.
-        spread: of a box's policy.
+        output: ``[task, episode, output]``, the mean for a box, else logits.
+        spread: for a box, from ``spread``.
         noise: ``[task, episode, action]``, from ``Noise``.
     """
     if isinstance(space, spaces.Box):

@@ -1,4 +1,4 @@
-"""Making new policies: by name, or a class of one's own."""
+"""Making new policies: by name, or of your own class."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 def wrap_module(module: ActorCriticPolicy, log_std_min: float | None = None) -> ModulePolicy:
-    """Return a stable-baselines3 policy as functions of its parameters.
+    """Return a stable-baselines3 policy as pure functions of its parameters.
 
     Args:
         module: the policy; it is copied.
         log_std_min: a floor on the logarithm of the standard deviation, or None.
 
     Raises:
-        ValueError: the policy explores with state-dependent noise, or has modules that no update can go through.
+        ValueError: the policy explores with state-dependent noise, or has modules that updates do not support.
     """
     if perceptron_layers(module) is not None:
         return PerceptronPolicy(module, log_std_min)
@@ -48,10 +48,10 @@ def wrap_module(module: ActorCriticPolicy, log_std_min: float | None = None) -> 
 
 
 def find_policy_class(name: str) -> type[ActorCriticPolicy] | type[Policy]:
-    """Return a policy's class: stable-baselines3's by its short name, or ``module:Class`` for one of one's own.
+    """Return a policy's class: stable-baselines3's by its short name, or your own by ``module:Class``.
 
     Raises:
-        ValueError: there is none of that name, or it is of another kind.
+        ValueError: there is no class with that name, or it is not a policy.
     """
     module, separator, attribute = name.partition(":")
     if not separator:
@@ -95,8 +95,8 @@ def build_policy(
 ) -> Policy:
     """Make a new policy by name, with Xavier-uniform weights in the actor's linear layers.
 
-    The actor's last layer is scaled by ``output_gain``; biases are 0. The global random state is left alone. A subclass
-    of ``Policy`` makes itself, with ``build``.
+    The actor's last layer is scaled by ``output_gain``; biases are 0. The global random state is not changed. For a
+    subclass of ``Policy``, its own ``build`` makes the policy.
 
     Args:
         observation_space: of the family.
@@ -106,13 +106,13 @@ def build_policy(
         seed: of the initial weights.
         hidden_sizes: widths of the actor's hidden layers.
         activation: ``tanh`` or ``relu``.
-        output_gain: what the last layer's initial weights are multiplied by.
+        output_gain: the factor on the last layer's initial weights.
         log_std_init: initial logarithm of the standard deviation.
         log_std_min: its floor, or None.
-        policy_kwargs: further arguments of stable-baselines3's policy, which win over the settings.
+        policy_kwargs: further arguments of stable-baselines3's policy, which override those above.
 
     Raises:
-        ValueError: unknown policy, spaces it does not take, or arguments it refuses.
+        ValueError: the policy is unknown, or does not support the spaces or arguments.
     """
     kind = find_policy_class(name)
     if issubclass(kind, Policy):
@@ -160,7 +160,7 @@ def build_policy(
     with Seeded(seed):
         try:
             seen = channels_first(observation_space)
-            # Single precision, as stable-baselines3 gives observations, whatever torch's default type is.
+            # The single precision of stable-baselines3's observations, whatever torch's default type is.
             module = kind(seen, action_space, lambda _: 3e-4, **arguments).float()
         except (TypeError, KeyError, AssertionError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be made with {arguments}: {error}") from error

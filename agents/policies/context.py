@@ -1,7 +1,7 @@
-"""A perceptron with a context: further inputs, the same at every step, that are parameters themselves.
+"""A perceptron with a context: additional inputs, the same at every step, that are parameters themselves.
 
-Inputs that are the same for all samples shift the first layer's biases, so the policy is the perceptron with the biases
-``b + C phi``, phi the context and C its weights.
+Inputs that are the same for all samples shift the first layer's biases. So the policy equals a perceptron without a
+context whose first biases are ``b + C phi``: phi is the context, and C are its weights.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ CONTEXT_WEIGHTS, CONTEXT = "context_weights", "context"
 
 
 class ContextPolicy(Policy):
-    """A perceptron with further inputs, the context, which are parameters: the last of them.
+    """A perceptron with a context, additional inputs that are its last parameters.
 
     Attributes:
         plain: the perceptron without a context.
         first_bias: the name of its first layer's biases.
-        bias_places: where these are in a flat vector.
-        sizes: how many numbers the perceptron has in a flat vector, then the context's weights, then the context.
+        bias_places: the slice of these biases in a flat vector.
+        sizes: of a flat vector's parts: the perceptron, the context's weights, and the context.
 
     Args:
         plain: the perceptron without a context.
         size: of the context.
-        seed: of the context's initial weights, Xavier-uniform as the others.
+        seed: of the context's initial weights, which are Xavier-uniform like the others.
     """
 
     plain: PerceptronPolicy
@@ -67,11 +67,11 @@ class ContextPolicy(Policy):
 
     @property
     def context_size(self) -> int:
-        """How many numbers the context has."""
+        """The number of entries of the context."""
         return self._weights.shape[1]
 
     def folded(self, parameters: Parameters) -> Parameters:
-        """Return the parameters, shared or stacked, of the perceptron without a context that does the same."""
+        """Return the shared or stacked parameters of the equivalent perceptron without a context."""
         plain = {name: value for name, value in parameters.items() if name not in (CONTEXT_WEIGHTS, CONTEXT)}
         shift = torch.einsum("...hc,...c->...h", parameters[CONTEXT_WEIGHTS], parameters[CONTEXT])
         return {**plain, self.first_bias: plain[self.first_bias] + shift}
@@ -81,7 +81,7 @@ class ContextPolicy(Policy):
         return self.plain.distribution(self.folded(parameters), samples)
 
     def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
-        """Return what acts with parameters, shared or stacked."""
+        """Return the actor with these shared or stacked parameters; see ``Policy``."""
         return self.plain.actor(self.folded(parameters), normalizer)
 
     def module(
@@ -91,5 +91,5 @@ class ContextPolicy(Policy):
         normalizer: Normalizer | None = None,
         device: str | torch.device = "cpu",
     ) -> ActorCriticPolicy:
-        """Return a stable-baselines3 policy that does the same; see ``Policy``."""
+        """Return an equivalent stable-baselines3 policy; see ``Policy``."""
         return self.plain.module(self.folded(parameters), critic, normalizer, device)

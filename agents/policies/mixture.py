@@ -1,6 +1,6 @@
-"""Mixtures of perceptrons, ``pi(a|s) = sum_c w_c pi_c(a|s)``, as policies; one perceptron for each component c.
+"""Policies that are mixtures of perceptrons, ``pi(a|s) = sum_c w_c pi_c(a|s)``, with a perceptron for each component c.
 
-A component's parameters have the names of the single perceptron's, stacked: ``[component, ...]``. ``mixture_logits
+The components' parameters are stacked, ``[component, ...]``, with the names of a single perceptron's. ``mixture_logits
 [component]`` are the unnormalised logarithms of the weights.
 """
 
@@ -31,11 +31,11 @@ LOGITS = "mixture_logits"
 
 
 class MixturePolicy(ModulePolicy):
-    """A mixture of perceptrons, all of them equal at first and of equal weight.
+    """A mixture of perceptrons, which initially are equal and have equal weights.
 
     Args:
         plain: the perceptron.
-        components: how many.
+        components: the number of components.
     """
 
     def __init__(self, plain: Policy, components: int) -> None:
@@ -61,14 +61,14 @@ class MixturePolicy(ModulePolicy):
         return Mixture(parameters[LOGITS].expand(output.shape[:-1]), components)
 
     def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
-        """Return what acts with parameters, shared or stacked; without weights, one component for each task."""
+        """Return the actor with these parameters; if they have no weights, each task is played by one component."""
         if LOGITS not in parameters:
             return self.plain.actor(parameters, normalizer)
         return MixtureActor(self, parameters, normalizer or Normalizer())
 
 
 class MixtureActor(Actor):
-    """Draws a component at each step, by the weights, and then its action."""
+    """Draws at each step a component according to the weights, and then an action of this component."""
 
     choices: ClassVar[int] = 1
 
@@ -90,7 +90,7 @@ class MixtureActor(Actor):
     def act(self, observations: Any, noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return actions ``[task, episode, *action]`` and their log-probabilities; see ``Actor``.
 
-        The last number of the noise decides on the component.
+        The last number of the noise selects the component.
         """
         output = self._outputs(self._normalizer.observe(observations))
         last = noise[..., -1]
@@ -110,11 +110,11 @@ class MixtureActor(Actor):
         return actions, mixture.log_prob(drawn).numpy()
 
     def _outputs(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """Return what the components' last layers say, ``[task, episode, component, output]``."""
+        """Return the outputs of the components' last layers, ``[task, episode, component, output]``."""
         tasks, episodes = observations.shape[:2]
         sets, _, number = self._logits.shape
         rows = observations.reshape(sets, tasks * episodes // sets, -1)
-        # Each component of each set of parameters is a task of its own to the perceptrons.
+        # The actor of perceptrons treats each component of each set of parameters as a task.
         output = self._perceptrons.output(np.repeat(rows, number, axis=0))
         output = output.reshape(sets, number, tasks * episodes // sets, -1).swapaxes(1, 2)
         return output.reshape(tasks, episodes, number, -1)
@@ -140,7 +140,7 @@ class StackedLinear(nn.Module):
 
 
 class _MixtureExtractor(MlpExtractor):
-    """stable-baselines3's hidden layers, those of the actor once for each component."""
+    """stable-baselines3's hidden layers, with separate ones of the actor for each component."""
 
     def __init__(self, components: int, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -161,12 +161,12 @@ class _MixtureExtractor(MlpExtractor):
 class MixtureActorCriticPolicy(ActorCriticPolicy):
     """A stable-baselines3 policy whose actor is a mixture of perceptrons.
 
-    Its deterministic action is that of the component of the largest weight.
+    Its deterministic action is that of the component with the largest weight.
 
     Args:
-        arguments: as for ``ActorCriticPolicy``.
-        components: how many.
-        named: as for ``ActorCriticPolicy``.
+        arguments: see ``ActorCriticPolicy``.
+        components: the number of components.
+        named: see ``ActorCriticPolicy``.
     """
 
     mixture_logits: nn.Parameter
@@ -203,11 +203,11 @@ class MixtureActorCriticPolicy(ActorCriticPolicy):
 
 
 class MixtureDistribution(sb3.Distribution):
-    """A mixture as stable-baselines3's policies use distributions; actions of a box are ``[sample, action]``.
+    """A mixture with the interface of stable-baselines3's distributions; actions of a box are ``[sample, action]``.
 
     Args:
         space: of the actions.
-        single: stable-baselines3's distribution of one component, which draws.
+        single: stable-baselines3's distribution of one component, from which actions are sampled.
     """
 
     def __init__(self, space: spaces.Space[Any], single: sb3.Distribution) -> None:
@@ -220,7 +220,7 @@ class MixtureDistribution(sb3.Distribution):
         return StackedLinear(components, latent_dim, outputs)
 
     def proba_distribution(self, logits: Tensor, output: Tensor, log_std: Tensor | None) -> MixtureDistribution:
-        """Take over weights ``[component]``, outputs ``[sample, component, output]`` and ``[component, action]``."""
+        """Set logits ``[component]``, outputs ``[sample, component, output]`` and log_std ``[component, action]``."""
         self._logits, self._output, self._log_std = logits, output, log_std
         wide = None if log_std is None else log_std.expand_as(output)
         self._mixture = Mixture(logits.expand(output.shape[:-1]), action_distribution(self._space, output, wide))
@@ -231,15 +231,15 @@ class MixtureDistribution(sb3.Distribution):
         return self._mixture.log_prob(actions)
 
     def entropy(self) -> None:
-        """Return None: there is no closed form."""
+        """Return None, since the entropy has no closed form."""
 
     def sample(self) -> Tensor:
-        """Return actions, each of a component drawn by the weights."""
+        """Return actions, each of a component drawn according to the weights."""
         chosen = torch.multinomial(torch.softmax(self._logits, dim=-1), len(self._output), replacement=True)
         return self._of(chosen).sample()
 
     def mode(self) -> Tensor:
-        """Return the deterministic actions of the component of the largest weight."""
+        """Return the deterministic actions of the component with the largest weight."""
         return self._of(self._logits.argmax().expand(len(self._output))).mode()
 
     def _of(self, chosen: Tensor) -> sb3.Distribution:
@@ -260,9 +260,9 @@ class MixtureDistribution(sb3.Distribution):
 
 
 def _mixture_module(plain: PerceptronPolicy, components: int) -> MixtureActorCriticPolicy:
-    """Return a mixture of equal components that each do what a perceptron does, with its value function."""
+    """Return a mixture of components that all equal a perceptron, with the perceptron's value function."""
     single = plain.initial_module
-    with Seeded(0):  # all of it is overwritten
+    with Seeded(0):  # any seed would do, since all weights are overwritten
         module = MixtureActorCriticPolicy(
             **single._get_constructor_parameters(),
             share_features_extractor=single.share_features_extractor,

@@ -1,4 +1,4 @@
-"""Any stable-baselines3 policy, run as a function of its parameters."""
+"""Any stable-baselines3 policy as pure functions of its parameters."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ class ModulePolicy(Policy):
         super().__init__(module.observation_space, module.action_space, log_std_min)
 
     def parameters(self) -> Parameters:
-        """Return a copy of the actor's parameters as the policy was made with."""
+        """Return a copy of the actor's initial parameters."""
         own = dict(self.initial_module.named_parameters())
         return {name: own[name].detach().clone() for name in self._names}
 
     def critic(self) -> Parameters:
-        """Return a copy of the value function's own parameters as the policy was made with."""
+        """Return a copy of the initial parameters that only the value function has."""
         named = self.initial_module.named_parameters()
         return {name: part.detach().clone() for name, part in named if is_critic(name)}
 
     def buffers(self, *, of_copy: bool = False) -> Parameters:
-        """Return a copy of the buffers (a drawn projection, say), which are the same for all parameters.
+        """Return a copy of the buffers (such as a random projection), which are the same for all parameters.
 
         Args:
-            of_copy: those of the copy that this thread runs.
+            of_copy: return the buffers of the copy that this thread runs.
         """
         module = self._actor().policy if of_copy else self.initial_module
         assert isinstance(module, ActorCriticPolicy)
@@ -66,7 +66,7 @@ class ModulePolicy(Policy):
         """Return the policy with other buffers.
 
         Raises:
-            ValueError: they have other names or shapes.
+            ValueError: the buffers have other names or shapes than the policy's.
         """
         other = copy.deepcopy(self)
         own = dict(other.initial_module.named_buffers())
@@ -81,11 +81,11 @@ class ModulePolicy(Policy):
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the copies that threads run, for ``copy`` and ``pickle``."""
+        """Return the attributes for ``copy`` and ``pickle``, without the copies that threads run."""
         return {name: value for name, value in self.__dict__.items() if name != "_copies"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin without copies."""
+        """Restore the attributes, without copies."""
         self.__dict__.update(state)
         self._copies = threading.local()
 
@@ -96,19 +96,19 @@ class ModulePolicy(Policy):
         return self.head(output, None if log_std is None else log_std.expand_as(output))
 
     def output(self, parameters: Parameters, observations: Observations) -> Tensor:
-        """Return what the last layer says of observations ``[sample, *obs]``, ``[sample, output]``."""
+        """Return the last layer's output ``[sample, output]`` for observations ``[sample, *obs]``."""
         named = {f"policy.{name}": parameter for name, parameter in parameters.items()}
         return torch.func.functional_call(self._actor(), named, (observations,))  # type: ignore[no-any-return]
 
     def _actor(self) -> nn.Module:
-        """Return this thread's copy of the module: ``functional_call`` swaps parameters in and out of it."""
+        """Return this thread's copy of the module, since ``functional_call`` temporarily swaps its parameters."""
         if not hasattr(self._copies, "actor"):
             self._copies.actor = ActorModule(copy.deepcopy(self.initial_module))
         actor: nn.Module = self._copies.actor
         return actor
 
     def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
-        """Return what acts with parameters, shared or stacked, through ``vmap``; see ``Policy``."""
+        """Return the actor with these shared or stacked parameters, which uses ``vmap``; see ``Policy``."""
         return ModuleActor(self, parameters, normalizer or Normalizer())
 
     def module(
@@ -132,7 +132,7 @@ class ModulePolicy(Policy):
 
 
 def _normalize_inside(module: ActorCriticPolicy, normalizer: Normalizer) -> None:
-    """Put a normaliser before a policy's features extractors, so that stable-baselines3 can make it again."""
+    """Put a normaliser before a policy's features extractors, in a form that stable-baselines3 can save and load."""
     arguments: dict[str, Any] = {
         "inner_class": module.features_extractor_class,
         "inner_kwargs": module.features_extractor_kwargs,
@@ -150,14 +150,14 @@ def _normalize_inside(module: ActorCriticPolicy, normalizer: Normalizer) -> None
 
 
 class ActorModule(nn.Module):
-    """The part of a policy that decides on actions: the mean of a Gaussian, or logits."""
+    """The actor of a policy, from observations to the mean of a Gaussian or logits."""
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         super().__init__()
         self.policy = policy
 
     def forward(self, observations: Observations) -> Tensor:
-        """Return what the last layer says."""
+        """Return the output of the last layer."""
         features = self.policy.extract_features(observations, self.policy.pi_features_extractor)
         assert isinstance(features, Tensor)
         output: Tensor = self.policy.action_net(self.policy.mlp_extractor.forward_actor(features))
@@ -177,7 +177,7 @@ class ModuleActor(Actor):
         super().__init__(policy.action_space, None if log_std is None else log_std.cpu().numpy(), normalizer)
 
     def output(self, observations: Any) -> NDArray[Any]:
-        """Return what the last layer says; see ``Actor``."""
+        """Return the output of the last layer; see ``Actor``."""
         device = next(iter(self._parameters.values())).device
         given = map_observations(lambda part: torch.as_tensor(part, device=device), observations)
         leading = parts(given)[0].shape[:2]

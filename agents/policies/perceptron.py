@@ -1,4 +1,4 @@
-"""Perceptrons on a flat box: acting in numpy, and layers by name, whose derivatives the fast path knows."""
+"""Perceptrons on a flat box: actors in numpy, and the layers' names, for the fast path of derivatives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PerceptronPolicy(ModulePolicy):
         log_std_min: a floor on the logarithm of the standard deviation, or None.
 
     Raises:
-        ValueError: the policy is no perceptron; ``perceptron_layers`` tells beforehand.
+        ValueError: the policy is not a perceptron (``perceptron_layers`` returns None).
     """
 
     layers: list[Layer]
@@ -49,7 +49,7 @@ class PerceptronPolicy(ModulePolicy):
         super().__init__(module, log_std_min)
 
     def output(self, parameters: Parameters, observations: Observations) -> Tensor:
-        """Return what the last layer says of observations ``[sample, *obs]``, ``[sample, output]``."""
+        """Return the last layer's output ``[sample, output]`` for observations ``[sample, *obs]``."""
         assert isinstance(observations, Tensor)
         hidden = observations.to(parameters[self.layers[0].weight].dtype).flatten(1)
         for layer in self.layers:
@@ -59,12 +59,12 @@ class PerceptronPolicy(ModulePolicy):
         return hidden
 
     def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
-        """Return what acts with parameters, shared or stacked: one batched matrix product a layer, in numpy."""
+        """Return the actor with these parameters: a batched matrix product in numpy for each layer; see ``Policy``."""
         return PerceptronActor(self, parameters, normalizer or Normalizer())
 
 
 def perceptron_layers(module: ActorCriticPolicy) -> list[Layer] | None:
-    """Return a policy's layers where it is a plain perceptron on a flat box, else None."""
+    """Return a policy's layers if it is a plain perceptron on a box of real numbers, else None."""
     if type(module) is not ActorCriticPolicy:  # a subclass may compute something else
         return None
     box = module.observation_space
@@ -87,7 +87,7 @@ def perceptron_layers(module: ActorCriticPolicy) -> list[Layer] | None:
 
 
 class PerceptronActor(Actor):
-    """Acts in numpy."""
+    """Acts with a perceptron in numpy."""
 
     def __init__(self, policy: PerceptronPolicy, parameters: Parameters, normalizer: Normalizer) -> None:
         shared = parameters[policy.layers[-1].bias].dim() == 1
@@ -102,7 +102,7 @@ class PerceptronActor(Actor):
             )
             for layer in policy.layers
         ]
-        self._outputs = [np.empty((0, 0, 0))]  # of the layers, used again at each step
+        self._outputs = [np.empty((0, 0, 0))]  # of the layers, reused at each step
         self._biases: list[NDArray[Any]] = []
         log_std = host["log_std"][:, None, :] if "log_std" in host else None
         if log_std is not None and policy.log_std_min is not None:
@@ -110,12 +110,12 @@ class PerceptronActor(Actor):
         super().__init__(policy.action_space, log_std, normalizer)
 
     def output(self, observations: Any) -> NDArray[Any]:
-        """Return what the last layer says; see ``Actor``."""
+        """Return the output of the last layer; see ``Actor``."""
         hidden = observations.reshape(*observations.shape[:2], -1).astype(self._layers[0][0].dtype, copy=False)
         if self._outputs[0].shape[:2] != hidden.shape[:2]:
             shapes = [(*hidden.shape[:2], weight.shape[-1]) for weight, _, _ in self._layers]
             self._outputs = [np.empty(shape, hidden.dtype) for shape in shapes]
-            # Laid out whole: adding along a middle axis takes twice as long.
+            # Copied to the full shape, since broadcasting along a middle axis takes twice as long.
             self._biases = [
                 np.ascontiguousarray(np.broadcast_to(bias, shape))
                 for (_, bias, _), shape in zip(self._layers, shapes, strict=True)

@@ -1,7 +1,7 @@
-"""What every policy offers: pure functions of its actor's parameters, one set of parameters per task.
+"""The interface of policies: pure functions of the actor's parameters, with a set of parameters for each task.
 
 Parameters are ``dict[str, Tensor]`` with stable-baselines3's names, of the actor only; stacked parameters have a
-leading task axis. A critic is the value function's own parameters, which the policy hands on and does not train.
+leading task axis. A critic are the parameters that only the value function has.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CRITIC = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
 
 
 def is_critic(name: str) -> bool:
-    """Whether a parameter of a stable-baselines3 policy, by its name, serves its value function only."""
+    """Return whether a parameter of a stable-baselines3 policy, by its name, belongs only to the value function."""
     return name.startswith(_CRITIC)
 
 
@@ -40,20 +40,20 @@ class Layer:
 
 
 class Policy:
-    """A policy as pure functions of its actor's parameters; nothing here remembers or changes any.
+    """A policy as pure functions of its actor's parameters; it holds no trained parameters itself.
 
-    A policy of one's own defines ``parameters``, ``distribution``, ``actor`` and ``module``, and is chosen by
+    Your own policy defines ``parameters``, ``distribution``, ``actor`` and ``module``, and is chosen by
     ``policy.name = "package.module:Class"``; its class method ``build`` makes it.
 
     Attributes:
-        observation_space: as the networks see it, images with their channels first.
+        observation_space: of the networks, images with channels first.
         action_space: of the family.
         log_std_min: a floor on the logarithm of the standard deviation (exploration noise), or None.
-        layers: of a perceptron, whose derivatives the fast path knows; None for any other policy.
+        layers: of a perceptron, for the fast path of derivatives; None for any other policy.
         shapes: of the parameters, by name.
 
     Args:
-        observation_space: as the networks see it.
+        observation_space: of the networks, images with channels first.
         action_space: of the family.
         log_std_min: a floor on the logarithm of the standard deviation, or None.
     """
@@ -77,8 +77,8 @@ class Policy:
         Args:
             observation_space: of the family.
             action_space: of the family.
-            seed: of the initial weights; torch's global generator is left alone.
-            settings: those of ``[policy]`` but ``name``, and the further ``policy_kwargs``.
+            seed: of the initial weights; torch's global generator must not be used.
+            settings: those of ``[policy]`` except ``name``, and further ``policy_kwargs``.
         """
         raise NotImplementedError
 
@@ -87,21 +87,21 @@ class Policy:
         raise NotImplementedError
 
     def critic(self) -> Parameters:
-        """Return a copy of the value function's own initial parameters; empty where there is none."""
+        """Return a copy of the initial parameters that only the value function has; empty without one."""
         return {}
 
     def buffers(self) -> Parameters:
-        """Return what the policy needs beside its parameters and never changes, which checkpoints hold."""
+        """Return the policy's constant tensors besides its parameters; checkpoints hold them."""
         return {}
 
     def with_buffers(self, buffers: Parameters) -> Self:
-        """Return the policy with other buffers, as a checkpoint had them."""
+        """Return the policy with other buffers, from a checkpoint."""
         return self
 
     def distribution(self, parameters: Parameters, samples: Samples) -> Distribution:
-        """Return the distribution over actions at each sample: a differentiable, pure function.
+        """Return the distribution over actions for each sample, as a differentiable pure function.
 
-        It may depend on whole episodes: ``samples.by_episode`` lays rows out as ``[..., episode, time]``.
+        It may depend on whole episodes: ``samples.by_episode`` reshapes rows to ``[..., episode, time]``.
 
         Args:
             parameters: of one task, without a task axis.
@@ -110,9 +110,9 @@ class Policy:
         raise NotImplementedError
 
     def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
-        """Return what acts in the environments with parameters, shared (no task axis) or stacked.
+        """Return the actor, which computes actions with these parameters, shared (no task axis) or stacked.
 
-        It takes observations as the environments give them and normalises them itself.
+        It gets observations as returned by the environments and normalises them itself.
         """
         raise NotImplementedError
 
@@ -123,14 +123,14 @@ class Policy:
         normalizer: Normalizer | None = None,
         device: str | torch.device = "cpu",
     ) -> ActorCriticPolicy:
-        """Return a stable-baselines3 policy of its own with these parameters (no task axis).
+        """Return a new stable-baselines3 policy with these parameters (no task axis).
 
-        It takes observations as the environment gives them: a normaliser's statistics become part of its features
-        extractor. The floor on the noise is folded into ``log_std``.
+        It gets observations as returned by the environment: a normaliser's statistics become part of its features
+        extractor. The floor is applied to ``log_std``.
 
         Args:
             parameters: of the actor.
-            critic: of the value function; the initial one where it is not given.
+            critic: of the value function; default: the initial one.
             normalizer: of observations.
             device: of the policy.
         """
@@ -138,13 +138,13 @@ class Policy:
 
     @property
     def choices(self) -> list[int]:
-        """How many options each choice of an action has; empty for a box."""
+        """The number of options of each choice in an action; empty for a box."""
         if isinstance(self.action_space, spaces.MultiDiscrete):
             return [int(n) for n in self.action_space.nvec]
         return [int(self.action_space.n)] if isinstance(self.action_space, spaces.Discrete) else []
 
     def head(self, output: Tensor, log_std: Tensor | None) -> Distribution:
-        """Return the distribution that the last layer's output ``[..., output]`` stands for; the floor is applied."""
+        """Return the distribution that a last layer's output ``[..., output]`` parametrises, with the floor applied."""
         return action_distribution(self.action_space, output, None if log_std is None else self.floored(log_std))
 
     def floored(self, log_std: Tensor) -> Tensor:
@@ -154,8 +154,8 @@ class Policy:
     def features(self, observations: Observations) -> Tensor:
         """Return observations ``[task, episode, time, *obs]`` as vectors ``[task, episode, time, feature]``.
 
-        What the return baseline reads: one-hot for a discrete space, flat for a box, nothing of an image (whose
-        baseline depends on time alone), and all of that side by side for a Dict.
+        They are the inputs of the return baseline: one-hot for a discrete space, flat for a box, nothing for an image
+        (the baseline then depends on time alone), and for a Dict the concatenation of its parts.
         """
         given = observations if isinstance(observations, dict) else {"": observations}
         leading = next(iter(given.values())).shape[:3]
@@ -170,11 +170,11 @@ class Policy:
         return torch.cat(vectors, dim=-1)
 
     def need_perceptron(self, purpose: str, instead: str) -> None:
-        """Raise an error where the policy is no perceptron.
+        """Raise an error if the policy is not a perceptron.
 
         Args:
-            purpose: what needs one, the subject of the message.
-            instead: what to do where there is none, its end.
+            purpose: what needs a perceptron, the subject of the message.
+            instead: what to use otherwise, the end of the message.
 
         Raises:
             ValueError: the policy has no ``layers``.

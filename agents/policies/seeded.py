@@ -1,4 +1,4 @@
-"""Random numbers of initial weights from a generator of their own, whatever other threads draw."""
+"""Random initial weights from a separate generator, independent of what other threads draw."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
 
 
 class Seeded(TorchFunctionMode):
-    """Lets torch draw from a generator of its own, in this thread, where a caller gives none.
+    """Makes torch draw from a separate generator, in this thread, in all calls without an explicit generator.
 
-    The numbers are those of the global generator after ``torch.manual_seed(seed)``, which stays as it is.
+    The numbers are those of the global generator after ``torch.manual_seed(seed)``; that one does not change.
 
     Args:
         seed: of the generator.
@@ -58,7 +58,7 @@ class Seeded(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call a function of torch with the generator."""
+        """Call a torch function with the generator."""
         kwargs = kwargs or {}
         if func in _LIKE and isinstance(args[0], Tensor) and args[0].device.type == "cpu":
             options = {"dtype": args[0].dtype, **kwargs}

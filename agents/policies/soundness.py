@@ -1,4 +1,4 @@
-"""Which modules can go through an update: pure functions of their parameters, sample by sample."""
+"""Checks that a policy's modules support updates: they must be pure functions of parameters and single samples."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from metarl.agents.policies.module import ActorModule, ModulePolicy
 
 
 def refuse_unsound_modules(module: ActorCriticPolicy) -> None:
-    """Refuse kinds of modules that no update can differentiate as a function of parameters and single samples.
+    """Refuse modules that are not pure functions of their parameters and a single sample.
 
     Raises:
-        ValueError: one is found; the message names it and what to use.
+        ValueError: there is such a module; the message names it and what to use instead.
     """
     for name, part in ActorModule(module).named_modules():
         kind, name = type(part).__name__, name.removeprefix("policy.")
@@ -43,10 +43,10 @@ def refuse_unsound_modules(module: ActorCriticPolicy) -> None:
 
 
 def refuse_unsound_policy(policy: ModulePolicy) -> None:
-    """Refuse a policy whose output cannot be computed for several tasks at once, or whose buffers change with use.
+    """Refuse a policy that cannot be computed for several tasks at once by ``vmap``, or whose buffers change with use.
 
     Raises:
-        ValueError: a module branches on values, changes something in place, or counts what it has seen.
+        ValueError: a module branches on values, changes something in place, or updates a buffer.
     """
     before = policy.buffers()
     observations = _some(policy.observation_space)
@@ -73,7 +73,7 @@ def refuse_unsound_policy(policy: ModulePolicy) -> None:
 
 
 def _some(space: spaces.Space[Any]) -> Any:
-    """Return observations ``[2, 3, *obs]``, as tensors."""
+    """Return random observations ``[2, 3, *obs]``, as tensors."""
     batch = batch_space(space, 6)
     batch.seed(0)
     drawn = map_observations(lambda part: np.asarray(part).reshape(2, 3, *np.asarray(part).shape[1:]), batch.sample())

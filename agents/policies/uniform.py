@@ -1,4 +1,4 @@
-"""Uniform actions, whatever is observed: what is left of a task without any skill."""
+"""A policy with uniform actions, independent of observations, for a baseline without learning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metarl.agents.samples import Samples
 
 
 class UniformPolicy(Policy):
-    """Acts uniformly; it keeps another policy's parameters, which play no part.
+    """A policy that acts uniformly; its parameters are those of another policy and have no effect.
 
     Args:
         plain: the policy whose spaces and parameters it has.
@@ -45,11 +45,11 @@ class UniformPolicy(Policy):
         return self.plain.critic()
 
     def distribution(self, parameters: Parameters, samples: Samples) -> Distribution:
-        """Return the other policy's distribution: there is nothing to be learned from a uniform one."""
+        """Return the other policy's distribution, since a uniform one has no parameters to learn."""
         return self.plain.distribution(parameters, samples)
 
     def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
-        """Return what acts uniformly."""
+        """Return an actor that acts uniformly."""
         return UniformActor(self.action_space, None, Normalizer())
 
 

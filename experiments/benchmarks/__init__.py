@@ -1,1 +1,1 @@
-"""Benchmarks for developers: ratios measured in one run; left out of the wheel."""
+"""Benchmarks for developers, which measure ratios within a run; not part of the wheel."""

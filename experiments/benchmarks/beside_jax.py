@@ -1,9 +1,10 @@
-"""Fisher-vector products beside JAX's: the same mathematics, data and core, jitted, ten products in one call.
+"""Fisher-vector products compared with JAX: the same mathematics, data and core, jitted, ten products in one call.
 
 ``pip install jax``, then ``python -m metarl.experiments.benchmarks.beside_jax [--hidden 100] [--only A]``
 
-A development script: nothing else here needs JAX. The process stays on one core, and JAX's first call, which compiles,
-is not counted. Tasks go through ``vmap`` and one after another (``lax.map``); the faster one is what ours is held to.
+It is a development script; metarl itself does not need JAX. The process is pinned to one core, and JAX's first call,
+which compiles, is not timed. In JAX, tasks are computed by ``vmap`` and one after another by ``lax.map``; the faster of
+both is the one compared.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ CPU = torch.device("cpu")
 
 
 def jax_products(problem: Problem, *, together: bool) -> Callable[[Tensor], Any]:
-    """Return a jitted function: vector -> the vector after so many products, each divided by its norm."""
+    """Return a jitted function: vector -> the vector after several products, each divided by its norm."""
     jax = importlib.import_module("jax")
     np, flatten_util = importlib.import_module("jax.numpy"), importlib.import_module("jax.flatten_util")
     assert problem.policy.layers is not None
@@ -85,7 +86,7 @@ def jax_products(problem: Problem, *, together: bool) -> Callable[[Tensor], Any]
     jitted = jax.jit(repeated)
 
     def run(vector: Tensor) -> Tensor:
-        # JAX lays parameters out by name, metarl in the policy's order.
+        # JAX orders parameters by name, metarl in the policy's order.
         parts = {name: np.asarray(part.numpy()) for name, part in named(problem.policy.shapes, vector).items()}
         found = unflatten(jitted(flatten_util.ravel_pytree(parts)[0], start, support, query).block_until_ready())
         return flatten(torch.from_numpy(numpy.array(found[name])) for name in problem.parameters)
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", default="", help="settings whose title contains this, as 'A:'")
     options = parser.parse_args(arguments)
-    if core_numbers():  # before JAX makes its threads
+    if core_numbers():  # must precede the creation of JAX's threads
         os.sched_setaffinity(0, {max(core_numbers())})
     try:
         version = importlib.import_module("jax").__version__

@@ -1,11 +1,11 @@
-"""How many times as many environment steps per second a batched family makes as Gymnasium's own vector environment.
+"""Environment steps per second of batched families, as a ratio to Gymnasium's own vector environment.
 
 ``python -m metarl.experiments.benchmarks.families`` prints a table, ``--json FILE`` writes it as well, ``--quick``
 takes seconds.
 
 Each family is compared with ``gymnasium.make_vec(..., vectorization_mode="sync")`` of the same environment: Gymnasium's
-own where there is one, else the family's single environment. Both play whole episodes of the same task with the same
-actions and are reset with new seeds; steps count while an episode runs. Only ratios within one run mean anything.
+own if there is one, else the family's single environment. Both play whole episodes of the same task with the same
+actions and are reset with new seeds; only steps of running episodes count. Only ratios within one run are meaningful.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from metarl.version import __version__
 
 NUM_ENVS = 400
 TARGET = 30.0  # times the steps of Gymnasium's SyncVectorEnv
-MUJOCO_TARGET = 2.5  # the same for locomotion, where both spend their time in MuJoCo; see benchmark_locomotion.py
+MUJOCO_TARGET = 2.5  # the same for locomotion, where both spend most time in MuJoCo; see locomotion.py
 
 Act = Callable[[Any], Any]  # observations to actions
 
-# Gymnasium's own environment of a family's default task.
+# Gymnasium's own environment for a family's default task.
 MUJOCO = {
     "metarl/HalfCheetahDir-v0": "HalfCheetah-v5",
     "metarl/HalfCheetahVel-v0": "HalfCheetah-v5",
@@ -56,7 +56,7 @@ ORIGINALS = {
 
 
 def balance(observations: Any) -> Any:
-    """Keep the pole up, as a trained policy does; with random actions nearly all episodes are over at once."""
+    """Return actions that balance the pole; with random actions, nearly all episodes would end after a few steps."""
     position, velocity, angle, angular = observations.T
     return (angle + 0.5 * angular + 0.05 * position + 0.1 * velocity > 0).astype(np.int64)
 
@@ -66,7 +66,7 @@ CONTROLLERS: dict[str, Act] = {"metarl/CartPoleParams-v0": balance}
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Environment steps per second of a family, and how many times those of the reference they are."""
+    """Environment steps per second of a family, and their ratio to those of the reference."""
 
     family: str
     num_envs: int
@@ -78,7 +78,7 @@ class Speed:
 
 
 class Meter:
-    """Counts the steps of a vector environment and the time it takes for them."""
+    """Counts the steps of a vector environment and measures their time."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], act: Act | None) -> None:
         self._env = env
@@ -88,7 +88,7 @@ class Meter:
         self._random = [env.action_space.sample() for _ in range(50)]
 
     def rate(self, seconds: float) -> float:
-        """Play whole episodes, the last one cut off when the time is over; return steps per second."""
+        """Play whole episodes, the last one until the time is over; return environment steps per second."""
         steps, spent = 0, 0.0
         while spent < seconds:
             self._seed += self._env.num_envs
@@ -110,7 +110,7 @@ class Meter:
 
 
 def compare(family: str, num_envs: int, repeats: int, seconds: float) -> Speed:
-    """Measure a family and its reference in turns; return the medians."""
+    """Measure a family and its reference alternately; return the medians."""
     reference = ORIGINALS.get(family, family)
     env = metarl.make_vec(family, num_envs)
     other = gymnasium.make_vec(reference, num_envs, vectorization_mode="sync")
@@ -143,7 +143,7 @@ def table(speeds: Sequence[Speed]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures were measured with."""
+    """Return the versions and the machine of the measurement."""
     versions = {"metarl": __version__, "gymnasium": gymnasium.__version__, "numpy": np.__version__}
     return {"cores": os.cpu_count(), "processor": platform.processor(), "python": platform.python_version(), **versions}
 

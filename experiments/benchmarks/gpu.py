@@ -1,8 +1,8 @@
-"""How long the parts of a meta-update take on a GPU: ``python -m metarl.experiments.benchmarks.update --device cuda``.
+"""The time of a meta-update's parts on a GPU: ``python -m metarl.experiments.benchmarks.update --device cuda``.
 
-The floor of a part is its matrix products at the rate that the same card reaches with products of large square float32
-matrices (TF32 off, as in training), so a ratio of 2 is half of that rate. The Fisher-vector product is measured as it
-is called, and captured in a CUDA graph, which costs the host one call in place of some hundred.
+The floor of a part is the time of its matrix products at the rate that the same card reaches with products of large
+square float32 matrices (TF32 off, as in training), so a ratio of 2 means half of that rate. The Fisher-vector product
+is also measured as a captured CUDA graph, which takes the host one call instead of some hundred.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PEAK_SIZE = 8192
 
 
 def operations(policy: Policy, first: int, others: int) -> int:
-    """Return the floating-point operations a row: matrix products with the first layer, and with each other one."""
+    """Return the floating-point operations for each row, from the numbers of matrix products with each layer."""
     assert policy.layers is not None
     sizes = [policy.shapes[layer.weight].numel() for layer in policy.layers]
     return 2 * (first * sizes[0] + others * sum(sizes[1:]))
@@ -44,8 +44,8 @@ def measure_gpu(setting: Setting, device: torch.device, repeats: int) -> list[Ro
     replay()
     exact = product()
     assert float((captured - exact).norm() / exact.norm()) < 1e-5
-    # Matrix products a row with the first layer and with each other one: of a gradient 2 and 3, of a Hessian-vector
-    # product 2 and 6, of a Fisher-vector product 2 and 4, of a forward pass 1 and 1.
+    # The numbers of matrix products for each row, with the first layer and with each other layer: a gradient has 2 and
+    # 3, a Hessian-vector product 2 and 6, a Fisher-vector product 2 and 4, a forward pass 1 and 1.
     parts: dict[str, tuple[Callable[[], Any], tuple[int, int]]] = {
         "Fisher-vector product": (product, (6, 16)),
         "Fisher-vector product, CUDA graph": (replay, (6, 16)),
@@ -65,10 +65,10 @@ def measure_gpu(setting: Setting, device: torch.device, repeats: int) -> list[Ro
 
 
 def capture(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Return a call that does the same work again as one CUDA graph, and the tensor into which it writes the result."""
+    """Return a call that repeats the work as one CUDA graph, and the tensor with its result."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # as CUDA asks for: what is set up at first use must not be captured
+    with torch.cuda.stream(side):  # a warm-up, since initialisation at first use must not be captured
         for _ in range(3):
             work()
     torch.cuda.current_stream().wait_stream(side)
@@ -79,7 +79,7 @@ def capture(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
 
 
 def _peak(device: torch.device, repeats: int) -> float:
-    """Return the operations a second that large matrix products reach."""
+    """Return the operations per second of large matrix products."""
     left, right = torch.randn(2, PEAK_SIZE, PEAK_SIZE, device=device)
     out = torch.empty_like(left)
     works = {"peak": lambda: torch.mm(left, right, out=out)}

@@ -2,7 +2,7 @@
 
 ``python -m metarl.experiments.benchmarks.images [--tasks 20] [--episodes 10] [--memory keep]``
 
-Memory is the largest that the process held, with that of the largest of its workers for each of them.
+Memory is the process's peak, plus the peak of the largest worker process times the number of workers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FAMILY = "metarl.experiments.benchmarks.slow_families:bench/Spot-v0"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one meta-iteration and print what it took."""
+    """Run one meta-iteration and print its time and memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=20)
     parser.add_argument("--episodes", type=int, default=10)

@@ -1,10 +1,11 @@
-"""How long a whole meta-iteration takes, rollouts included, beside the sum of its parts and beside autograd.
+"""The time of a whole meta-iteration with rollouts, compared with the sum of its parts and with autograd.
 
 ``python -m metarl.experiments.benchmarks.iteration [--hidden 100] [--threads 2]``
 
-Setting A of ``benchmark_update``: 2-D navigation, 40 tasks x 20 episodes x 100 steps before and after one inner step.
-The rival is the same iteration with rollouts as ours, a loop of autograd over tasks for the inner update, and double
-backward with kept graphs for the ten products. Wall-clock seconds; nothing should run beside it.
+It is setting A of ``metarl.experiments.benchmarks.update``: 2-D navigation, 40 tasks x 20 episodes x 100 steps before
+and after one inner step. The rival is the same iteration with metarl's rollouts, a loop of autograd over tasks for the
+inner update, and double backward with kept graphs for the ten products. Times are wall-clock seconds, so nothing else
+should run at the same time.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def iteration(hidden: int, tasks: int, count: int, repeats: int, fisher_fraction
 
 
 def rival_iteration(hidden: int, tasks: int, count: int, repeats: int) -> float:
-    """Return the median seconds of the rival's, with so many threads of torch's own."""
+    """Return the median seconds of the rival's meta-iteration, with a number of torch threads."""
     model = make_model(hidden, tasks)
     numbers = iter(range(1, repeats + 2))
     outer = model.settings.outer
@@ -95,7 +96,7 @@ def rival_iteration(hidden: int, tasks: int, count: int, repeats: int) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark and print what it found."""
+    """Run the benchmark and print its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden", type=int, default=100)
     parser.add_argument("--tasks", type=int, default=40)
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         floor = sum((rows[name].floor or 0.0) * count for name, count in counts.items())
         for count in sorted({1, options.threads}):
             taken = iteration(options.hidden, options.tasks, count, options.repeats, fraction)
-            beside = f", rival ÷ ours {rival / taken:.2f}" if fraction == 1.0 else ""  # the rival's takes all samples
+            beside = f", rival ÷ ours {rival / taken:.2f}" if fraction == 1.0 else ""  # the rival uses all samples
             print(
                 f"fisher_fraction = {fraction}, {count} thread(s): {taken:.3f} s an iteration, "
                 f"{taken / parts:.2f} x the sum of its parts, {taken / floor:.2f} x that of their floors (one thread)"

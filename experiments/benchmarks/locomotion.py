@@ -1,17 +1,17 @@
-"""How fast locomotion is stepped in batches, beside MuJoCo alone and Gymnasium's own vector environments.
+"""The speed of batched locomotion families, compared with MuJoCo alone and Gymnasium's own vector environments.
 
-``python experiments/benchmarks/locomotion.py`` prints a table, ``--json FILE`` writes it as well, ``--quick`` takes
-seconds. Every sub-environment has physics of its own: those of Walker2DParams and HopperParams as their tasks say, the
-others, whose families have one physics, by masses that are varied here.
+``python -m metarl.experiments.benchmarks.locomotion`` prints a table, ``--json FILE`` writes it as well, ``--quick``
+takes seconds. Every sub-environment has its own physics: in Walker2DParams and HopperParams those of its task, in the
+other families, whose tasks share their physics, masses that are varied here.
 
-Control steps per second of ``--envs`` sub-environments are set against
+The control steps per second of ``--envs`` sub-environments are compared with
 
-- the cores times those of a bare loop over ``mj_step`` on that model, in one thread;
+- those of a bare loop over ``mj_step`` on that model in one thread, times the number of cores;
 - those of Gymnasium's ``SyncVectorEnv`` of its own environment of the body;
 - those of its ``AsyncVectorEnv``, with fewer sub-environments, since each is a process.
 
-All take the same actions, one after another within a repetition; only ratios within one run mean anything. Memory is
-what 800 half cheetahs in 40 physics add to the process.
+All take the same actions and are measured one after another in each repetition; only ratios within one run are
+meaningful. Memory is the growth of the process by 800 half cheetahs with 40 different physics.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ENDLESS = 10**9
 
 
 class Batched:
-    """A family, each sub-environment with physics of its own; an episode that ended starts again at once."""
+    """A family in which each sub-environment has its own physics; episodes that ended restart at once."""
 
     def __init__(self, family: str, num_envs: int) -> None:
         self._env = metarl.make_vec(family, num_envs, max_episode_steps=ENDLESS)
@@ -67,12 +67,12 @@ class Batched:
             self._env.reset(options={"reset_mask": terminated})
 
     def close(self) -> None:
-        """End its threads."""
+        """End the family's threads."""
         self._env.close()
 
 
 class Bare:
-    """One simulation that is stepped without anything around it, started again where a body would fall."""
+    """One bare simulation, which restarts when a body would fall."""
 
     num_envs = 1
 
@@ -93,7 +93,7 @@ class Bare:
 
 
 class Gymnasiums:
-    """Gymnasium's vector environment of its own environment; an episode that ended starts again at once."""
+    """Gymnasium's vector environment of its own environment; episodes that ended restart at once."""
 
     def __init__(self, name: str, num_envs: int, mode: str) -> None:
         kwargs = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -108,12 +108,12 @@ class Gymnasiums:
         self._env.step(actions)
 
     def close(self) -> None:
-        """End its processes."""
+        """End the vector environment's processes."""
         self._env.close()
 
 
 def rate(runner: Any, actions: Any, seconds: float) -> float:
-    """Return how many control steps a second a runner makes over some seconds."""
+    """Return a runner's control steps per second, measured over some seconds."""
     steps, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         runner.step(actions[steps // runner.num_envs % len(actions)][: runner.num_envs])
@@ -122,7 +122,7 @@ def rate(runner: Any, actions: Any, seconds: float) -> float:
 
 
 def compare(family: str, num_envs: int, repeats: int, seconds: float) -> dict[str, Any]:
-    """Return the medians of the rates of a family and its rivals, taken in turns, and the ratios' medians."""
+    """Return the median rates of a family and its rivals, measured alternately, and the median ratios."""
     batched = Batched(family, num_envs)
     cores = available_cores()
     rivals: dict[str, Any] = {
@@ -152,7 +152,7 @@ def compare(family: str, num_envs: int, repeats: int, seconds: float) -> dict[st
 
 
 def memory(envs: int = 800, physics: int = 40) -> float:
-    """Return by how many MB half cheetahs, stepped for a while, make the process grow."""
+    """Return the growth of the process by half cheetahs that are stepped for a while, in MB."""
 
     def resident() -> float:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.quick:
         options.repeats, options.seconds = 1, 0.3
-    mujoco.set_mju_user_warning(lambda message: None)  # each of Gymnasium's environments warns of its own model file
+    mujoco.set_mju_user_warning(lambda message: None)  # Gymnasium's own model files cause warnings
     grown = memory()
     print(f"memory of 800 half cheetahs in 40 physics: {grown:.0f} MB (under 400)\n")
     print(f"{'family':28} {'steps/s':>9} {'/ (cores x bare)':>17} {'/ sync':>7} {'/ async':>8}")

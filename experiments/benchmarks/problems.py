@@ -1,4 +1,4 @@
-"""What benchmarks of the meta-update share: problems of several sizes, the rivals, the floor, and how time is taken."""
+"""The common parts of benchmarks of the meta-update: problems of several sizes, rivals, the floor, and timing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STEP_SIZE = 0.1
 
 @dataclass(frozen=True)
 class Setting:
-    """How much there is to learn from: ``rows`` steps for each of ``tasks``, before and after one inner step."""
+    """The size of a problem: ``rows`` steps for each of ``tasks``, before and after one inner step."""
 
     name: str
     tasks: int
@@ -49,7 +49,7 @@ class Setting:
     hidden: int
 
     def title(self) -> str:
-        """Return it in words."""
+        """Return the setting in words."""
         return (
             f"{self.name}: {self.tasks} tasks x {self.rows} steps, {self.observation} -> {self.action}, H={self.hidden}"
         )
@@ -75,11 +75,11 @@ class Problem:
 
     @property
     def tasks(self) -> int:
-        """How many tasks there are."""
+        """The number of tasks."""
         return self.support.weights.shape[0]
 
     def adaptation(self, backend: Backend) -> Adaptation:
-        """Return the inner update, taken."""
+        """Return the adaptation after its inner update."""
         adaptation = Adaptation(self.policy, backend, flatten(self.parameters.values()))
         adaptation.adapt(self.support, STEP_SIZE)
         return adaptation
@@ -110,7 +110,7 @@ def image_problem(tasks: int, rows: int) -> Problem:
 
 
 def dict_problem(tasks: int, rows: int) -> Problem:
-    """Return a problem for a multi-input policy: a vector of 17 numbers and one of 10 places; six actions of a box."""
+    """Return a problem for a multi-input policy: a vector of 17 numbers and a one-hot of 10; a box of six actions."""
     parts: dict[str, spaces.Space[Any]] = {
         "vector": spaces.Box(-np.inf, np.inf, (17,), np.float32),
         "place": spaces.Discrete(10),
@@ -140,7 +140,7 @@ class Trunk(BaseFeaturesExtractor):
 
 
 def trunk_problem(tasks: int, rows: int) -> Problem:
-    """Return a problem for a policy with a features extractor of its own: 17 numbers, six actions of a box."""
+    """Return a problem for a policy with a custom features extractor: 17 numbers, a box of six actions."""
     space = spaces.Box(-np.inf, np.inf, (17,), np.float32)
     actions = spaces.Box(-1.0, 1.0, (6,), np.float32)
     policy = make_policy_for(space, actions, "MlpPolicy", (64,), features_extractor_class=Trunk)
@@ -149,7 +149,7 @@ def trunk_problem(tasks: int, rows: int) -> Problem:
 
 
 def make_problem(policy: Policy, draw: Callable[[torch.Generator], Observations], device: torch.device) -> Problem:
-    """Return a problem with observations ``[task, row, *obs]`` as they are drawn, and actions of the policy itself."""
+    """Return a problem with random observations ``[task, row, *obs]``, and actions sampled from the policy."""
 
     def samples(seed: int) -> Samples:
         generator = torch.Generator().manual_seed(seed)
@@ -210,7 +210,7 @@ def make_policy_for(
 
 
 def _adapted_in_graph(problem: Problem, task: int) -> tuple[list[Tensor], Distribution, Samples]:
-    """Return leaves, what a task's adapted policy says as a graph from them, and the samples it says it of."""
+    """Return leaves, a task's adapted policy's action distribution as a graph from them, and its samples."""
     own = {name: value.clone().requires_grad_() for name, value in problem.parameters.items()}
     leaves = list(own.values())
     support, query = problem.support.task(task), problem.query.task(task)
@@ -221,7 +221,7 @@ def _adapted_in_graph(problem: Problem, task: int) -> tuple[list[Tensor], Distri
 
 
 class DoubleBackward:
-    """Fisher-vector products by differentiating twice through the inner update; graphs are kept, task by task."""
+    """Fisher-vector products by double backward through the inner update, task by task; graphs are kept."""
 
     def __init__(self, problem: Problem) -> None:
         self._gradients: list[tuple[list[Tensor], Tensor]] = []
@@ -242,7 +242,7 @@ class DoubleBackward:
 
 
 def autograd_gradient(problem: Problem) -> tuple[Tensor, Tensor]:
-    """The surrogate and the meta-gradient, differentiated through the inner update in a plain loop over tasks."""
+    """Return the surrogate and the meta-gradient, by autograd through the inner update in a loop over tasks."""
     total = torch.zeros_like(flatten(problem.parameters.values()))
     gains = []
     for task in range(problem.tasks):
@@ -254,7 +254,7 @@ def autograd_gradient(problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 def autograd_inner_update(problem: Problem, vector: Tensor | None = None) -> list[tuple[Tensor, ...]]:
-    """The inner update, from other shared parameters where they are given, as a plain loop over tasks."""
+    """Return the inner update in a plain loop over tasks, optionally from other shared parameters."""
     adapted = []
     shared = problem.parameters if vector is None else named(problem.policy.shapes, vector)
     for task in range(problem.tasks):
@@ -271,7 +271,7 @@ def autograd_inner_update(problem: Problem, vector: Tensor | None = None) -> lis
 
 
 def autograd_evaluation(problem: Problem, old: list[Distribution], vector: Tensor | None = None) -> Tensor:
-    """A line-search evaluation as a plain loop over tasks."""
+    """Return a line-search evaluation in a plain loop over tasks."""
     totals = []
     for task, adapted in enumerate(autograd_inner_update(problem, vector)):
         query = problem.query.task(task)
@@ -282,7 +282,7 @@ def autograd_evaluation(problem: Problem, old: list[Distribution], vector: Tenso
 
 
 class Floor:
-    """The H x H matrix products of all tasks' rows, as many forward, backward and outer ones as a part needs."""
+    """The H x H matrix products of all tasks' rows: as many forward, backward and outer products as a part needs."""
 
     def __init__(self, problem: Problem, width: int) -> None:
         backend = choose_backend(problem.policy, torch.device("cpu"))
@@ -294,7 +294,7 @@ class Floor:
         self._square, self._weight = torch.empty(width, width), torch.randn(width, width)
 
     def run(self, layer_products: int, outer_products: int) -> None:
-        """Do that many products ``[row, H] x [H, H]`` and ``[H, row] x [row, H]`` for each block of rows."""
+        """Compute so many products ``[row, H] x [H, H]`` and ``[H, row] x [row, H]`` for each block of rows."""
         for rows in self._blocks:
             left, right, out = self._left[:rows], self._right[:rows], self._out[:rows]
             for _ in range(layer_products):
@@ -310,7 +310,7 @@ class Floor:
 class Row:
     """A line of the table.
 
-    ``ratio`` is seconds over floor; ``against`` the rivals' seconds over ours; ``rates`` what a GPU reached.
+    ``ratio`` is seconds over floor; ``against`` the rivals' seconds over metarl's; ``rates`` those of a GPU.
     """
 
     setting: str
@@ -325,9 +325,9 @@ class Row:
 def medians(
     works: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.process_time
 ) -> dict[str, float]:
-    """Return the median seconds of each piece of work, taken in turns after one round of warm-up.
+    """Return the median seconds of each piece of work, measured alternately after one round of warm-up.
 
-    Processor time by default, right for one thread even where something else runs.
+    The default is processor time, which for one thread is right even if other programs run.
     """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 1):
@@ -341,7 +341,7 @@ def medians(
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads."""
+    """Let torch use a number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""Two families that are slow to step, for the benchmarks: one shows images, one keeps a core busy."""
+"""Two families that are slow to step, for the benchmarks: one with images, one that keeps a core busy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUSY_SECONDS = 100e-6
 class Spot(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """A bright spot on an image of 64 x 64 pixels; the reward is minus its distance from a hidden place.
 
-    The task is that place, in [-1, 1] x [-1, 1]; an action moves the spot by up to a tenth; 50 steps.
+    The task is that place, in [-1, 1] x [-1, 1]; an action moves the spot by at most 0.1; 50 steps.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
@@ -34,7 +34,7 @@ class Spot(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Put the spot into the middle."""
+        """Start an episode with the spot in the middle."""
         super().reset(seed=seed)
         if options and options.get("task") is not None:
             self._task = np.asarray(options["task"], dtype=np.float32)
@@ -79,7 +79,7 @@ class Busy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         return self._observe(), {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Be busy."""
+        """Use processor time, then return the reward."""
         end = time.thread_time() + BUSY_SECONDS
         while time.thread_time() < end:
             pass
@@ -91,5 +91,5 @@ class Busy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
 
 for _name in ("Spot", "Busy"):
-    if f"bench/{_name}-v0" not in gymnasium.registry:  # a worker has registered the family before it imports it
+    if f"bench/{_name}-v0" not in gymnasium.registry:  # in a worker, the family is registered before this import
         gymnasium.register(id=f"bench/{_name}-v0", entry_point=f"{__name__}:{_name}")

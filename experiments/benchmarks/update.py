@@ -1,12 +1,12 @@
-"""How long the parts of a meta-update take, beside their floors and their rivals on the same data.
+"""The time of a meta-update's parts, compared with their floors and their rivals on the same data.
 
 ``python -m metarl.experiments.benchmarks.update [--quick] [--growth] [--device cuda] [--json FILE]``
 
-The floor of an update's part is what its H x H matrix products alone take on the same blocks of rows, with one thread;
-that of an epoch of ProMP or E-MAML is one of MAML with PPO's meta-update on the same data, which is one meta-gradient,
-the inner updates taken again, and no further term; that of a rollout is its matrix products and the environments; that
-of starting is ``import torch``. Read ratios, not seconds, and only within one run. All but the lines about threads and
-starting are processor time of one thread.
+The floor of a part of the update is the time of its H x H matrix products alone on the same blocks of rows, with one
+thread. The floor of an epoch of ProMP or E-MAML is an epoch of MAML with PPO's meta-update on the same data: repeated
+inner updates and one meta-gradient, without a further term. The floor of a rollout is the time of its matrix products
+and the environments; that of starting is ``import torch``. Only ratios within one run are meaningful, not seconds. All
+lines except those about threads and starting are processor time of one thread.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ from metarl.sampler import Sampler
 
 FAMILY = "metarl/Navigation2D-v0"
 EPISODES = 20
-FEW_TASKS = 40  # a product of more is long enough to be measured once
+FEW_TASKS = 40  # with more tasks, a product is long enough to be measured once
 CPU = torch.device("cpu")
 
 
@@ -145,7 +145,7 @@ def measure(setting: Setting, repeats: int) -> list[Row]:
 def _partly_adapting(
     problem: Problem,
 ) -> dict[str, tuple[Problem, frozenset[str], tuple[int, int], tuple[int, int]]]:
-    """Return learner -> its problem, what adapts, and the H x H products of an inner update and of a product."""
+    """Return learner -> problem, adapted parameters, and the H x H products of an inner update and a product."""
     assert problem.policy.layers is not None
     last = problem.policy.layers[-1]
     return {
@@ -155,7 +155,7 @@ def _partly_adapting(
 
 
 def _epochs(problem: Problem, adaptation: Adaptation) -> dict[str, dict[str, Callable[[], Any]]]:
-    """Return learner -> an epoch of PPO's meta-update with its term, and MAML's without one as the floor."""
+    """Return learner -> an epoch of PPO's meta-update with the learner's term, and as the floor one without a term."""
     clipped = clipped_objective(Clipped().clip)
     ratio = problem.adaptation(choose_backend(problem.policy, CPU, objective=LIKELIHOOD_RATIO))
     moved = adaptation.vector + 1e-3 * torch.randn(adaptation.vector.shape, generator=torch.Generator().manual_seed(1))
@@ -176,7 +176,7 @@ def _epochs(problem: Problem, adaptation: Adaptation) -> dict[str, dict[str, Cal
 
 @threads(1)
 def measure_rollout(hidden: int, tasks: int, repeats: int) -> Row:
-    """Measure rollouts of setting A: 20 episodes of 2-D navigation a task, parameters of their own."""
+    """Measure rollouts of setting A: 20 episodes of 2-D navigation for each task, with stacked parameters."""
     setting = Setting("A", tasks, 2000, 2, 2, hidden)
     policy = make_policy(setting)
     parameters = {name: torch.stack([value] * tasks) for name, value in policy.parameters().items()}
@@ -211,7 +211,7 @@ def measure_rollout(hidden: int, tasks: int, repeats: int) -> Row:
 
 @threads(1)
 def measure_others(problems: dict[str, Problem], repeats: int) -> list[Row]:
-    """Measure Fisher-vector products of policies that are no perceptrons, beside double backward."""
+    """Measure Fisher-vector products of policies that are not perceptrons, and those by double backward."""
     rows = []
     for name, problem in problems.items():
         curvature = Curvature(problem.adaptation(choose_backend(problem.policy, CPU)), problem.query)
@@ -231,7 +231,7 @@ def measure_others(problems: dict[str, Problem], repeats: int) -> list[Row]:
 
 
 def measure_start(repeats: int) -> list[Row]:
-    """Measure how long Python takes to start with metarl, and with torch, in processes of their own."""
+    """Measure how long Python takes to start with metarl, and with torch, in new processes."""
 
     def start(*arguments: str) -> Callable[[], Any]:
         return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -248,9 +248,9 @@ def measure_start(repeats: int) -> list[Row]:
 
 @threads(1)
 def measure_growth(counts: Sequence[int], hidden: int, repeats: int) -> list[Row]:
-    """Measure a Fisher-vector product, and the memory of the process (Linux), as tasks become more."""
+    """Measure a Fisher-vector product, and the memory of the process (Linux), for growing numbers of tasks."""
     rows = []
-    for memory in ("recompute", "keep"):  # in this order, since memory that was used once stays with the process
+    for memory in ("recompute", "keep"):  # in this order, since the process does not give memory back
         for tasks in counts:
             setting = Setting("A", tasks, 2000, 2, 2, hidden)
             problem = perceptron_problem(setting, CPU)
@@ -310,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
+    """Return the versions and the machine on which the results depend."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -321,7 +321,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(rows: list[Row]) -> None:
-    """Print the table: part, seconds, floor, ratio, and how many times as long the rivals take."""
+    """Print the table: part, seconds, floor, ratio, and the ratio of the rivals' seconds to metarl's."""
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
     title = None
     for row in rows:

@@ -1,9 +1,9 @@
-"""How much faster slow environments step in several processes, for a family whose step takes 100 microseconds.
+"""The speed-up of slow environments by several processes, for a family whose step takes 100 microseconds.
 
 ``python -m metarl.experiments.benchmarks.workers [--num-envs 400] [--workers 2]``
 
-One core steps the same environments in this process, in turns with the workers; medians. Wall-clock seconds, so nothing
-should run beside it.
+For comparison, this process steps the same environments on one core, alternating with the workers. Results are medians
+of wall-clock seconds, so nothing else should run at the same time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FAMILY = "metarl.experiments.benchmarks.slow_families:bench/Busy-v0"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark and print what it found."""
+    """Run the benchmark and print its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-envs", type=int, default=400)
     parser.add_argument("--workers", type=int, default=available_cores())
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Steps:
-    """Steps a vector environment; a new episode begins, without being measured too often, where one would end."""
+    """Steps a vector environment, with a reset after every ``STEPS`` steps, where episodes end."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], count: int) -> None:
         self._env = env

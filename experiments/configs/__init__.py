@@ -1,1 +1,1 @@
-"""Configurations that metarl ships; `metarl train NAME` takes them by name."""
+"""The configurations shipped with metarl, for `metarl train NAME`."""

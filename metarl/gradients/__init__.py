@@ -1,1 +1,1 @@
-"""Derivatives: inner updates, their Jacobians, curvature and meta-updates; no environment, learner or logger."""
+"""Derivatives: inner updates, their Jacobians, curvature and meta-updates; no environments, learners or loggers."""

@@ -1,13 +1,13 @@
-"""Inner updates: one gradient step for each task and step, ``theta' = theta - alpha * grad L(theta)``; their Jacobian.
+"""Inner updates, gradient steps ``theta' = theta - alpha * grad L(theta)`` for each task, and their Jacobian.
 
 For one task, ``theta_K`` are the parameters after K inner steps ``theta_{k+1} = theta_k - alpha_k grad L_k(theta_k)``.
 Their Jacobian with respect to the shared parameters is ``J = J_K ... J_1`` with ``J_k = I - diag(alpha_k) H_k``. H_k is
-the Hessian of the inner loss L_k, or only its rows of the adapted parameters, zero elsewhere. J is not symmetric where
-several steps are chained, step sizes differ between parameters, or only some parameters adapt.
+the Hessian of the inner loss L_k; where only some parameters adapt, its rows of the other parameters are zero. J is not
+symmetric if several steps are chained, step sizes differ between parameters, or only some parameters adapt.
 
-What the meta-update changes is a flat vector. A linear map turns it into shared parameters and step sizes, and its
-transpose turns gradients with respect to these into one with respect to the vector. Variants of MAML differ by that map
-and by whether second derivatives count (``first_order``).
+The meta-update changes a flat vector, the meta-vector. A linear map turns it into shared parameters and step sizes, and
+the map's transpose turns gradients with respect to these into the gradient with respect to the meta-vector. Variants of
+MAML differ by that map and by whether second derivatives count (``first_order``).
 
 Source: Finn et al. 2017, equations 1 and 4.
 """
@@ -30,8 +30,8 @@ from metarl.gradients.flat import flatten, flatten_tasks, named
 from metarl.gradients.parallel import join_groups, map_groups
 from metarl.gradients.perceptron_backend import PerceptronBackend
 
-StepSize = float | Tensor | Parameters  # one for all parameters, one for each as a flat vector, or by name
-AddedGradients = Callable[[int, Outputs], OutputGradients]  # inner step, outputs before it -> gradients to be added
+StepSize = float | Tensor | Parameters  # one for all parameters, or one for each: as a flat vector, or by name
+AddedGradients = Callable[[int, Outputs], OutputGradients]  # inner step, outputs before it -> gradients to add
 NOTHING_KEPT = (
     "first-order inner updates keep nothing that a term of the meta-objective could be differentiated through; use "
     "second-order ones with it (first_order=False)"
@@ -47,20 +47,21 @@ def choose_backend(
     adapts: frozenset[str] | None = None,
     keep: bool = True,
 ) -> Backend:
-    """Return the fast backend for perceptrons; else the general one, by autograd.
+    """Return the fast backend for a perceptron, the general one (autograd) for any other policy.
 
-    The fast one takes as many tasks at once as fill a block of rows, or, where the device is not the CPU, all.
+    On the CPU, the fast backend computes as many tasks at once as fill a block of rows; on other devices, all tasks.
 
     Args:
         policy: whose distribution is differentiated.
         device: where the update runs.
-        path: ``fast`` or ``general`` to have that one.
+        path: ``fast`` or ``general`` asks for that backend.
         objective: of the inner update.
-        adapts: names of the parameters that inner updates change; None for all. Of a policy with a context it is that.
-        keep: keep intermediate results between products; else compute them again, in little memory.
+        adapts: names of the parameters that inner updates change; None for all. Ignored by a policy with a context,
+            of which only the context adapts.
+        keep: keep intermediate results between products; else compute them again, which takes less memory.
 
     Raises:
-        ValueError: ``fast`` is asked for and there is none.
+        ValueError: ``fast`` is asked for, and there is none for this policy.
     """
     at_once: Literal["block", "all"] = "block" if device.type == "cpu" else "all"
     if path != "general" and isinstance(policy, ContextPolicy):
@@ -76,12 +77,12 @@ def choose_backend(
 
 
 def flat_step_size(step_size: StepSize) -> float | Tensor:
-    """Return a step size as what a flat vector is multiplied by."""
+    """Return a step size as a number, or as a flat vector with one for each parameter."""
     return flatten(step_size.values()) if isinstance(step_size, dict) else step_size
 
 
 def task_vectors(policy: Policy, parameters: Parameters, n_tasks: int) -> Tensor:
-    """Return parameters, shared or stacked, as detached vectors ``[task, parameter]``."""
+    """Return shared or stacked parameters as detached vectors ``[task, parameter]``."""
     name, value = next(iter(parameters.items()))
     if value.shape == policy.shapes[name]:
         return flatten(parameters.values()).detach().expand(n_tasks, -1)
@@ -95,7 +96,7 @@ def inner_update(
     step_size: StepSize,
     adapts: frozenset[str] | None = None,
 ) -> Parameters:
-    """Return stacked parameters after an inner step of every task; nothing is kept for derivatives.
+    """Return stacked parameters after one inner step of every task, without keeping anything for derivatives.
 
     Args:
         policy: whose distribution is differentiated.
@@ -104,7 +105,7 @@ def inner_update(
         step_size: the step size alpha, or one for each parameter: by name, or as a flat vector.
         adapts: names of the parameters that change; None for all.
     """
-    # At the policy that acted, every inner objective has the gradient of this one.
+    # At the parameters that collected the samples, all inner objectives have the same gradient.
     backend = choose_backend(policy, samples.weights.device, objective=POLICY_GRADIENT, adapts=adapts, keep=False)
     vectors = task_vectors(policy, parameters, samples.weights.shape[0])
     gradients = inner_gradients(backend, backend.groups(samples), vectors, samples)
@@ -112,7 +113,7 @@ def inner_update(
 
 
 def inner_gradients(backend: Backend, groups: TaskGroups, vectors: Tensor, samples: Samples) -> Tensor:
-    """Return the inner loss's gradient for each task at its own parameters, ``[task, parameter]``; nothing is kept."""
+    """Return the inner loss's gradient for each task at its own parameters, ``[task, parameter]``."""
     return join_groups(groups, map_groups(groups, vectors, samples, backend.inner_gradient))
 
 
@@ -127,48 +128,48 @@ def loss_gradients(backend: Backend, vectors: Tensor, samples: Samples, objectiv
 
 
 class LinearMap:
-    """From what the meta-update changes, a flat vector, to shared parameters and step sizes: here the identity.
+    """The linear map from the meta-vector to shared parameters and step sizes; here the identity, without step sizes.
 
-    A subclass may learn step sizes as well, or leave parameters out. ``apply`` must be linear, ``transpose`` its
-    transpose.
+    A subclass may learn step sizes as well, or leave parameters out of the meta-vector. ``apply`` must be linear, and
+    ``transpose`` its transpose.
 
     Attributes:
-        learns_step_sizes: whether step sizes are part of the vector.
+        learns_step_sizes: whether step sizes are part of the meta-vector.
     """
 
     learns_step_sizes: ClassVar[bool] = False
 
     def apply(self, vector: Tensor) -> tuple[Tensor, Sequence[Tensor] | None]:
-        """Return shared parameters ``[parameter]`` and each inner step's sizes ``[parameter]``; None: not learned."""
+        """Return shared parameters and each inner step's sizes, all ``[parameter]``; None for sizes not learned."""
         return vector, None
 
     def transpose(self, parameters: Tensor, step_sizes: Sequence[Tensor]) -> Tensor:
-        """Return the gradient with respect to the vector.
+        """Return the gradient with respect to the meta-vector.
 
         Args:
             parameters: gradient with respect to the shared parameters, ``[..., parameter]``.
-            step_sizes: with respect to each inner step's sizes, likewise; empty where they are not learned.
+            step_sizes: gradients with respect to each inner step's sizes, likewise; empty if they are not learned.
         """
         return parameters
 
 
 class Adaptation:
-    """The inner updates of an iteration, and what the meta-update needs of them.
+    """The inner updates of an iteration, with what the meta-update needs to differentiate them.
 
     Attributes:
         policy: whose distribution is differentiated.
-        backend: how derivatives are computed.
-        vector: what the meta-update changes, flat.
-        parameters: K + 1 sets; the first shared, the others stacked, after each inner step.
-        supports: K batches of samples; entry k was collected with ``parameters[k]`` and made ``parameters[k + 1]``.
-        groups: which tasks are taken at once.
-        first_order: whether the derivative of the inner updates is taken for the identity.
+        backend: computes the derivatives.
+        vector: the meta-vector.
+        parameters: K + 1 sets: the shared parameters, then the stacked ones after each inner step.
+        supports: K batches of samples; batch k was collected with ``parameters[k]`` and led to ``parameters[k + 1]``.
+        groups: the task groups.
+        first_order: whether the inner updates' second derivatives are left out, as if their Jacobian were the identity.
 
     Args:
         policy: whose distribution is differentiated.
-        backend: how derivatives are computed.
-        vector: what the meta-update changes, flat.
-        linear_map: from ``vector`` to shared parameters and step sizes.
+        backend: computes the derivatives.
+        vector: the meta-vector.
+        linear_map: from the meta-vector to shared parameters and step sizes; None for the identity.
         first_order: see above.
     """
 
@@ -190,11 +191,11 @@ class Adaptation:
         self._map = linear_map or LinearMap()
         self.parameters = [self.shared(self.vector)]
         self._step_sizes: list[float | Tensor] = []
-        self._losses: list[list[InnerLoss]] = []  # by step and group; empty where first_order
-        self._gradients: list[Tensor] = []  # by step, [task, parameter]
+        self._losses: list[list[InnerLoss]] = []  # by step and task group; empty if first_order
+        self._gradients: list[Tensor] = []  # by step: [task, parameter]
 
     def adapt(self, samples: Samples, step_size: StepSize) -> None:
-        """Take an inner step of every task, on samples collected with the latest parameters.
+        """Take one inner step of every task, on samples collected with the latest parameters.
 
         Args:
             samples: ``[task, sample, ...]``.
@@ -215,12 +216,12 @@ class Adaptation:
         self.parameters.append(self.named(vectors - size * gradients))
 
     def adapted(self, groups: TaskGroups, query: Samples) -> list[AdaptedPolicy]:
-        """Return the adapted policies of each group of tasks, on samples collected with them."""
+        """Return the adapted policies of each task group, on samples collected with them."""
         vectors = task_vectors(self.policy, self.parameters[-1], query.weights.shape[0])
         return map_groups(groups, vectors, query, self.backend.adapted)
 
     def jacobians(self) -> list[Jacobian]:
-        """Return the Jacobian of each group of tasks."""
+        """Return the Jacobian of each task group."""
         if self.first_order:
             of_groups = [[gradients[group] for gradients in self._gradients] for group in self.groups]
             return [Jacobian(self._map, self._step_sizes, None, gradients) for gradients in of_groups]
@@ -230,10 +231,10 @@ class Adaptation:
         ]
 
     def subsample(self, fraction: float) -> Adaptation:
-        """Return the same inner updates, with second derivatives from a share of the samples.
+        """Return the same inner updates, with second derivatives estimated from a share of the samples.
 
-        Those of an inner objective that couples the steps of an episode stay as they are: it has no terms for single
-        steps, and from a few whole episodes its Hessian is so noisy that learning suffers.
+        An inner objective that couples the steps of an episode keeps all samples: it is no sum over single steps, and
+        its Hessian from a few whole episodes is so noisy that learning suffers.
         """
         other = copy.copy(self)
         if self.first_order:
@@ -252,9 +253,9 @@ class Adaptation:
         return other
 
     def retrace(self, vector: Tensor, group: int | slice) -> list[Tensor]:
-        """Return the parameters of a group of tasks after 0, 1, ... inner steps from another ``vector``.
+        """Return a task group's parameters after 0, 1, ... inner steps from another meta-vector.
 
-        The samples are the same, where in earnest the changed parameters would have collected others.
+        They use the samples of this adaptation, although the changed parameters would have collected other ones.
         """
         shared, learned = self._map.apply(vector)
         vectors = [shared]
@@ -265,7 +266,7 @@ class Adaptation:
         return vectors
 
     def at(self, vector: Tensor) -> Adaptation:
-        """Return the same inner updates from another ``vector``, on the same samples."""
+        """Return the inner updates from another meta-vector, on the same samples."""
         other = Adaptation(self.policy, self.backend, vector, self._map, first_order=self.first_order)
         learned = self._map.apply(vector)[1]
         for samples, size in zip(self.supports, learned or self._step_sizes, strict=True):
@@ -273,32 +274,32 @@ class Adaptation:
         return other
 
     def shared(self, vector: Tensor) -> Parameters:
-        """Return the shared parameters that a ``vector`` stands for."""
+        """Return the shared parameters that a meta-vector encodes."""
         return self.named(self._map.apply(vector)[0])
 
     def outputs(self, step: int, group: int) -> Outputs:
-        """Return the distributions of the policies before inner step ``step``, of a group of tasks.
+        """Return the distributions of a task group's policies before inner step ``step``.
 
         Raises:
-            ValueError: first-order inner updates keep none.
+            ValueError: the inner updates are first-order ones, which keep no distributions.
         """
         if self.first_order:
             raise ValueError(NOTHING_KEPT)
         return self._losses[step][group].outputs
 
     def named(self, vector: Tensor) -> Parameters:
-        """Return flat vectors of parameters by name."""
+        """Return flat vectors as parameters by name."""
         return named(self.policy.shapes, vector)
 
 
 class Jacobian:
-    """The Jacobian J of the adapted parameters of a group of tasks with respect to what the meta-update changes.
+    """The Jacobian J of a task group's adapted parameters with respect to the meta-vector.
 
     Args:
-        linear_map: from that to shared parameters and step sizes.
+        linear_map: from the meta-vector to shared parameters and step sizes.
         step_sizes: of each inner step.
-        losses: the inner loss of each step; None where its second derivatives are left out.
-        gradients: of the inner loss, of each step: the derivative by a step size is minus the gradient.
+        losses: the inner loss of each step; None if second derivatives are left out.
+        gradients: the inner loss's gradient at each step; the derivative with respect to a step size is minus this.
     """
 
     def __init__(
@@ -314,7 +315,7 @@ class Jacobian:
         self._gradients = gradients
 
     def forward(self, vector: Tensor) -> Tensor:
-        """Return J v: the change of the adapted parameters along a change v of what the meta-update changes."""
+        """Return J v: the directional derivative of the adapted parameters along a direction v of the meta-vector."""
         vector, changes = self._map.apply(vector)
         for step, size in enumerate(self._step_sizes):
             before = vector
@@ -325,12 +326,12 @@ class Jacobian:
         return vector
 
     def backward(self, vector: Tensor, added: AddedGradients | None = None) -> Tensor:
-        """Return J^T w: the gradient with respect to what the meta-update changes, from that at the adapted parameters.
+        """Return J^T w: the gradient with respect to the meta-vector, from the gradient w at the adapted parameters.
 
         Args:
-            vector: ``[..., parameter]``.
-            added: gives the gradients, with respect to the outputs before an inner step, of a further function of
-                these, whose gradient is carried back with the other.
+            vector: w, ``[..., parameter]``.
+            added: returns the gradient of a further function of the outputs before an inner step with respect to these
+                outputs. It is propagated back in the same pass.
 
         Raises:
             ValueError: ``added`` is given to first-order inner updates, which keep no outputs.

@@ -1,4 +1,4 @@
-"""The general path: the derivatives of any policy's meta-update by autograd, task by task."""
+"""The general path: the derivatives of the meta-update of any policy, by autograd, task by task."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Tensors = tuple[Tensor, ...]
 
 
 class AutogradBackend:
-    """The general path of a policy; vectors are flat, in the order of the policy's parameters.
+    """The backend of the general path; vectors are flat, in the order of the policy's parameters.
 
     Args:
         policy: whose distribution is differentiated.
         objective: of the inner update.
         adapts: names of the parameters that inner updates change; None for all.
-        keep: keep graphs between products; else they are built again for each, in little memory.
+        keep: keep graphs between products; else build them again for each product, which takes less memory.
     """
 
     name = "general"
@@ -50,7 +50,7 @@ class AutogradBackend:
         self.keep = keep
 
     def groups(self, samples: Samples) -> TaskGroups:
-        """Return which tasks are taken at once: one each."""
+        """Return the task groups: each a single task."""
         return list(range(samples.weights.shape[0]))
 
     def leaves(self, vector: Tensor) -> Parameters:
@@ -58,11 +58,11 @@ class AutogradBackend:
         return {name: part.requires_grad_() for name, part in named(self.policy.shapes, _copied(vector)).items()}
 
     def adapting(self, parts: Parameters) -> list[Tensor]:
-        """Return those of the parameters that adapt."""
+        """Return the parameters that adapt."""
         return [part for name, part in parts.items() if name in self.adapts]
 
     def with_zeros(self, parts: Tensors, like: Parameters) -> Tensor:
-        """Return what belongs to the parameters that adapt as a flat vector, with 0 for others."""
+        """Return the parts of the parameters that adapt as one flat vector, zero elsewhere."""
         given = iter(parts)
         return flatten(next(given) if name in self.adapts else torch.zeros_like(part) for name, part in like.items())
 
@@ -71,30 +71,30 @@ class AutogradBackend:
         return AutogradInnerLoss(self, vector, samples)
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
-        """Return the gradient of the inner loss alone, 0 for what does not adapt; nothing is kept."""
+        """Return the inner loss's gradient with respect to the adapted parameters, zero elsewhere."""
         own = named(self.policy.shapes, _copied(vector))
-        # Nothing is recorded below the lowest layer that adapts.
+        # Only what adapts requires gradients, so that autograd records nothing below the lowest layer that adapts.
         own = {name: part.requires_grad_() if name in self.adapts else part for name, part in own.items()}
         loss = self.objective.loss(self.policy.distribution(own, samples), samples)
         return self.with_zeros(_gradient(loss, self.adapting(own)), own)
 
     def gradient(self, vector: Tensor, samples: Samples, objective: InnerObjective) -> Tensor:
-        """Return the gradient of another objective's loss by all parameters; nothing is kept."""
+        """Return the gradient of another objective's loss with respect to all parameters."""
         own = self.leaves(vector)
         loss = objective.loss(self.policy.distribution(own, samples), samples)
         return flatten(_gradient(loss, list(own.values())))
 
     @torch.no_grad()
     def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
-        """Return what the policy says of samples."""
+        """Return the policy's action distributions for the samples."""
         return [(self.policy.distribution(named(self.policy.shapes, vector), samples), samples)]
 
     def adapted(self, vector: Tensor, query: Samples) -> AutogradAdaptedPolicy:
-        """Return the adapted policy of one task on what was collected with it."""
+        """Return the adapted policy of one task, on the samples collected with it."""
         return AutogradAdaptedPolicy(self, vector, query)
 
     def graph(self, vector: Tensor, samples: Samples) -> Graph:
-        """Return the graph of the inner loss's gradient by what adapts."""
+        """Return the graph of the inner loss's gradient with respect to the adapted parameters."""
         own = self.leaves(vector)
         distribution = self.policy.distribution(own, samples)
         loss = self.objective.loss(distribution, samples)
@@ -106,14 +106,14 @@ class AutogradBackend:
 
 @dataclass(frozen=True)
 class Graph:
-    """An inner loss's gradient as a graph.
+    """The gradient of an inner loss, as an autograd graph.
 
     Attributes:
         own: the parameters.
-        distribution: what the policy says.
-        gradient: by what adapts.
-        transposed: directions of ``gradient``, and its derivative times these, for all parameters; None where all
-            adapt, since the Hessian is symmetric.
+        distribution: the policy's action distribution.
+        gradient: with respect to the adapted parameters.
+        transposed: directions of ``gradient``, and the transpose of its Jacobian (with respect to all parameters) times
+            these; None if all parameters adapt, where the Hessian is symmetric.
     """
 
     own: Parameters
@@ -123,10 +123,7 @@ class Graph:
 
 
 class AutogradInnerLoss:
-    """One task's inner loss at some parameters: its ``gradient`` by what adapts, and products with its derivative.
-
-    ``outputs`` is what the policy says there.
-    """
+    """One task's inner loss at given parameters, its ``gradient``, and Hessian-vector products; see ``InnerLoss``."""
 
     def __init__(self, backend: AutogradBackend, vector: Tensor, samples: Samples) -> None:
         self._backend = backend
@@ -137,7 +134,7 @@ class AutogradInnerLoss:
         self._kept = graph if backend.keep else None
 
     def push(self, vector: Tensor) -> Tensor:
-        """Return how the gradient by what adapts changes along a vector: those rows of the Hessian times it."""
+        """Return the adapted parameters' rows of the Hessian times a vector, zero elsewhere."""
         graph = self._kept or self._backend.graph(*self._at)
         parts = list(named(self._backend.policy.shapes, vector).values())
         if graph.transposed is None:
@@ -146,11 +143,12 @@ class AutogradInnerLoss:
         return self._backend.with_zeros(_pull(transposed, directions, parts), graph.own)
 
     def pull(self, vector: Tensor, output_gradients: OutputGradients | None = None) -> Tensor:
-        """Return the transposed of ``push``: the Hessian times what of a vector adapts.
+        """Return the transpose of ``push``: the Hessian times the adapted part of a vector.
 
         Args:
             vector: ``[parameter]``.
-            output_gradients: of another function of ``outputs``, whose gradient by all parameters is added.
+            output_gradients: of another function of ``outputs``, whose gradient with respect to all parameters is
+                added to the result.
         """
         graph = self._kept or self._backend.graph(*self._at)
         outputs = list(graph.gradient)
@@ -162,7 +160,7 @@ class AutogradInnerLoss:
 
 
 class AutogradAdaptedPolicy:
-    """One task's adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
+    """One task's adapted policy on its samples: ``gain``, its ``gradient``, and Fisher-vector products."""
 
     def __init__(self, backend: AutogradBackend, vector: Tensor, query: Samples) -> None:
         self._backend = backend
@@ -195,23 +193,23 @@ class AutogradAdaptedPolicy:
 
     @torch.no_grad()
     def compare(self, vector: Tensor) -> Tensor:
-        """Return the gain of other parameters on the same samples, and their mean KL from these: ``[2]``."""
+        """Return the gain of other parameters on the same samples, and the mean KL from these to them: ``[2]``."""
         parameters = named(self._backend.policy.shapes, vector)
         new = self._backend.policy.distribution(parameters, self._query)
         return torch.stack([likelihood_ratio_gain(new, self._query), mean_kl(self._old, new, self._query)])
 
 
 def _transposed(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> tuple[list[Tensor], Tensors]:
-    """Return directions of outputs, and the backward pass of these as a graph.
+    """Return directions of the outputs, and the backward pass (J^T times the directions) as a graph.
 
-    It is linear in the directions, so differentiating it by them gives the forward derivative of the outputs.
+    It is linear in the directions, so its derivative with respect to them is the forward derivative (J) of the outputs.
     """
     directions = [torch.zeros_like(output, requires_grad=True) for output in outputs]
     return directions, _pull(outputs, leaves, directions, create_graph=True)
 
 
 def _copied(vector: Tensor) -> Tensor:
-    """Return a copy outside of any graph: autograd refuses to go on from what a caller's ``inference_mode`` made."""
+    """Return a copy outside of any graph: autograd refuses tensors that were made in a caller's ``inference_mode``."""
     return vector.detach().clone()
 
 

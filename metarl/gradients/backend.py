@@ -1,7 +1,8 @@
-"""What a backend must offer: the derivatives that inner updates and meta-updates need of a policy.
+"""The interface of a backend: the derivatives of a policy that inner updates and meta-updates need.
 
-Vectors are flat, in the order of the policy's parameters. Vectors ``[..., parameter]``, samples and results are those
-of one task, without a task axis; or, where ``groups`` has slices, those of several tasks with a leading task axis.
+Tasks are computed in task groups, of a single task or several. Vectors are flat, ``[..., parameter]``, in the order of
+the policy's parameters. Vectors, samples and results of a single task have no task axis; those of a task group that is
+a slice have a leading one.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ from torch import Tensor
 
 from metarl.agents import Distribution, InnerObjective, Samples
 
-TaskGroups = list[int] | list[slice]  # which tasks are taken at once; one by its number has no task axis
-Outputs = list[tuple[Distribution, Samples]]  # a policy's distributions and the samples they are of, by blocks of rows
+TaskGroups = list[int] | list[slice]  # tasks that are computed at once: single ones by number, or slices
+Outputs = list[tuple[Distribution, Samples]]  # by block of rows: a policy's action distributions for these samples
 OutputGradients = Sequence[Sequence[Tensor]]  # by block: gradient with respect to each of a distribution's parameters
 
 
 class InnerLoss(Protocol):
-    """The inner loss at some parameters.
+    """The inner loss at given parameters.
 
     Attributes:
         gradient: with respect to the adapted parameters, zero elsewhere.
-        outputs: the policy's distributions at these parameters.
+        outputs: the policy's action distributions at these parameters.
     """
 
     gradient: Tensor
     outputs: Outputs
 
     def push(self, vector: Tensor) -> Tensor:
-        """Return the directional derivative of ``gradient``: the adapted parameters' rows of the Hessian times it."""
+        """Return the derivative of ``gradient`` along a vector: the adapted rows of the Hessian times it, else zero."""
 
     def pull(self, vector: Tensor, output_gradients: OutputGradients | None = None) -> Tensor:
         """Return the transpose of ``push``: the Hessian times the adapted part of a vector.
@@ -46,7 +47,7 @@ class AdaptedPolicy(Protocol):
     """The adapted policy on the samples collected with it.
 
     Attributes:
-        gain: the likelihood-ratio surrogate.
+        gain: the likelihood-ratio surrogate, the objective of a trust-region step.
         gradient: of ``gain`` with respect to all parameters.
     """
 
@@ -57,14 +58,14 @@ class AdaptedPolicy(Protocol):
         """Return the Fisher matrix, averaged over the samples, times a vector."""
 
     def compare(self, vector: Tensor) -> Tensor:
-        """Return the gain of other parameters on the same samples, and their mean KL from these: ``[..., 2]``."""
+        """Return the gain of other parameters on the same samples, and the mean KL from these to them: ``[..., 2]``."""
 
 
 class Backend(Protocol):
-    """How derivatives are computed.
+    """Computes derivatives of a policy.
 
     Attributes:
-        name: as metrics show it.
+        name: as logged.
         objective: of the inner update.
     """
 
@@ -72,35 +73,35 @@ class Backend(Protocol):
     objective: InnerObjective
 
     def groups(self, samples: Samples) -> TaskGroups:
-        """Return which tasks are taken at once: one each, or slices of them."""
+        """Return the task groups: single tasks, or slices of several."""
 
     def inner_loss(self, vector: Tensor, samples: Samples) -> InnerLoss:
-        """Return the inner loss, ready for products."""
+        """Return the inner loss, ready for Hessian-vector products."""
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
-        """Return the inner loss's gradient with respect to the adapted parameters, zero elsewhere; nothing is kept."""
+        """Return the inner loss's gradient with respect to the adapted parameters, zero elsewhere."""
 
     def gradient(self, vector: Tensor, samples: Samples, objective: InnerObjective) -> Tensor:
-        """Return the gradient of another objective's loss with respect to all parameters; nothing is kept."""
+        """Return the gradient of another objective's loss with respect to all parameters."""
 
     def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
-        """Return the policy's distributions, in the blocks that an inner loss's ``outputs`` have."""
+        """Return the policy's action distributions, in the same blocks as an inner loss's ``outputs``."""
 
     def adapted(self, vector: Tensor, query: Samples) -> AdaptedPolicy:
-        """Return the adapted policy, ready for products."""
+        """Return the adapted policy, ready for Fisher-vector products."""
 
 
 class ObjectiveTerm(Protocol):
     """A term of the meta-objective beside the gain after adaptation, for each task and inner step.
 
-    It is a function of the policies before each inner step. The inner update evaluates these anyway, so a term's value
-    costs little, and its gradient is carried back together with the meta-gradient in the same pass.
+    It is a function of the policies before each inner step. The inner update evaluates these anyway, so the term costs
+    little, and its gradient is propagated back together with the meta-gradient in the same pass.
 
-    ``group`` is the number of a group of tasks, as ``Backend.groups`` has them.
+    ``group`` is the index of a task group in ``Backend.groups``.
     """
 
     def value(self, group: int, step: int, outputs: Outputs) -> Tensor:
-        """Return the term of the policies before inner step ``step``, to be maximised: ``[...]``."""
+        """Return the term for the policies before inner step ``step``, to be maximised: ``[...]``."""
 
     def output_gradients(self, group: int, step: int, outputs: Outputs) -> OutputGradients:
-        """Return its gradient with respect to the parameters of the policies' distributions."""
+        """Return the term's gradient with respect to the parameters of the policies' action distributions."""

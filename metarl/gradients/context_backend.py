@@ -1,12 +1,14 @@
-"""A context: further inputs of a perceptron, which are parameters, and all that adapts.
+"""The fast path of a perceptron with a context: additional inputs that are parameters, the only ones that adapt.
 
-Inputs that are the same for all rows shift the first layer's biases, so the policy is the perceptron with the biases
-``b + C phi``, phi the context and C its weights. With beta the gradient of the inner loss l by those biases and H its
-Hessian, both of the perceptron that this makes, and R x the derivative of x along a direction of all parameters::
+Inputs that are the same for all rows shift the first layer's biases. So the policy equals a perceptron without a
+context, with parameters f, whose first biases are ``f_b = b + C phi``: phi is the context, and C are its weights. Let
+beta be the gradient of the inner loss L with respect to f_b, H the Hessian of L with respect to f, and R x the
+derivative of x along a direction of all parameters::
 
     grad_phi L = C^T beta        R grad_phi L = (R C)^T beta + C^T (H R f)_b        R f_b = R b + (R C) phi + C R phi
 
-The gradient by the context so needs no weight's gradient, and its derivative is the perceptron's own, by the biases.
+So the gradient with respect to the context needs no gradient with respect to a weight, and its derivative follows from
+Hessian-vector products of the perceptron, of which only the rows of the biases are needed.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from metarl.gradients.perceptron_backend import PerceptronAdaptedPolicy, Percept
 
 
 class ContextBackend:
-    """The fast path of a policy whose context is all that adapts; vectors are flat, the context last.
+    """The fast backend of a policy of which only the context adapts; vectors are flat, the context last.
 
     Args:
         policy: a perceptron with a context.
         objective: of the inner update.
-        keep: as for ``PerceptronBackend``, as are ``device``, ``at_once`` and ``plan``.
+        keep: see ``PerceptronBackend``, as for ``device``, ``at_once`` and ``plan``.
     """
 
     name = "fast"
@@ -51,34 +53,34 @@ class ContextBackend:
         )
 
     def groups(self, samples: Samples) -> TaskGroups:
-        """Return which tasks are taken at once: one each, or slices of them."""
+        """Return the task groups: single tasks, or slices of several."""
         return self.plain.groups(samples)
 
     def inner_loss(self, vector: Tensor, samples: Samples) -> ContextInnerLoss:
-        """Return the inner loss at some parameters."""
+        """Return the inner loss at given parameters."""
         return ContextInnerLoss(self, vector, samples)
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
-        """Return the gradient of the inner loss by the context, 0 for the rest; nothing is kept."""
+        """Return the inner loss's gradient with respect to the context, zero elsewhere."""
         fold = Fold(self.policy, vector)
         return fold.pull_context(self.plain.inner_gradient(fold.vector, samples))
 
     def gradient(self, vector: Tensor, samples: Samples, objective: InnerObjective) -> Tensor:
-        """Return the gradient of another objective's loss by all parameters; nothing is kept."""
+        """Return the gradient of another objective's loss with respect to all parameters."""
         fold = Fold(self.policy, vector)
         return fold.pull(self.plain.gradient(fold.vector, samples, objective))
 
     def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
-        """Return what the policy says of samples."""
+        """Return the policy's action distributions for the samples."""
         return self.plain.outputs(Fold(self.policy, vector).vector, samples)
 
     def adapted(self, vector: Tensor, query: Samples) -> ContextAdaptedPolicy:
-        """Return the adapted policy on what was collected with it."""
+        """Return the adapted policy on the samples collected with it."""
         return ContextAdaptedPolicy(self, vector, query)
 
 
 class Fold:
-    """The perceptron without a context that does the same, as a function of all parameters, at some of them.
+    """The map from all parameters to those of the equivalent perceptron without a context, and its derivatives.
 
     Attributes:
         vector: the perceptron's parameters.
@@ -90,31 +92,31 @@ class Fold:
         self.vector = self._shifted(plain, _apply(self._weights, self._context))
 
     def push(self, vector: Tensor) -> Tensor:
-        """Return how the perceptron changes along a direction of all parameters."""
+        """Return the directional derivative of the perceptron's parameters along a direction of all parameters."""
         plain, weights, context = self._split(vector)
         return self._shifted(plain, _apply(weights, self._context) + _apply(self._weights, context))
 
     def pull(self, vector: Tensor) -> Tensor:
-        """Return what a gradient by the perceptron's parameters is by all."""
+        """Return the transpose of ``push``: turn a gradient for the perceptron's parameters into one for all."""
         biases = self._biases(vector)
         return self._joined(vector, biases * self._context.mT, _apply(self._weights.mT, biases))
 
     def push_context(self, vector: Tensor) -> Tensor:
-        """Return how the perceptron changes along what of a direction belongs to the context."""
+        """Return the directional derivative of the perceptron's parameters along the context's part of a direction."""
         plain, _, context = self._split(vector)
         return self._shifted(torch.zeros_like(plain), _apply(self._weights, context))
 
     def pull_context(self, vector: Tensor) -> Tensor:
-        """Return what a gradient by the perceptron's parameters is by the context, with 0 for the rest."""
+        """Return the transpose of ``push_context``: the context's part of the gradient, zero elsewhere."""
         return self._alone(_apply(self._weights.mT, self._biases(vector)))
 
     def bend_push(self, vector: Tensor, gradient: Tensor) -> Tensor:
-        """Return how ``pull_context`` of a gradient changes along a direction of all parameters."""
+        """Return the derivative of ``pull_context`` of a fixed gradient along a direction of all parameters."""
         _, weights, _ = self._split(vector)
         return self._alone(_apply(weights.mT, self._biases(gradient)))
 
     def bend_pull(self, vector: Tensor, gradient: Tensor) -> Tensor:
-        """Return the transposed of ``bend_push``."""
+        """Return the transpose of ``bend_push``, for the same fixed gradient."""
         plain, _, context = self._split(vector)
         return self._joined(torch.zeros_like(plain), self._biases(gradient) * context.mT, torch.zeros_like(context))
 
@@ -141,15 +143,12 @@ class Fold:
 
 
 def _apply(matrix: Tensor, column: Tensor) -> Tensor:
-    """Return a matrix times a column, with the same bits for a task alone and for several at once."""
+    """Return a matrix times a column, bit for bit the same for a single task as for several at once."""
     return (matrix * column.mT).sum(dim=-1, keepdim=True)
 
 
 class ContextInnerLoss:
-    """The inner loss at some parameters: its ``gradient`` by the context, and products with its derivative.
-
-    ``outputs`` is what the policy says there.
-    """
+    """The inner loss at given parameters, its ``gradient``, and Hessian-vector products; see ``InnerLoss``."""
 
     def __init__(self, backend: ContextBackend, vector: Tensor, samples: Samples) -> None:
         self._fold = Fold(backend.policy, vector)
@@ -158,20 +157,20 @@ class ContextInnerLoss:
         self.outputs = self._plain.outputs
 
     def push(self, vector: Tensor) -> Tensor:
-        """Return how the gradient by the context changes along a vector."""
+        """Return the context's rows of the Hessian times a vector, zero elsewhere."""
         vector = vector.expand_as(self.gradient)
         moved = self._plain.push(self._fold.push(vector))
         return self._fold.pull_context(moved) + self._fold.bend_push(vector, self._plain.gradient)
 
     def pull(self, vector: Tensor, output_gradients: OutputGradients | None = None) -> Tensor:
-        """Return the transposed of ``push``; see ``PerceptronBackend``."""
+        """Return the transpose of ``push``; see ``InnerLoss``."""
         vector = vector.expand_as(self.gradient)
         moved = self._plain.pull(self._fold.push_context(vector), output_gradients)
         return self._fold.pull(moved) + self._fold.bend_pull(vector, self._plain.gradient)
 
 
 class ContextAdaptedPolicy:
-    """The adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
+    """The adapted policy on its samples: ``gain``, its ``gradient``, and Fisher-vector products."""
 
     def __init__(self, backend: ContextBackend, vector: Tensor, query: Samples) -> None:
         self._policy = backend.policy
@@ -185,5 +184,5 @@ class ContextAdaptedPolicy:
         return self._fold.pull(self._plain.fisher(self._fold.push(vector.expand_as(self.gradient))))
 
     def compare(self, vector: Tensor) -> Tensor:
-        """Return the gain of other parameters on the same samples, and their mean KL from these: ``[..., 2]``."""
+        """Return the gain of other parameters on the same samples, and the mean KL from these to them: ``[..., 2]``."""
         return self._plain.compare(Fold(self._policy, vector).vector)

@@ -1,10 +1,10 @@
 """Second-order quantities of the meta-objective: its gradient, and Fisher-vector products.
 
-With J_i the Jacobian of task i's inner updates (``adaptation``), the gradient of the meta-objective is
-``mean_i J_i^T grad S_i(theta_K,i)``. The Hessian of the mean KL of the adapted policies is, at the current parameters,
-exactly ``mean_i J_i^T F_i J_i`` with F_i the Fisher matrix of the adapted policy, since the KL's gradient is zero
-there. So a product needs two Hessian-vector products for each inner step and one Gauss-Newton product, and no
-derivative of a derivative of the KL.
+Let J_i be the Jacobian of task i's inner updates (``adaptation``) and S_i the surrogate at its adapted parameters. The
+gradient of the meta-objective is ``mean_i J_i^T grad S_i(theta_K,i)``. At the current parameters, the Hessian of the
+adapted policies' mean KL is exactly ``mean_i J_i^T F_i J_i`` with F_i the Fisher matrix of the adapted policy, since
+the KL's gradient is zero there. So a Fisher-vector product takes two Hessian-vector products for each inner step and
+one Gauss-Newton product; the KL need not be differentiated twice.
 
 Source: Finn et al. 2017, equation 4 (the meta-gradient of one step); Schulman et al. 2015, appendix C (the Fisher
 matrix as a Gauss-Newton product).
@@ -28,12 +28,12 @@ from metarl.gradients.parallel import join_groups, map_groups, map_tasks
 def objective_gradients(
     adaptation: Adaptation, gradients: Sequence[Tensor], term: ObjectiveTerm | None = None
 ) -> Tensor:
-    """Return the gradient of the meta-objective with respect to ``adaptation.vector``, ``[task, parameter]``.
+    """Return each task's gradient of the meta-objective with respect to the meta-vector, ``[task, parameter]``.
 
     Args:
         adaptation: the inner updates.
-        gradients: for each group of tasks, the gradient of the objective after adaptation at its adapted parameters.
-        term: what is added to it.
+        gradients: for each task group, the gradient of the objective after adaptation at the adapted parameters.
+        term: a further term of the meta-objective.
     """
     jacobians = adaptation.jacobians()
 
@@ -47,15 +47,15 @@ def objective_gradients(
 def meta_gradients(
     adaptation: Adaptation, query: Samples, objective: InnerObjective, term: ObjectiveTerm | None = None
 ) -> Tensor:
-    """Return the gradient of minus an objective's loss after adaptation, ``[task, parameter]``.
+    """Return each task's gradient of minus the loss after adaptation, ``[task, parameter]``.
 
-    It is with respect to ``adaptation.vector``.
+    It is with respect to the meta-vector.
 
     Args:
         adaptation: the inner updates.
-        query: the samples that the objective is of.
-        objective: after adaptation.
-        term: what is added.
+        query: the samples collected with the adapted parameters.
+        objective: whose loss it is.
+        term: a further term of the meta-objective.
     """
     vectors = task_vectors(adaptation.policy, adaptation.parameters[-1], query.weights.shape[0])
 
@@ -66,17 +66,17 @@ def meta_gradients(
 
 
 def over_groups(adaptation: Adaptation, work: Callable[[int], Tensor]) -> Tensor:
-    """Return the results of work on each group of tasks, by its number, with a leading task axis."""
+    """Return the results of ``work(index)`` for each task group as one tensor with a leading task axis."""
     groups = adaptation.groups
     return join_groups(groups, map_tasks(work, len(groups), adaptation.supports[0].weights.device))
 
 
 def adapted_kl(adaptation: Adaptation, vector: Tensor, query: Samples) -> Tensor:
-    """Return the mean KL, old to new, of the adapted policies on their samples, adapted from another ``vector``.
+    """Return the mean KL from the adapted policies to those adapted from another meta-vector, on their samples.
 
     Args:
         adaptation: the inner updates.
-        vector: ``adaptation.vector`` changed.
+        vector: the other meta-vector.
         query: the samples collected with the adapted parameters.
     """
     vectors = task_vectors(adaptation.policy, adaptation.parameters[-1], query.weights.shape[0])
@@ -94,21 +94,19 @@ def adapted_kl(adaptation: Adaptation, vector: Tensor, query: Samples) -> Tensor
 
 
 class Curvature:
-    """The meta-objective around the current shared parameters, for one iteration's rollouts.
-
-    Vectors are those that the meta-update changes, as ``adaptation.vector``.
+    """The meta-objective around the current meta-vector, for the rollouts of one iteration.
 
     Attributes:
-        vector: where it is.
-        gain: the surrogate there.
-        gradients: its gradient by task, ``[task, parameter]``.
+        vector: the current meta-vector.
+        gain: the meta-objective (surrogate and ``term``) there.
+        gradients: its gradient for each task, ``[task, parameter]``.
         gradient: their mean.
 
     Args:
         adaptation: the inner updates.
         query: the samples collected with the adapted parameters.
         fisher_fraction: the share of all samples that the Fisher-vector products use.
-        term: what is added to the surrogate.
+        term: a further term of the meta-objective.
     """
 
     def __init__(
@@ -141,7 +139,7 @@ class Curvature:
         return task_axis.mean(over_groups(self._of_fisher, work))
 
     def evaluate(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gain and the mean KL (old to new) of another vector, adapted on the same rollouts."""
+        """Return the gain and the mean KL (old to new) of another meta-vector, adapted on the same rollouts."""
         adaptation = self._adaptation
 
         def work(number: int) -> Tensor:

@@ -6,10 +6,10 @@ import torch
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is the GPU where there is one.
+    """Return the device with a name; ``auto`` is the GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: no such device, or it isn't there.
+        ValueError: the name is unknown, or the device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Parameters as flat vectors: the parts one after another, in the order of their names' dict."""
+"""Parameters as flat vectors: the tensors one after another, in the order of the policy's parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metarl.agents import Parameters
 
 
 def flatten(parts: Iterable[Tensor]) -> Tensor:
-    """Return tensors one after another, ``[parameter]``."""
+    """Return tensors as one flat vector, ``[parameter]``."""
     return torch.cat([part.reshape(-1) for part in parts])
 
 
@@ -28,7 +28,7 @@ def named(shapes: Mapping[str, torch.Size], vector: Tensor) -> Parameters:
 
 
 def one_task(parameters: Parameters) -> Parameters:
-    """Return shared parameters as stacked ones of one task."""
+    """Return shared parameters as the stacked parameters of a single task."""
     return {name: value[None] for name, value in parameters.items()}
 
 

@@ -1,10 +1,10 @@
-"""The meta-updates: what the shared parameters become, each with its settings.
+"""The meta-updates (TRPO, PPO, plain gradient), each a frozen dataclass of its settings with a method ``apply``.
 
-A meta-update is a frozen dataclass of settings with a method ``apply``; ``META_UPDATES`` lists those that variants of
-MAML take, and ``outer.update`` chooses one by the value of its field ``update``.
+``META_UPDATES`` lists those that variants of MAML offer; the setting ``outer.update`` chooses one by its field
+``update``.
 
-On a GPU nothing is read back to the host but what the line search decides on; so it is the caller who finds out, when
-it reads the metrics, whether a meta-gradient was not finite.
+From a GPU, only the values that the line search decides on are read back to the host. So it is the caller who notices,
+on reading the metrics, that a meta-gradient was not finite.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Moments = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What a meta-update works on.
+    """The inputs of a meta-update.
 
     Attributes:
         adaptation: the inner updates.
         query: the samples collected with the adapted parameters.
-        kl_before: ``adaptation.vector`` changed, and samples collected before adaptation -> the mean KL, old to new,
-            of the policy before adaptation.
-        term: what is added to the surrogate.
+        kl_before: another meta-vector, and samples collected before adaptation -> the mean KL, old to new, of the
+            policy before adaptation.
+        term: a further term of the meta-objective.
     """
 
     adaptation: Adaptation
@@ -49,15 +49,16 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class MetaStep:
-    """Where a meta-update led.
+    """The result of a meta-update.
 
     Attributes:
-        vector: what ``adaptation.vector`` became.
-        moments: the optimiser's state.
-        gradient_norms: ``[gradient]``, the norms of the meta-gradients it went along.
-        faulty_tasks: ``[gradient]``, the number of the first task whose part of a gradient is not finite, else -1.
-        metrics: by name, not read from the device yet.
-        accepted: whether a step was taken; None where that is not decided.
+        vector: the new meta-vector.
+        moments: the optimiser's new state.
+        gradient_norms: ``[gradient]``, the norm of each meta-gradient that was used.
+        faulty_tasks: ``[gradient]``, for each meta-gradient the number of the first task whose own gradient is not
+            finite, else -1.
+        metrics: by name; tensors may still be on the device.
+        accepted: whether the line search accepted a step; None for a meta-update without a line search.
     """
 
     vector: Tensor
@@ -70,21 +71,21 @@ class MetaStep:
 
 @dataclass(frozen=True, kw_only=True)
 class Derivatives:
-    """How the derivatives of a meta-update are computed."""
+    """The settings that all meta-updates share: how derivatives are computed."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    path: Literal["auto", "fast", "general"] = "auto"  # fast: for perceptrons
-    memory: Literal["keep", "recompute"] = "keep"  # recompute: slower, activations take no memory
+    path: Literal["auto", "fast", "general"] = "auto"  # fast: by hand, for perceptrons; general: by autograd
+    memory: Literal["keep", "recompute"] = "keep"  # of activations; recompute is slower and needs little memory
 
     def first_moments(self, vector: Tensor) -> Moments:
-        """Return the optimiser's state before its first step on a flat vector."""
+        """Return the optimiser's state before its first step on a meta-vector."""
         return {}
 
     def apply(self, problem: Problem, moments: Moments) -> MetaStep:
-        """Return where the meta-update leads.
+        """Return the result of the meta-update.
 
         Args:
-            problem: what it works on.
+            problem: its inputs.
             moments: the optimiser's state.
         """
         raise NotImplementedError
@@ -96,15 +97,17 @@ class TrustRegion(Derivatives):
 
     update: Literal["trpo"] = "trpo"
     max_kl: Positive = 0.01  # mean KL of the adapted policies, old to new
-    max_kl_before: Positive = 0.01  # mean KL of the policy before adaptation, which without a bound can collapse
+    max_kl_before: Positive = 0.01  # mean KL of the policy before adaptation, which can collapse without a bound
     cg_iterations: Count = 10
     damping: NotNegative = 1e-5
     line_search_steps: Count = 15
     line_search_ratio: Inside = 0.8
-    fisher_fraction: Share = 1.0  # share of the samples in the Fisher-vector products; DiCE and the gradient take all
+    fisher_fraction: Share = 1.0  # of the samples, for Fisher-vector products; DiCE and the gradient use all samples
 
     def apply(self, problem: Problem, moments: Moments) -> MetaStep:
-        """Return the step within the trust region; nothing is accepted along what is not finite.
+        """Return the largest tried step within the trust region that improves the gain, if there is one.
+
+        No step is accepted along a direction that is not finite.
 
         Source: Schulman et al. 2015, appendix C; Finn et al. 2017, section 4.2.
         """
@@ -140,7 +143,7 @@ class TrustRegion(Derivatives):
 
 @dataclass(frozen=True, kw_only=True)
 class Epochs:
-    """Several epochs of Adam on the clipped surrogate (PPO), all on the same rollouts."""
+    """The settings of several Adam steps on the clipped surrogate (PPO), all on the same rollouts."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     epochs: Count = 5
@@ -150,7 +153,7 @@ class Epochs:
 
 @dataclass(frozen=True, kw_only=True)
 class Clipped(Epochs, Derivatives):
-    """A meta-update by PPO's epochs."""
+    """A meta-update by several Adam steps on the clipped surrogate (PPO)."""
 
     update: Literal["ppo"] = "ppo"
 
@@ -159,7 +162,7 @@ class Clipped(Epochs, Derivatives):
         return first_moments("adam", vector)
 
     def apply(self, problem: Problem, moments: Moments) -> MetaStep:
-        """Return where Adam's steps lead, the inner updates taken again before each from the second on.
+        """Return the result of Adam's steps, repeating the inner updates before each step but the first.
 
         Source: Schulman et al. 2017 (PPO), algorithm 1, through the inner updates as in Rothfuss et al. 2019,
         algorithm 1.
@@ -180,7 +183,7 @@ class PlainGradient(Derivatives):
         return first_moments(self.optimizer, vector)
 
     def apply(self, problem: Problem, moments: Moments) -> MetaStep:
-        """Return where one step along the meta-gradient leads."""
+        """Return the result of one step along the meta-gradient."""
         return _along_gradients(problem, moments, LIKELIHOOD_RATIO, 1, self.learning_rate)
 
 
@@ -190,7 +193,7 @@ META_UPDATES: tuple[type[Any], ...] = (TrustRegion, Clipped, PlainGradient)
 def _along_gradients(
     problem: Problem, moments: Moments, objective: InnerObjective, epochs: int, learning_rate: float
 ) -> MetaStep:
-    """Take steps along the meta-gradient; from the second on the inner updates are taken again, on the same samples."""
+    """Take steps along the meta-gradient, repeating the inner updates on the same samples before each but the first."""
     adaptation, query = problem.adaptation, problem.query
     norms, faulty = [], []
 
@@ -227,8 +230,8 @@ def ascend_epochs(
     Args:
         vector: ``[..., parameter]``.
         moments: the optimiser's state.
-        gradient: vector and number of the epoch, from 0 -> what to increase, as the vector.
-        epochs: how many steps.
+        gradient: vector and number of the step, from 0 -> the gradient to ascend, shaped as the vector.
+        epochs: number of steps.
         learning_rate: of each.
     """
     for epoch in range(epochs):

@@ -1,4 +1,4 @@
-"""Steps of first-order optimisers as functions: state in, state out, so that a checkpoint can hold it."""
+"""First-order optimisers as pure functions: their state is a dict of tensors, which a checkpoint can hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EPSILON = 1e-8
 
 
 def first_moments(optimizer: Optimizer, vector: Tensor) -> dict[str, Tensor]:
-    """Return an optimiser's state before its first step on a flat vector; plain gradient steps have none."""
+    """Return an optimiser's state before its first step on a flat vector; for ``sgd`` it is empty."""
     if optimizer == "sgd":
         return {}
     return {
@@ -26,12 +26,12 @@ def first_moments(optimizer: Optimizer, vector: Tensor) -> dict[str, Tensor]:
 def ascend(
     vector: Tensor, gradient: Tensor, state: dict[str, Tensor], learning_rate: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return a vector after a step that increases what ``gradient`` is of, and the optimiser's state after it.
+    """Return a vector after one step of gradient ascent, and the optimiser's state after it.
 
     Args:
         vector: ``[parameter]``.
         gradient: ``[parameter]``.
-        state: as ``first_moments`` or the last step left it; without moments the step is along the gradient.
+        state: from ``first_moments`` or the last step; if it is empty, the step is a plain gradient step.
         learning_rate: of the step.
 
     Source: Kingma and Ba 2015 (Adam), algorithm 1.

@@ -1,4 +1,4 @@
-"""Work that is done task by task, spread over threads, with results in task order."""
+"""Computation task by task, distributed over threads, with results in the order of the tasks."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _outside: contextvars.ContextVar[int | None] = contextvars.ContextVar("threads o
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread here, ``map_tasks`` with as many as before.
+    """Let torch compute with one thread inside the block; ``map_tasks`` still uses as many as before.
 
-    Torch adds up long vectors in as many parts as it has threads, so that the last bits would depend on their number.
+    Torch sums long vectors in as many parts as it has threads, so that the last bits would depend on their number.
     """
     threads = torch.get_num_threads()
     token = _outside.set(_outside.get() or threads)
@@ -52,9 +52,10 @@ def all_threads() -> Iterator[None]:
 def map_tasks(work: Callable[[int], Result], n_tasks: int, device: torch.device) -> list[Result]:
     """Return ``[work(0), ..., work(n_tasks - 1)]``.
 
-    On the CPU the tasks are spread over as many Python threads as torch would use, with one torch thread each, so
-    the result does not depend on their number; elsewhere they follow one another. The calling thread is one of them:
-    it has a core, where one that has to wake first may not. ``no_grad`` and ``inference_mode`` do not reach the work.
+    On the CPU the tasks are distributed over as many Python threads as torch would use, each with one torch thread, so
+    that the result does not depend on their number. The calling thread is one of them, since it already has a core.
+    On other devices the tasks are computed one after another. The caller's ``no_grad`` or ``inference_mode`` does not
+    apply to ``work``.
     """
 
     def run(task: int) -> Result:
@@ -97,13 +98,13 @@ def map_tasks(work: Callable[[int], Result], n_tasks: int, device: torch.device)
 def map_groups(
     groups: TaskGroups, vectors: Tensor, samples: Samples, work: Callable[[Tensor, Samples], Result]
 ) -> list[Result]:
-    """Return the results of ``work(vector, samples)`` for each group of tasks.
+    """Return the results of ``work(vector, samples)`` for each task group.
 
     Args:
-        groups: which tasks are taken at once.
+        groups: the task groups.
         vectors: ``[task, parameter]``.
         samples: ``[task, sample, ...]``.
-        work: see ``Backend`` for its arguments.
+        work: a function of one task group's vectors and samples, such as the methods of ``Backend``.
     """
 
     def work_on(group: int) -> Result:
@@ -113,11 +114,11 @@ def map_groups(
 
 
 def join_groups(groups: TaskGroups, results: list[Tensor]) -> Tensor:
-    """Return results for each group of tasks as one tensor with a leading task axis."""
+    """Return the results of all task groups as one tensor with a leading task axis."""
     return torch.cat(results) if isinstance(groups[0], slice) else torch.stack(results)
 
 
 @functools.cache
 def _pool(pid: int, threads: int) -> ThreadPoolExecutor:
-    # Keyed by process: a fork does not inherit threads.
+    # Keyed by process, since a fork does not inherit threads.
     return ThreadPoolExecutor(threads, thread_name_prefix="metarl", initializer=torch.set_num_threads, initargs=(1,))

@@ -1,14 +1,14 @@
-"""The derivatives of a perceptron's meta-update by hand: row-wise in the samples, without autograd.
+"""The derivatives of a perceptron's meta-update, written out by hand: a row for each sample, without autograd.
 
 A perceptron has layers l = 1..D with ``a_l = h_{l-1} W_l^T + b_l`` and ``h_l = phi_l(a_l)``; h_0 are the observations,
-``a_D`` is the mean of a Gaussian or the logits of choices. Hidden layers are ``[row, width]``; what belongs to the last
-layer is ``[output, row]``, since products with few columns are slow. Everything may have a leading task axis, each task
-with its own parameters: ``...`` below stands for it or for nothing. Write s_l = phi_l'(a_l), psi_i for the score (the
-derivative of log pi_i by a_D), and R x for the derivative of x along a direction (V_l, c_l) of the parameters
-(Pearlmutter 1994).
+``a_D`` is the mean of a Gaussian or the logits of choices. Hidden layers are ``[row, width]``; the tensors of the last
+layer are ``[output, row]``, since products with few columns are slow. Every tensor may have a leading task axis, each
+task with its own parameters: ``...`` below stands for that axis or for nothing. Write s_l = phi_l'(a_l), psi_i for the
+score (the derivative of log pi_i with respect to a_D), and R x for the derivative of x along a direction (V_l, c_l) of
+the parameters (Pearlmutter 1994).
 
 **Gradient** of a loss ``f(log pi_1, log pi_2, ...)``, from its derivatives f' and f'' (a vector and a matrix over the
-rows, mostly diagonal) by the samples' log-probabilities::
+rows, mostly diagonal) with respect to the samples' log-probabilities::
 
     delta_D = f' psi        e_l = delta_{l+1} W_{l+1}        delta_l = s_l e_l
     dW_l = delta_l^T h_{l-1}        db_l = sum_i delta_l
@@ -16,28 +16,28 @@ rows, mostly diagonal) by the samples' log-probabilities::
 **Hessian-vector product** of that loss; ``tanh'' = -2 tanh tanh'`` and ``relu'' = 0``, hence t_l = h_l e_l or 0::
 
     R a_l = h_{l-1} V_l^T + c_l + R h_{l-1} W_l^T        R h_l = s_l R a_l        R h_0 = 0
-    R delta_D = B R a_D        B = f' (derivative of psi by a_D) + psi f'' psi^T
+    R delta_D = B R a_D        B = f' (derivative of psi with respect to a_D) + psi f'' psi^T
     R delta_l = s_l (R delta_{l+1} W_{l+1} + delta_{l+1} V_{l+1}) - 2 t_l R h_l
     R dW_l = R delta_l^T h_{l-1} + delta_l^T R h_{l-1}        R db_l = sum_i R delta_l
 
-**Where observations are few numbers**, less is left to do for each row. With ``x = (h_0, 1)`` and ``U = (V_1, c_1)``,
-``R h_1 = s_1 (x U^T)``, so three of the sums over rows are those of T and Q, the same for all directions, times the
-direction::
+**If observations are few numbers**, there is less to compute for each row. With ``x = (h_0, 1)`` and
+``U = (V_1, c_1)``, ``R h_1 = s_1 (x U^T)``, so three of the sums over rows are the direction times T or Q, which are
+the same for all directions::
 
     T_jmk = sum_i delta_2ij x_im s_1ik        Q_mnk = sum_i x_im x_in s_1ik t_1ik
     (delta_2^T R h_1)_jk = sum_m T_jmk U_km
     R dU_km = (sum_i s_1ik (R delta_2 W_2)_ik x_im) + sum_j T_jmk V_2jk - 2 sum_n Q_mnk U_kn
 
 **Fisher-vector product**: R a_D as above, then the gradient's equations with ``delta_D = B R a_D``, where B is now the
-Fisher matrix of the distribution, weighted. Where outputs and observations are few numbers, the first layer's part in
-both is that of S, the derivative of a_D by a_1, and the layers above leave it out::
+Fisher matrix of the distribution, weighted. If outputs and observations are few numbers, the first layer's part of both
+is computed from S, the derivative of a_D with respect to a_1, and the passes stop above the first layer::
 
     R a_D,ia = ... + sum_mk x_im S_iak U_km        dU_km = sum_ia delta_D,ia S_iak x_im
 
 A Gaussian's log_std is one more output, the same for every row, and has no derivative below its floor.
 
-Where only some parameters adapt, the rows of the Hessian that are theirs need no delta below the lowest layer among
-them, and a direction in them has ``R h_l = 0`` before it; what is 0 or not asked for is not computed.
+If only some parameters adapt, their rows of the Hessian need no delta below the lowest layer that adapts, and a
+direction of them has ``R h_l = 0`` below that layer; what is zero or not needed is not computed.
 """
 
 from __future__ import annotations
@@ -57,23 +57,29 @@ from metarl.gradients.flat import named
 
 
 class Allocator(Protocol):
-    """Gives tensors to write into."""
+    """Returns tensors to write into."""
 
     def __call__(self, tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
-        """Return a tensor of a shape, whose last ``axes`` axes belong to one task and the others are tasks."""
+        """Return a tensor with a shape of which the last ``axes`` axes belong to one task; those before are tasks."""
 
 
 class Weights:
     """A perceptron's parameters, or a direction or gradient of them: views into ``flat``, ``[..., parameter]``.
 
     Weights are ``[..., width, width before]``; biases are rows ``[..., 1, width]``; the last bias and log_std are
-    columns ``[..., output, 1]``. ``counts`` tells of each layer's weight and bias, and ``log_std_counts`` of log_std,
-    whether they are among ``names``: a direction is 0 elsewhere, and of a gradient nothing else is wanted.
+    columns ``[..., output, 1]``.
+
+    Attributes:
+        flat: the vector.
+        counts: for each layer, whether its weight and its bias are among ``names``.
+        log_std_counts: the same for log_std.
+        lowest: index of the lowest layer with one of ``names``.
 
     Args:
         policy: a perceptron.
         vector: ``[..., parameter]``.
-        names: of the parameters that count; None for all.
+        names: of the parameters that count: a direction is zero elsewhere, and a gradient is computed only for them.
+            None for all.
     """
 
     def __init__(self, policy: Policy, vector: Tensor, names: frozenset[str] | None = None) -> None:
@@ -91,24 +97,24 @@ class Weights:
         self.lowest = next((i for i, either in enumerate(self.counts) if any(either)), len(self.counts) - 1)
 
     def first_layer(self) -> Tensor:
-        """Return U^T of the equations above, a copy: ``[..., input, width]``."""
+        """Return a copy of U^T in the equations above: ``[..., input, width]``."""
         return torch.cat([self.transposed[0], self.biases[0]], dim=-2)
 
 
 @dataclass
 class Bend:
-    """B of the equations above, in what is common to all distributions.
+    """B of the equations above; subclasses add the part that depends on the distribution.
 
     Attributes:
-        score: psi, ``[..., output, row]``, and the score of log_std; where f'' is not 0.
-        second: f'', as a function of what it is multiplied by, ``[..., row]``; None for 0.
+        score: psi, ``[..., output, row]``, and the score of log_std; None if f'' is zero.
+        second: the product with f'', as a function of a vector ``[..., row]``; None for zero.
     """
 
     score: tuple[Tensor, Tensor | None] | None
     second: Second | None
 
     def apply(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return B times tangents of the last layer ``[..., output, row]`` and of log_std, summed over rows for it."""
+        """Return B times tangents of the last layer ``[..., output, row]`` and of log_std (summed over rows)."""
         turned, turned_log_std = self._first(output, log_std)
         if self.second is not None:
             assert self.score is not None
@@ -130,9 +136,13 @@ class Bend:
 
 @dataclass
 class GaussianBend(Bend):
-    """``precision`` for the mean, ``-2 mixed`` between mean and log_std, ``log_std`` for it, summed over rows.
+    """B of a Gaussian.
 
-    ``precision`` is ``scale / std^2``, ``[..., output, row]``.
+    Attributes:
+        precision: the part for the mean, each row's weight divided by std^2, ``[..., output, row]``.
+        mixed: the part between mean and log_std, to be multiplied by -2, ``[..., output, row]``; None for zero.
+        above: 1 where log_std is above its floor, else 0, ``[..., output, 1]``.
+        log_std: the part for log_std, summed over rows, ``[..., output, 1]``.
     """
 
     precision: Tensor
@@ -152,9 +162,12 @@ class GaussianBend(Bend):
 
 @dataclass
 class ChoiceBend(Bend):
-    """``scale (diag(p) - p p^T)`` for each of several choices of ``sizes`` outputs.
+    """B of choices: ``scale (diag(p) - p p^T)`` for each of several choices.
 
-    ``scale`` is what each row counts, ``[..., 1, row]``.
+    Attributes:
+        scale: each row's weight, ``[..., 1, row]``.
+        probs: p, ``[..., output, row]``.
+        sizes: the number of outputs of each choice.
     """
 
     scale: Tensor
@@ -168,9 +181,9 @@ class ChoiceBend(Bend):
 
 
 def _over_choices(values: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Return the sums of values ``[..., output, row]`` over the outputs of each choice, at each of its outputs.
+    """Return values ``[..., output, row]`` summed over the outputs of each choice, repeated for each of its outputs.
 
-    No matrix product, whose last bit would depend on whether several tasks are taken at once.
+    A matrix product is avoided, since its last bit depends on whether several tasks are computed at once.
     """
     if len(sizes) == 1:
         return values.sum(dim=-2, keepdim=True)
@@ -179,7 +192,7 @@ def _over_choices(values: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 class Head:
-    """What the last layer of a policy stands for, and its derivatives."""
+    """The distribution that a policy's last layer parametrises, and its derivatives."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -197,7 +210,9 @@ class Head:
         return score[0].mT.contiguous(), score[1].mT * self._above_floor(weights)
 
     def cotangents(self, weights: Weights, derivatives: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Return a derivative by the distribution's parameters as one by the last layer, and by log_std over all rows.
+        """Return a gradient with respect to the distribution's parameters as one for the last layer and for log_std.
+
+        The latter is summed over rows.
 
         Args:
             weights: of the policy.
@@ -215,7 +230,7 @@ class Head:
         derivatives: tuple[Tensor, Second | None],
         delta: Tensor,
     ) -> Bend:
-        """Return B of a loss with derivatives f' and f'' by the log-probabilities, ``[..., row]``, and this delta_D."""
+        """Return B of a loss, from its derivatives f' and f'' ``[..., row]`` and its delta_D."""
         first, second = derivatives
         first = first.unsqueeze(-2)
         kept = None if second is None else score
@@ -233,7 +248,7 @@ class Head:
         )
 
     def fisher_bend(self, weights: Weights, distribution: Distribution, row_weights: Tensor) -> Bend:
-        """Return the Fisher matrix, each row weighted: ``[..., row]``."""
+        """Return B of a Fisher-vector product, from the weight of each row, ``[..., row]``."""
         row_weights = row_weights.unsqueeze(-2)
         if not isinstance(distribution, Gaussian):
             return self._choices(distribution, row_weights, None, None)
@@ -267,17 +282,18 @@ class Head:
 
 @dataclass
 class Trace:
-    """What a block of rows leaves at some parameters: the left sides of the equations above.
+    """The intermediate results of a block of rows at given parameters, named as in the equations above.
 
     Attributes:
         activations: phi_1 to phi_{D-1}.
         hidden: (h_0, 1) and h_1 to h_{D-1}.
         output: a_D.
-        deltas: delta_l, as ``[..., row, width]``, by layer from 0, of the lowest that adapts on; of 0 only the place.
-        bends: t_l by layer from 0, of the lowest that adapts on; without those where phi'' is 0.
-            Neither has what ``FirstLayers`` has gathered.
+        deltas: delta_l, ``[..., row, width]``, by layer counted from 0, from the lowest layer that adapts upwards. That
+            of layer 0 is in temporary memory and may be overwritten.
+        bends: t_l by layer counted from 0, from the lowest layer that adapts upwards; only those with phi'' not zero.
+            Entries that ``FirstLayers`` has gathered are removed from ``deltas`` and ``bends``.
         bend: B.
-        output_derivatives: S of the equations above, for each output ``[..., width, row]``; for Fisher-vector products.
+        output_derivatives: S, for each output ``[..., width, row]``; only for Fisher-vector products.
     """
 
     activations: Sequence[type[nn.Module] | None]
@@ -292,7 +308,7 @@ class Trace:
 def forward(
     weights: Weights, activations: Sequence[type[nn.Module] | None], observations: Tensor, allocate: Allocator
 ) -> Trace:
-    """Return a_D, and h_l in tensors from ``allocate``."""
+    """Return the forward pass: a_D, and h_l in tensors from ``allocate``."""
     x = allocate("h0", (*observations.shape[:-2], observations.shape[-1] + 1, observations.shape[-2])).mT
     x[..., :-1] = observations
     x[..., -1] = 1.0
@@ -301,7 +317,7 @@ def forward(
         h = allocate(f"h{i + 1}", (*observations.shape[:-1], weights.biases[i].shape[-1]))
         _layer(weights, i, hidden[i], out=h)
         if activation is nn.Tanh and h.device.type == "cpu":
-            np.tanh(h.numpy(), out=h.numpy())  # several times faster than torch.tanh
+            np.tanh(h.numpy(), out=h.numpy())  # several times as fast as torch.tanh
         elif activation is nn.Tanh:
             h.tanh_()
         elif activation is nn.ReLU:
@@ -319,10 +335,16 @@ def pull(
     keep: Allocator | None = None,
     lowest: int = 0,
 ) -> Tensor:
-    """Add to ``out`` the gradient that follows from delta_D, ``[..., output, row]``, and its like for log_std.
+    """Add the gradient to ``out``, and return the delta of layer ``lowest``; layers below it are left out.
 
-    With ``keep``, delta_l and t_l go into the trace, in tensors from there. Layers below ``lowest`` are left out; the
-    delta of that one is returned.
+    Args:
+        weights: of the policy.
+        trace: the forward pass.
+        cotangents: delta_D, ``[..., output, row]``, and the gradient with respect to log_std.
+        out: what the gradient is added to; None: it is not needed.
+        allocate: allocates temporary tensors.
+        keep: allocates the delta_l and t_l that are stored in the trace; None: they are not stored.
+        lowest: the index of the lowest layer that is needed.
     """
     delta = cotangents[0].mT
     if out is not None and out.log_std is not None and out.log_std_counts:
@@ -347,9 +369,9 @@ def pull(
 def push(
     weights: Weights, trace: Trace, direction: Weights, allocate: Allocator, lowest: int = 0
 ) -> tuple[list[Tensor | None], Tensor]:
-    """Return R h_1 to R h_{D-1}, and R a_D; None stands for 0.
+    """Return R h_1 to R h_{D-1}, and R a_D; None stands for zero.
 
-    What a direction does to layers below ``lowest`` is left out.
+    The direction's part in layers below ``lowest`` is left out.
     """
     tangents: list[Tensor | None] = []
     before: Tensor | None = None
@@ -381,9 +403,9 @@ def add_hessian(
     allocate: Allocator,
     added: tuple[Tensor, Tensor | None] | None = None,
 ) -> None:
-    """Add the Hessian-vector product of the loss whose B the trace has to ``out``.
+    """Add to ``out`` the Hessian-vector product of the loss whose B is in the trace.
 
-    ``added`` are cotangents, as for ``pull``, of another function, whose gradient is added with it.
+    ``added`` are the cotangents, as for ``pull``, of another function, whose gradient is added in the same pass.
     """
     tangents, output = push(weights, trace, direction, allocate)
     assert trace.bend is not None
@@ -405,12 +427,12 @@ def add_hessian(
         if i == out.lowest:
             break
         h, bend = trace.hidden[i], trace.bends.get(i - 1)
-        # Where it can be, in place of what is needed no more, and in the cache still.
+        # The tangent is no longer needed and still in the cache, so the result may overwrite it.
         into = tangent if bend is None and tangent is not None else allocate(f"Rdelta{i}", h.shape)
         if delta is None or not direction.counts[i][0]:
             product(moved, weights.weights[i], out=into)
         elif i == last:
-            # A product with few columns costs the writing of its result, so one for both.
+            # The cost of a product with few columns is that of writing its result, so both are one product.
             columns = torch.cat([moved.mT, delta.mT], dim=-2).mT
             product(columns, torch.cat([weights.weights[i], direction.weights[i]], dim=-2), out=into)
         else:
@@ -422,7 +444,7 @@ def add_hessian(
 
 
 def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights, allocate: Allocator) -> None:
-    """Add the Fisher-vector product, with the trace's B, to ``out``."""
+    """Add to ``out`` the Fisher-vector product, with the trace's B."""
     assert trace.bend is not None
     if trace.output_derivatives is None:
         _, output = push(weights, trace, direction, allocate)
@@ -440,7 +462,7 @@ def add_fisher(weights: Weights, trace: Trace, direction: Weights, out: Weights,
 
 
 def keep_output_derivatives(weights: Weights, trace: Trace, keep: Allocator, allocate: Allocator) -> None:
-    """Put S into a trace, in tensors from ``keep``."""
+    """Compute S and store it in a trace, in tensors from ``keep``."""
     kept = []
     for i in range(trace.output.shape[-2]):
         one = torch.zeros_like(trace.output)
@@ -451,13 +473,14 @@ def keep_output_derivatives(weights: Weights, trace: Trace, keep: Allocator, all
 
 
 class FirstLayers:
-    """T and Q of the equations above, gathered from blocks of rows: what products with a Hessian have in common.
+    """T and Q of the equations above, gathered from blocks of rows; all products with a Hessian have them in common.
 
     Args:
-        trace: the first block's, with its deltas.
-        keep: gives the tensors T and Q.
-        spread_numbers: of how many numbers ``s_1 x`` is to consist, for each task; None: few enough for the cache, or
-            1 GB of a GPU. On the CPU it does not depend on how many tasks are taken at once, as bits should not.
+        trace: of the first block, with its deltas.
+        keep: allocates T and Q.
+        spread_numbers: how many numbers of ``s_1 x`` are computed at once, for each task; None: as many as fit the
+            cache, or 1 GB of a GPU. On the CPU the number does not depend on how many tasks are computed at once, so
+            that the resulting bits do not either.
     """
 
     def __init__(self, trace: Trace, keep: Allocator, spread_numbers: int | None = None) -> None:
@@ -469,7 +492,7 @@ class FirstLayers:
         self._own = keep("Q", (*tasks, inputs, inputs, h.shape[-1]), axes=3).zero_() if 0 in trace.bends else None
 
     def gather(self, trace: Trace, allocate: Allocator) -> None:
-        """Add what a block of rows has, whose delta_2 and t_1 are needed no more after that."""
+        """Add the contribution of a block of rows; its delta_2 and t_1 are not needed after that."""
         delta, bend = trace.deltas[1], trace.bends.get(0)
         rows, inputs, width = *trace.hidden[0].shape[-2:], trace.hidden[1].shape[-1]
         size = max(1, self._spread_numbers // (inputs * width))
@@ -487,7 +510,7 @@ class FirstLayers:
                 add_product(self._own.flatten(-3, -2), pairs.flatten(-2).mT, derivatives.mul_(bend[part]))
 
     def add(self, direction: Weights, out: Weights, allocate: Allocator) -> None:
-        """Add their part of a Hessian-vector product to ``out``."""
+        """Add to ``out`` the part of a Hessian-vector product that T and Q give."""
         moved = direction.first_layer()
         terms = allocate("terms of T", self._mixed.shape, axes=3)
         if out.counts[1][0]:
@@ -503,15 +526,15 @@ class FirstLayers:
 def over_rows(left: Tensor, right: Tensor) -> Tensor:
     """Return the sum over rows of ``left * right``, ``[..., output, 1]``.
 
-    No matrix product, whose last bit would depend on whether several tasks are taken at once.
+    A matrix product is avoided, since its last bit depends on whether several tasks are computed at once.
     """
     return (left * right).sum(dim=-1, keepdim=True)
 
 
 def _times_derivative(tensor: Tensor, h: Tensor, activation: type[nn.Module] | None, out: Tensor) -> Tensor:
-    """Return the tensor times ``phi'``, which follows from ``h = phi(a)``: 1 - h^2 for tanh.
+    """Return the tensor times ``phi'``, computed from ``h = phi(a)`` (1 - h^2 for tanh), in ``out``.
 
-    In ``out``; without an activation the tensor itself, as it is.
+    Without an activation, the tensor itself is returned.
     """
     if activation is nn.Tanh:
         torch.ops.aten.tanh_backward.grad_input(tensor, h, grad_input=out)
@@ -523,7 +546,7 @@ def _times_derivative(tensor: Tensor, h: Tensor, activation: type[nn.Module] | N
 
 
 def _add_layer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
-    """Add what is wanted of a layer's gradient, from its delta."""
+    """Add the needed part of a layer's gradient to ``out``, from the layer's delta."""
     weight, bias = out.counts[layer]
     if layer == 0 and weight:
         _add_first(out, product(h.mT, delta))
@@ -535,7 +558,7 @@ def _add_layer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
 
 
 def _add_first(out: Weights, gradient: Tensor) -> None:
-    """Add what is wanted of the first layer's gradient, by U: ``[..., input, width]``."""
+    """Add the needed part of the first layer's gradient, given with respect to U^T: ``[..., input, width]``."""
     weight, bias = out.counts[0]
     if weight:
         out.transposed[0].add_(gradient[..., :-1, :])
@@ -544,7 +567,7 @@ def _add_first(out: Weights, gradient: Tensor) -> None:
 
 
 def _add_outer(out: Weights, layer: int, delta: Tensor, h: Tensor) -> None:
-    """Add ``delta^T h``; a product with few columns is several times faster the other way round."""
+    """Add ``delta^T h``, transposed if ``h`` has few columns: that product is several times as fast."""
     if h.shape[-1] < delta.shape[-1]:
         out.transposed[layer].add_(product(h.mT, delta))
     else:

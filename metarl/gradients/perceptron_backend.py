@@ -1,9 +1,9 @@
 """The fast path: the meta-update of perceptrons, by the derivatives of ``metarl.gradients.perceptron``.
 
-On the CPU rows are taken in blocks that stay in the cache, with buffers that each thread uses again; where a task has
-fewer rows than fill a block, several tasks are taken at once. Blocks of rows depend on their number alone, so results
-depend neither on threads nor on the other tasks; those of an inner objective that couples the steps of an episode end
-where episodes do. On other devices it takes all tasks and rows at once.
+On the CPU, rows are processed in blocks that fit the cache, with buffers that each thread reuses. If a task has fewer
+rows than fill a block, several tasks are computed at once. The blocks depend on the number of rows alone, so results
+depend neither on threads nor on the other tasks. If the inner objective couples the steps of an episode, blocks end
+where episodes do. On other devices, all tasks and rows are computed at once.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How rows are cut up, and what products have in common; None leaves it to what saves time.
+    """The size of blocks of rows, and what is computed once for all products; None chooses what saves time.
 
     Attributes:
-        block_numbers: at most this many numbers of a layer in a block of rows: more spill the cache, less keeps threads
-            waiting for each other.
-        spread_numbers: of how many numbers what ``FirstLayers`` gathers from is to consist.
-        gathers: whether ``FirstLayers`` is used, where the policy has a hidden layer.
-        keeps_output_derivatives: whether the outputs' derivatives by the first layer are kept, where they can be.
+        block_numbers: at most this many numbers of a layer in a block of rows. Larger blocks do not fit the cache;
+            smaller ones keep threads waiting for each other.
+        spread_numbers: how many numbers ``FirstLayers`` gathers from at once.
+        gathers: whether ``FirstLayers`` is used, if the policy has a hidden layer.
+        keeps_output_derivatives: whether the outputs' derivatives with respect to the first layer are kept, if the
+            policy has two hidden layers or more.
     """
 
     block_numbers: int = 2**19
@@ -67,7 +68,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Block:
-    """A block of rows: its samples, and what they leave at some parameters."""
+    """A block of rows: its samples, with the intermediate results and distributions at given parameters."""
 
     samples: Samples
     trace: Trace
@@ -75,19 +76,19 @@ class Block:
 
 
 class PerceptronBackend:
-    """The fast path of a policy that is a perceptron; vectors are flat, in the order of the policy's parameters.
+    """The backend of the fast path; vectors are flat, in the order of the policy's parameters.
 
     Attributes:
-        store: the memory of what is kept from product to product.
+        store: the memory of tensors that are kept between products.
 
     Args:
-        policy: with ``layers``.
+        policy: a perceptron (its ``layers`` are not None).
         objective: of the inner update.
         adapts: names of the parameters that inner updates change; None for all.
-        keep: keep activations between products; else they are computed again for each, in little memory.
+        keep: keep activations between products; else compute them again for each product, which takes less memory.
         device: where the vectors and samples are.
-        at_once: how many tasks are taken at once: one, as many as fill a block of rows, or all.
-        plan: how rows are cut up.
+        at_once: the tasks of a task group: one, as many as fill a block of rows, or all.
+        plan: the size of blocks of rows, and what is computed once for all products.
     """
 
     name = "fast"
@@ -121,27 +122,27 @@ class PerceptronBackend:
         self._marks = None if adapts is None else _marks(policy, adapts, device)
 
     def groups(self, samples: Samples) -> TaskGroups:
-        """Return which tasks are taken at once: one each, or slices of them."""
+        """Return the task groups: single tasks, or slices of several."""
         n_tasks, rows = samples.weights.shape
         if self._at_once == "all":
             return [slice(None)]
         size = self.plan.block_numbers // (rows * self._width) if self._at_once == "block" else 1
         if size < 2:
             return list(range(n_tasks))
-        groups = 2 * math.ceil(n_tasks / size / 2)  # an even number, for two threads
+        groups = 2 * math.ceil(n_tasks / size / 2)  # an even number, so that two threads have the same work
         size = math.ceil(n_tasks / groups)
         return [slice(start, min(start + size, n_tasks)) for start in range(0, n_tasks, size)]
 
     def inner_loss(self, vector: Tensor, samples: Samples) -> PerceptronInnerLoss:
-        """Return the inner loss of one task at its parameters."""
+        """Return the inner loss of a task group at its parameters."""
         return PerceptronInnerLoss(self, vector, samples)
 
     def inner_gradient(self, vector: Tensor, samples: Samples) -> Tensor:
-        """Return the gradient of the inner loss alone, 0 for what does not adapt; nothing is kept."""
+        """Return the inner loss's gradient with respect to the adapted parameters, zero elsewhere."""
         return self._gradient(vector, samples, self.objective, self.adapts)
 
     def gradient(self, vector: Tensor, samples: Samples, objective: InnerObjective) -> Tensor:
-        """Return the gradient of another objective's loss by all parameters; nothing is kept."""
+        """Return the gradient of another objective's loss with respect to all parameters."""
         return self._gradient(vector, samples, objective, None)
 
     def _gradient(
@@ -157,16 +158,16 @@ class PerceptronBackend:
         return out.flat.clone()
 
     def outputs(self, vector: Tensor, samples: Samples) -> Outputs:
-        """Return what the policy says of samples, in the blocks that an inner loss's ``outputs`` have."""
+        """Return the policy's action distributions, in the same blocks as an inner loss's ``outputs``."""
         weights, allocate = Weights(self.policy, aligned(vector).copy_(vector)), self.scratch(vector)
         return [(self.block(weights, rows, allocate).distribution, rows) for rows in self.inner_rows(samples)]
 
     def adapted(self, vector: Tensor, query: Samples) -> PerceptronAdaptedPolicy:
-        """Return the adapted policy of one task on what was collected with it."""
+        """Return the adapted policy of a task group, on the samples collected with it."""
         return PerceptronAdaptedPolicy(self, vector, query)
 
     def slot(self, tag: str, like: Tensor, names: frozenset[str] | None = None) -> Weights:
-        """Return weights to write into, of a vector's shape and type; this thread gets the same ones each time."""
+        """Return weights to write into, with a vector's shape and type; this thread gets the same ones each time."""
         if self._at_once == "all":
             return Weights(self.policy, aligned(like), names)
         key = tag, names, like.shape, like.dtype
@@ -175,38 +176,38 @@ class PerceptronBackend:
         return self._slots.held[key]
 
     def filled(self, tag: str, vector: Tensor, like: Tensor, names: frozenset[str] | None = None) -> Weights:
-        """Return weights, as ``slot`` does, that hold a vector, spread over the tasks where they go together."""
+        """Return weights from ``slot`` that hold a copy of a vector, broadcast over the tasks of a task group."""
         weights = self.slot(tag, like, names)
         weights.flat.copy_(vector)
         return weights
 
     def spread_adapting(self, vector: Tensor, like: Tensor) -> Weights:
-        """Return what of a direction adapts, spread over the tasks where they go together."""
+        """Return the adapted part of a direction, broadcast over the tasks of a task group."""
         direction = self.filled("direction", vector, like, self.adapts)
         if self._marks is not None:
             direction.flat.mul_(self._marks)
         return direction
 
     def zeros(self, like: Tensor, names: frozenset[str] | None = None) -> Weights:
-        """Return zeros, to which a product is to be added."""
+        """Return weights of zeros, to which a product can be added."""
         product = self.slot("product", like, names)
         product.flat.zero_()
         return product
 
     def scratch(self, vector: Tensor) -> Allocator:
-        """Return what gives tensors, of a vector's type, that are needed until the next block."""
+        """Return an allocator of tensors with a vector's type that may be overwritten by the next block."""
         return new_tensors(vector) if self._at_once == "all" else scratch_of_thread(vector.dtype)
 
     def storage(self, vector: Tensor, owned: list[Tensor]) -> Allocator:
-        """Return what gives tensors, of a vector's type, to be kept and at last handed to ``give_back``."""
+        """Return an allocator of tensors with a vector's type that are kept until they are passed to ``give_back``."""
         return new_tensors(vector) if self._at_once == "all" else self.store.allocate(vector.dtype, owned)
 
     def give_back(self, owned: list[Tensor]) -> None:
-        """Allocator back tensors that were kept, to be used again."""
+        """Release tensors that were kept, so that their memory can be reused."""
         self.store.give_back(owned)
 
     def rows(self, samples: Samples, unit: int = 1) -> Iterator[Samples]:
-        """Yield the samples in blocks of nearly equal size, a multiple of ``unit``; all at once where all tasks are."""
+        """Yield the samples in blocks of nearly equal size, a multiple of ``unit``; in one block if all tasks are."""
         total = samples.weights.shape[-1]
         blocks = 1 if self._at_once == "all" else math.ceil(total * self._width / self.plan.block_numbers)
         if blocks == 1:
@@ -220,8 +221,8 @@ class PerceptronBackend:
     def gathers(self, samples: Samples) -> bool:
         """Return whether ``FirstLayers`` saves time in ten products, and takes no more memory than it frees.
 
-        Gathering takes half a product with three inputs, more than one with twenty, and what was gathered is gone
-        through in each of them, however few the rows are. It frees two numbers for each row and unit.
+        Gathering takes as long as half a product with three inputs, and longer than one product with twenty. T and Q
+        are read in every product, however few the rows are. Gathering frees two numbers for each row and hidden unit.
         """
         if len(self._layers) < 2 or self.plan.gathers is not None:
             return len(self._layers) > 1 and bool(self.plan.gathers)
@@ -229,14 +230,14 @@ class PerceptronBackend:
         return self._inputs <= min(24, rows / 80, 2 * rows / self._width)
 
     def keeps_output_derivatives(self) -> bool:
-        """Return whether S saves time: a number for each row, unit and output, gone through once for each input."""
+        """Return whether S saves time: it has a number for each row, unit and output, read once for each input."""
         possible = len(self._layers) > 2 and self.keep
         if self.plan.keeps_output_derivatives is not None:
             return possible and self.plan.keeps_output_derivatives
         return possible and self._outputs * (self._inputs + 4) <= 24
 
     def inner_rows(self, samples: Samples) -> Iterator[Samples]:
-        """Yield the samples in blocks as the inner objective can allocate them."""
+        """Yield the samples in blocks that the inner objective allows: of whole episodes if it couples their steps."""
         return self.rows(samples, samples.episode_rows if self.objective.coupled else 1)
 
     def block(self, weights: Weights, samples: Samples, allocate: Allocator) -> Block:
@@ -256,7 +257,7 @@ class PerceptronBackend:
         keep: Allocator | None = None,
         lowest: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
-        """Add the gradient of a function of log-probabilities with derivative ``first`` to ``out``; return scores."""
+        """Add to ``out`` the gradient of a function of log-probabilities with derivative ``first``; return scores."""
         score, log_std_score = self.head.score(weights, block.distribution, block.samples.actions)
         first = first.unsqueeze(-2)
         cotangents = score * first, None if log_std_score is None else over_rows(log_std_score, first)
@@ -265,16 +266,13 @@ class PerceptronBackend:
 
 
 def _marks(policy: Policy, names: frozenset[str], device: torch.device) -> Tensor:
-    """Return 1 for the parameters of these names and 0 for others, flat."""
+    """Return a flat vector that is 1 for the parameters with these names and 0 for others."""
     marks = [torch.full((shape.numel(),), float(name in names)) for name, shape in policy.shapes.items()]
     return torch.cat(marks).to(device)
 
 
 class PerceptronInnerLoss:
-    """One task's inner loss at some parameters: its ``gradient`` by what adapts, and products with its derivative.
-
-    ``outputs`` is what the policy says there.
-    """
+    """The inner loss of a task group at given parameters, and Hessian-vector products; see ``InnerLoss``."""
 
     def __init__(self, backend: PerceptronBackend, vector: Tensor, samples: Samples) -> None:
         self._backend = backend
@@ -309,23 +307,24 @@ class PerceptronInnerLoss:
             yield block
 
     def push(self, vector: Tensor) -> Tensor:
-        """Return how the gradient by what adapts changes along a vector: those rows of the Hessian times it."""
+        """Return the adapted parameters' rows of the Hessian times a vector, zero elsewhere."""
         self._gather()
         direction = self._backend.filled("direction", vector, self.gradient)
         return self._add(direction, self._backend.zeros(self.gradient, self._backend.adapts))
 
     def pull(self, vector: Tensor, output_gradients: OutputGradients | None = None) -> Tensor:
-        """Return the transposed of ``push``: the Hessian times what of a vector adapts.
+        """Return the transpose of ``push``: the Hessian times the adapted part of a vector.
 
         Args:
             vector: ``[..., parameter]``.
-            output_gradients: of another function of ``outputs``, whose gradient by all parameters is added.
+            output_gradients: of another function of ``outputs``, whose gradient with respect to all parameters is
+                added to the result.
         """
         direction = self._backend.spread_adapting(vector, self.gradient)
         return self._add(direction, self._backend.zeros(self.gradient), output_gradients)
 
     def _gather(self) -> None:
-        """Gather what all products have in common, before the first: where there is one there are many."""
+        """Gather what all products have in common, before the first product: it is followed by many."""
         backend = self._backend
         if self._common is not None or self._lowest > 1 or not backend.gathers(self._samples):
             return
@@ -363,7 +362,7 @@ class PerceptronInnerLoss:
 
 
 class PerceptronAdaptedPolicy:
-    """One task's adapted policy on its samples: ``gain``, its ``gradient``, and products with the Fisher matrix."""
+    """A task group's adapted policy on its samples: ``gain``, its ``gradient``, and Fisher-vector products."""
 
     def __init__(self, backend: PerceptronBackend, vector: Tensor, query: Samples) -> None:
         self._backend = backend
@@ -406,7 +405,7 @@ class PerceptronAdaptedPolicy:
         return out.flat.clone()
 
     def compare(self, vector: Tensor) -> Tensor:
-        """Return the gain of other parameters on the same samples, and their mean KL from these: ``[..., 2]``."""
+        """Return the gain of other parameters on the same samples, and the mean KL from these to them: ``[..., 2]``."""
         total = vector.new_zeros(*vector.shape[:-1], 2)
         weights = self._backend.filled("weights", vector, vector)
         allocate = self._backend.scratch(vector)

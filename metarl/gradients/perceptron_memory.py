@@ -15,10 +15,10 @@ from metarl.gradients.perceptron import Allocator, Weights
 
 
 class _Buffers(threading.local):
-    """Tensors of this thread by tag, used again from block to block."""
+    """This thread's tensors by tag, reused from block to block."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, torch.dtype], tuple[Tensor, Tensor]] = {}  # all of it, and the latest view
+        self._held: dict[tuple[str, torch.dtype], tuple[Tensor, Tensor]] = {}  # the whole memory, and the latest view
 
     def allocate(self, dtype: torch.dtype) -> Allocator:
         def allocate(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
@@ -35,7 +35,7 @@ class _Buffers(threading.local):
 
 
 class Slots(threading.local):
-    """Weights of this thread by tag and type, written into again and again: views take long to make."""
+    """This thread's weights by tag and type, which are overwritten again and again, since making views is slow."""
 
     def __init__(self) -> None:
         self.held: dict[tuple[str, frozenset[str] | None, torch.Size, torch.dtype], Weights] = {}
@@ -45,25 +45,26 @@ _BUFFERS = _Buffers()
 
 
 def scratch_of_thread(dtype: torch.dtype) -> Allocator:
-    """Return what gives this thread's tensors, which are needed until the next block only."""
+    """Return an allocator of this thread's tensors, which may be overwritten by the next block."""
     return _BUFFERS.allocate(dtype)
 
 
 class Store:
-    """Tensors that are kept from product to product, and used again in the next iteration.
+    """Tensors that are kept between products, and whose memory is reused in the next iteration.
 
-    New memory costs more than what is computed into it: the system hands it out page by page. Where none that is free
-    fits, one of them goes, so that with sizes that change not much more is held than was ever needed at once.
+    New memory takes longer than the computation that fills it, since the operating system provides it page by page. If
+    no free tensor fits, the largest one is dropped: so if sizes change, not much more memory is held than was ever
+    needed at once.
     """
 
     def __init__(self) -> None:
         self._free: list[Tensor] = []  # by length
         self._lock = threading.Lock()
-        # Apart, since a garbage collection can hand tensors back while this thread holds the lock.
+        # Not in _free, since garbage collection can return tensors while this thread holds the lock.
         self._returned: deque[Tensor] = deque()
 
     def allocate(self, dtype: torch.dtype, owned: list[Tensor]) -> Allocator:
-        """Return what gives tensors to be kept, and notes them in ``owned``, for ``give_back``."""
+        """Return an allocator of tensors to keep, which appends them to ``owned``, for ``give_back``."""
 
         def allocate(tag: str, shape: Sequence[int], axes: int = 2) -> Tensor:
             length = aligned_length(shape, axes, dtype)
@@ -76,11 +77,11 @@ class Store:
         return allocate
 
     def give_back(self, owned: list[Tensor]) -> None:
-        """Take back tensors that are needed no more."""
+        """Make the memory of tensors that are no longer needed available again."""
         self._returned.extend(owned)
 
     def free(self) -> list[Tensor]:
-        """Return the tensors that are held and not in use."""
+        """Return the tensors that are held but not in use."""
         with self._lock:
             return [*self._free, *self._returned]
 
@@ -97,5 +98,5 @@ class Store:
 
 
 def new_tensors(vector: Tensor) -> Allocator:
-    """Return what makes new tensors of a vector's type: a GPU's memory is handed out without delay."""
+    """Return an allocator of new tensors with a vector's type, for a GPU, where torch reuses memory itself."""
     return lambda tag, shape, axes=2: vector.new_empty(shape)

@@ -1,10 +1,11 @@
 """The task axis: every reduction over tasks, and which tasks belong to this share of an iteration.
 
-An iteration's tasks may be dealt to several shares (processes, say), each of which plays and differentiates its own.
-All that shares have to tell each other passes through here: a reduction first brings what each task contributes
-together in task order, then adds it up in that order. So the result has the same bits for any number of shares.
+An iteration's tasks may be dealt to several shares (for example processes), each of which plays and differentiates its
+own tasks. Everything that shares exchange passes through this module: a reduction first gathers the contributions of
+all tasks in task order, then sums them in that order. So the result is the same to the last bit for any number of
+shares.
 
-Tasks are dealt in fixed groups of consecutive tasks, whole groups to a share.
+Tasks are dealt in fixed groups of ``GROUP_SIZE`` consecutive tasks, whole groups to a share.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Share:
     Attributes:
         index: of this share.
         count: how many shares there are.
-        gather: called by all shares in the same order: a tensor ``[own task, ...]`` -> those of all shares, in order.
+        gather: a tensor ``[own task, ...]`` -> those of all shares, in order; called by all shares in the same order.
     """
 
     index: int
@@ -43,7 +44,7 @@ _share: contextvars.ContextVar[Share | None] = contextvars.ContextVar("share of 
 
 @contextlib.contextmanager
 def dealt_to(share: Share) -> Iterator[None]:
-    """Let this thread work on a share of the tasks only."""
+    """Restrict this thread to a share of the tasks."""
     token = _share.set(share)
     try:
         yield
@@ -52,7 +53,7 @@ def dealt_to(share: Share) -> Iterator[None]:
 
 
 def own_tasks(n_tasks: int) -> range:
-    """Return the numbers of the tasks of this share, all of them where there is one share.
+    """Return the numbers of this share's tasks; all tasks if there are no shares.
 
     Raises:
         ValueError: there are fewer groups of tasks than shares.
@@ -71,7 +72,7 @@ def own_tasks(n_tasks: int) -> range:
 
 
 def gather(own: Tensor) -> Tensor:
-    """Return what each task of all shares has, ``[task, ...]``, from that of this share's tasks."""
+    """Return the entries of all shares' tasks, ``[task, ...]``, from those of this share's tasks."""
     share = _share.get()
     return own if share is None else torch.cat(share.gather(own))
 
@@ -82,7 +83,7 @@ def gather_rollouts(own: Rollouts) -> Rollouts:
 
 
 def same_length(own: Rollouts) -> Rollouts:
-    """Return this share's rollouts, padded to the longest time of all shares, as rollouts of all tasks have it."""
+    """Return this share's rollouts, padded to the longest time of all shares, the length without shares."""
     if _share.get() is None:
         return own
     length = torch.tensor([own.mask.shape[2]])
@@ -90,7 +91,7 @@ def same_length(own: Rollouts) -> Rollouts:
 
 
 def mean(own: Tensor) -> Tensor:
-    """Return the mean over all tasks, added up one after another on the CPU, whatever torch's threads.
+    """Return the mean over all tasks; on the CPU summed one after another, independently of torch's threads.
 
     Args:
         own: ``[own task, ...]``.
@@ -105,7 +106,7 @@ def mean(own: Tensor) -> Tensor:
 
 
 def tree_mean(own: Tensor) -> Tensor:
-    """Return the mean over all tasks as torch adds up, in a fixed tree for a fixed number of tasks.
+    """Return the mean over all tasks in torch's order of summation, which is fixed for a number of tasks.
 
     Args:
         own: ``[own task, ...]``.
@@ -114,12 +115,12 @@ def tree_mean(own: Tensor) -> Tensor:
 
 
 def count(own: int) -> int:
-    """Return the sum of a whole number that each share has."""
+    """Return the sum of an integer over all shares."""
     return own if _share.get() is None else int(gather(torch.tensor([own])).sum())
 
 
 def standardize(own: Tensor) -> Tensor:
-    """Return this share's values, less the mean over all tasks and divided by their standard deviation; 0 without one.
+    """Return this share's values, standardised with mean and deviation over all tasks; zero if the deviation is.
 
     Args:
         own: ``[own task]``.
@@ -130,7 +131,7 @@ def standardize(own: Tensor) -> Tensor:
 
 
 def first_not_finite(own: Tensor) -> Tensor:
-    """Return the number of the first task whose vector is not finite, -1 where all are; nothing is read back.
+    """Return the number of the first task whose vector is not finite, else -1; nothing is read back from a GPU.
 
     Args:
         own: ``[own task, parameter]``.
@@ -140,7 +141,7 @@ def first_not_finite(own: Tensor) -> Tensor:
 
 
 def mean_over_steps(measure: Callable[[Samples], Tensor], samples: Samples) -> Tensor:
-    """Return the mean of a measure over the steps that ran, of all tasks; on the CPU in the memory of a few tasks.
+    """Return the mean of a measure over the environment steps of all tasks; on the CPU, task by task to save memory.
 
     Args:
         measure: samples without a task axis -> ``[sample]``.

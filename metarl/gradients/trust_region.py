@@ -14,12 +14,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a line search found.
+    """The result of a line search.
 
     Attributes:
-        parameters: flat; the old ones where no candidate was accepted.
+        parameters: flat; the old ones if no candidate was accepted.
         accepted: the index of the accepted candidate, from 0 (the full step), or None.
-        improvement: of the gain, of the accepted candidate; None without one.
+        improvement: of the gain, by the accepted candidate; None without one.
         kls: the mean KLs, old to new, of the accepted candidate; empty without one.
     """
 
@@ -32,12 +32,12 @@ class Step:
 def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Solve ``A x = target`` approximately; return x and the residual ``target - A x``.
 
-    Nothing is read back to the host: once the residual is 0 the remaining iterations change nothing.
+    Nothing is read back from a GPU, so there is no early stop: once the residual is zero, iterations change nothing.
 
     Args:
         product: v -> A v, with A symmetric and positive definite.
         target: ``[parameter]``.
-        iterations: how many products are made.
+        iterations: the number of products.
     """
     solution = torch.zeros_like(target)
     residual = target.clone()
@@ -58,7 +58,7 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, iter
 def full_step(solution: Tensor, residual: Tensor, gradient: Tensor, max_kl: float) -> Tensor:
     """Return the step along a conjugate-gradient solution whose quadratic KL is ``max_kl``.
 
-    ``x^T A x`` comes from the residual, ``x . (gradient - residual)``, not from another product.
+    ``x^T A x`` is computed from the residual, ``x . (gradient - residual)``, which saves a product.
     """
     bend = solution.dot(gradient - residual)
     return torch.where(bend > 0, (2.0 * max_kl / bend).sqrt(), 0.0) * solution
@@ -81,9 +81,9 @@ def line_search(
         parameters: flat, where the search starts.
         step: the full step.
         gain: at the old parameters.
-        max_kls: their bounds.
-        steps: how many candidates are tried.
-        ratio: by which each is shorter than the one before.
+        max_kls: the bounds of the KLs.
+        steps: the number of candidates.
+        ratio: of each candidate's length to the one before.
     """
     for attempt in range(steps):
         candidate = parameters + ratio**attempt * step

@@ -1,1 +1,1 @@
-"""The meta-learners, one file an algorithm, and the registry that finds them by name."""
+"""The meta-learners, one file for each algorithm, and the registry that finds them by name."""

@@ -14,7 +14,7 @@ from metarl.learners.maml import MAML
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """What adapts: the last layers, and the exploration noise of a box's policy with them."""
+    """The parameters that adapt: the last layers, and for a box of actions the exploration noise."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     head_layers: Count = 1
@@ -25,7 +25,8 @@ class ANIL(MAML):
 
     ``theta_head' = theta_head - alpha grad_head L(theta)``, and ``theta_body' = theta_body``. With all layers in the
     head (``outer.head_layers``) it is MAML. The inner gradient stops at the head, so an inner update of a perceptron
-    takes half the time of MAML's, a Fisher-vector product little more. Source: Raghu et al. 2020, section 4.
+    takes half as long as MAML's, and a Fisher-vector product a little more than half. Source: Raghu et al. 2020,
+    section 4.
     """
 
     name = "anil"

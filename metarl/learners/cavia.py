@@ -1,4 +1,4 @@
-"""CAVIA: only a context, further inputs of the policy, adapts."""
+"""CAVIA: only a context, additional inputs of the policy, adapts."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Context:
 class CAVIA(MAML):
     """CAVIA: fast context adaptation.
 
-    A context phi of a few numbers is appended to the observation. It starts at 0 for each task and is all that adapts,
-    ``phi' = -alpha grad_phi L(phi = 0, theta)``; the meta-update changes the rest of the parameters, theta (Zintgraf et
-    al. 2019, algorithm 2). The context adapts with larger steps than weights do: ``inner.step_size`` is 1 in the paper.
-    An adapted policy is a plain perceptron, since inputs that do not change shift the first layer's biases. The
-    context's gradient comes down through all layers without those of their weights: an inner update takes 0.8 of the
+    A context phi of a few numbers is appended to the observation. It starts at 0 for each task, and only the context
+    adapts, ``phi' = -alpha grad_phi L(phi = 0, theta)``; the meta-update changes the other parameters, theta (Zintgraf
+    et al. 2019, algorithm 2). The context adapts with larger steps than weights do: ``inner.step_size`` is 1 in the
+    paper. An adapted policy is a plain perceptron, since constant inputs shift the first layer's biases. The context's
+    gradient is propagated back through all layers, but needs no gradients of weights: an inner update takes 0.8 of the
     time of MAML's.
     """
 
@@ -47,7 +47,7 @@ class CAVIA(MAML):
         """Return the policy with a context.
 
         Raises:
-            ValueError: it is no perceptron.
+            ValueError: the policy is not a perceptron.
         """
         policy.need_perceptron(
             "learner cavia appends a context to the observation, which", "learner anil adapts the head of any policy"
@@ -55,11 +55,11 @@ class CAVIA(MAML):
         return ContextPolicy(policy, self.settings.outer.context_size, self.settings.seed)
 
     def adapting_parameters(self, policy: Policy) -> frozenset[str]:
-        """Return the context's name."""
+        """Return the name of the context."""
         return frozenset({CONTEXT})
 
     def meta_vector(self, state: State) -> Tensor:
-        """Return what the meta-update changes: all parameters but the context, which comes last."""
+        """Return the meta-vector: all parameters but the context, which comes last."""
         return super().meta_vector(state)[: -self.settings.outer.context_size]
 
     def linear_map(self) -> LinearMap:
@@ -68,10 +68,10 @@ class CAVIA(MAML):
 
 
 class WithoutLast(LinearMap):
-    """The vector is the shared parameters without the last ones, which are 0.
+    """The linear map of a meta-vector without the last shared parameters, which are 0.
 
     Args:
-        count: how many are left out.
+        count: the number of parameters left out.
     """
 
     def __init__(self, count: int) -> None:

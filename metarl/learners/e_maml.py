@@ -1,4 +1,4 @@
-"""E-MAML: MAML that credits the rollouts before adaptation with what the adaptation led to."""
+"""E-MAML: MAML that credits the rollouts before adaptation with the return after adaptation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from metarl.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class Credit:
-    """How much sampling before adaptation is credited."""
+    """The weight of the credit for sampling before adaptation."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     credit: NotNegative = 1.0  # 0: plain MAML
@@ -31,15 +31,14 @@ class EMAML(MAML):
     """E-MAML: as MAML, with credit for what was sampled before adaptation.
 
     The rollouts tau before adaptation are drawn from the shared policy too, so the gradient of the expected return
-    after adaptation has a second term, ``E[R(theta') grad log pi_theta(tau)]`` (Stadie et al. 2018, equation 3). To
-    the meta-objective of MAML is added, for each task i and inner step,
+    after adaptation has a second term, ``E[R(theta') grad log pi_theta(tau)]`` (Stadie et al. 2018, equation 3). So
+    this term is added to MAML's meta-objective, for each task i and inner step:
 
         ``outer.credit * R_i * mean_t log pi(a_t | s_t)``
 
-    over the steps of its rollouts, at the parameters that drew them. R_i is the task's mean return after adaptation,
-    less the mean over the tasks and divided by their standard deviation, as in the authors' code of Rothfuss et al.
-    (2019). The mean over steps stands where the estimate without bias has the sum, which is far noisier; a larger
-    ``outer.credit`` goes towards it.
+    over the steps t of the task's rollouts, at the parameters that collected them. R_i is the task's mean return after
+    adaptation, standardised over the tasks, as in the authors' code of Rothfuss et al. (2019). The unbiased estimate
+    has the sum over steps in place of the mean, which is far noisier; a larger ``outer.credit`` comes closer to it.
     """
 
     name = "e-maml"
@@ -47,29 +46,29 @@ class EMAML(MAML):
     source = "Stadie et al. 2018"
 
     def objective_term(self, state: State, adaptation: Adaptation, rollouts: list[Rollouts]) -> ObjectiveTerm | None:
-        """Return the credit of what was sampled before each inner step."""
+        """Return the credit for the samples before each inner step."""
         returns = rollouts[-1].returns().to(self.device)
         credit = self.settings.outer.credit * task_axis.standardize(returns)
         return SamplingCredit([credit[group] for group in adaptation.groups])
 
 
 class SamplingCredit:
-    """``credit_i * mean_t log pi(a_t|s_t)`` of what was sampled before each inner step.
+    """The term ``credit_i * mean_t log pi(a_t|s_t)`` of the samples before each inner step.
 
     Args:
-        credits: for each group of tasks a number, or ``[task]``.
+        credits: for each task group a number, or ``[task]``.
     """
 
     def __init__(self, credits: Sequence[Tensor]) -> None:
         self._credits = credits
 
     def value(self, group: int, step: int, outputs: Outputs) -> Tensor:
-        """Return the term of a group of tasks and an inner step."""
+        """Return the term of a task group and an inner step."""
         means = [(policy.log_prob(rows.actions) * rows.weights).sum(dim=-1) for policy, rows in outputs]
         return self._credits[group].to(means[0].dtype) * torch.stack(means).sum(dim=0)
 
     def output_gradients(self, group: int, step: int, outputs: Outputs) -> OutputGradients:
-        """Return its gradient with respect to the parameters of the policies' distributions."""
+        """Return the term's gradient with respect to the parameters of the policies' distributions."""
         found = []
         for policy, rows in outputs:
             shares = (self._credits[group].unsqueeze(-1).to(rows.weights.dtype) * rows.weights).unsqueeze(-1)

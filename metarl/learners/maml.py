@@ -1,4 +1,4 @@
-"""MAML: second-order model-agnostic meta-learning; the meta-update is TRPO's, PPO's or a plain gradient step.
+"""MAML: second-order model-agnostic meta-learning; the meta-update is TRPO, PPO or a plain gradient step.
 
 Source: Finn et al. 2017, algorithm 3, with TRPO (Schulman et al. 2015) or PPO (Schulman et al. 2017) as the
 meta-optimiser.
@@ -29,9 +29,9 @@ _OBJECTIVES = {"policy-gradient": POLICY_GRADIENT, "likelihood-ratio": LIKELIHOO
 class MAML(BaseLearner):
     """Learns shared parameters from which a few policy-gradient steps adapt to a task.
 
-    With the inner steps ``theta_i' = theta - alpha grad L_i(theta)``, it increases ``mean_i J_i(theta_i')``, J_i the
-    return of task i, by ``mean_i (I - alpha grad^2 L_i(theta))^T grad J_i(theta_i')`` (Finn et al. 2017, equation 4).
-    The arguments are those of ``BaseLearner``.
+    With the inner steps ``theta_i' = theta - alpha grad L_i(theta)``, it increases ``mean_i J_i(theta_i')``, where J_i
+    is the return of task i, along its gradient ``mean_i (I - alpha grad^2 L_i(theta))^T grad J_i(theta_i')`` (Finn et
+    al. 2017, equation 4). The arguments are those of ``BaseLearner``.
 
     ``MAML("MlpPolicy", "metarl/Navigation2D-v0", seed=1).learn(iterations=100)``
 
@@ -42,11 +42,11 @@ class MAML(BaseLearner):
     name = "maml"
     outer_settings: ClassVar[tuple[type[Any], ...]] = META_UPDATES
     source = "Finn et al. 2017"
-    first_order: ClassVar[bool] = False  # True: the derivative of the inner updates is taken for the identity
+    first_order: ClassVar[bool] = False  # True: the Jacobian of the inner updates is replaced by the identity
 
     @functools.cached_property
     def backend(self) -> Backend:
-        """How derivatives are computed, with the memory that it uses again from iteration to iteration."""
+        """The backend that computes derivatives; it reuses its memory from iteration to iteration."""
         outer = self.settings.outer
         return choose_backend(
             self.functional_policy,
@@ -58,7 +58,7 @@ class MAML(BaseLearner):
         )
 
     def validate(self) -> None:
-        """Check that there is a backend for the policy, as ``outer.path`` asks for it."""
+        """Check that the policy has the backend that ``outer.path`` asks for."""
         assert self.backend is not None
 
     def initial_state(self) -> State:
@@ -67,11 +67,11 @@ class MAML(BaseLearner):
         return replace(state, own_tensors=self.settings.outer.first_moments(self.meta_vector(state)))
 
     def meta_vector(self, state: State) -> Tensor:
-        """Return what the meta-update changes, flat: the shared parameters."""
+        """Return the meta-vector, the flat vector that the meta-update changes: here the shared parameters."""
         return flatten(state.parameters.values()).detach()
 
     def linear_map(self) -> LinearMap:
-        """Return the linear map from ``meta_vector`` to shared parameters and step sizes."""
+        """Return the linear map from the meta-vector to shared parameters and step sizes."""
         return LinearMap()
 
     def inner_step_size(self, state: State, step: int) -> StepSize:
@@ -79,17 +79,17 @@ class MAML(BaseLearner):
         return self.settings.inner.step_size
 
     def objective_term(self, state: State, adaptation: Adaptation, rollouts: list[Rollouts]) -> ObjectiveTerm | None:
-        """Return what is added to the meta-objective, or None.
+        """Return a further term of the meta-objective, or None.
 
         Args:
-            state: what the iteration started from.
+            state: before the iteration.
             adaptation: the inner updates.
-            rollouts: before the first inner step, between them, and after the last.
+            rollouts: after 0, 1, ... inner steps.
         """
         return None
 
     def next_state(self, state: State, adaptation: Adaptation, step: MetaStep) -> State:
-        """Return the next state, from what the meta-update led to."""
+        """Return the next state, from the result of the meta-update."""
         failed = step.accepted is False
         return replace(
             state,
@@ -99,11 +99,11 @@ class MAML(BaseLearner):
         )
 
     def metrics(self, state: State, step: MetaStep) -> dict[str, Tensor | float]:
-        """Return further metrics of an iteration by the logger's tags; tensors are read from the device together."""
+        """Return further metrics of an iteration by the logger's tags; tensors are read back from the device later."""
         return {}
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:
-        """Collect and adapt in turn, then change the shared parameters for a larger return after adaptation."""
+        """Collect and adapt in turn, then make a meta-update towards a larger return after adaptation."""
         tasks = self.training_tasks(iteration)
         policy = self.functional_policy
         adaptation = Adaptation(
@@ -144,14 +144,14 @@ class MAML(BaseLearner):
         return Outcome(state=following, rollouts=rollouts, metrics=metrics)
 
     def _read(self, step: MetaStep, figures: dict[str, Tensor | float], tasks: Any, iteration: int) -> dict[str, float]:
-        """Read what is logged in one go: on a GPU the host waits for nothing else but the line search.
+        """Read all metrics back together: on a GPU, the host waits only here and in the line search.
 
         Raises:
             FloatingPointError: a meta-gradient is not finite.
         """
         tensors = {name: value for name, value in figures.items() if isinstance(value, Tensor)}
         logged = torch.stack([value.double().to(self.device) for value in tensors.values()])
-        # A norm that is not finite may be that of the sum only; the first task is named then.
+        # The norm may overflow although each task's gradient is finite; the error then names the first task.
         overflowed = torch.where(torch.isfinite(step.gradient_norms), -1, 0)
         faulty = torch.maximum(step.faulty_tasks, overflowed)
         values = torch.cat([logged, faulty.double()]).tolist()
@@ -163,7 +163,7 @@ class MAML(BaseLearner):
 
 @torch.no_grad()
 def _policy_metrics(policy: Policy, parameters: Parameters, samples: Samples) -> dict[str, Tensor]:
-    """Return entropy and noise of the shared policy, on the samples collected before adaptation, by their tags."""
+    """Return entropy and standard deviation of the policy before adaptation, on its samples, by the logger's tags."""
 
     def entropy(part: Samples) -> Tensor:
         return policy.distribution(parameters, part).entropy()

@@ -1,4 +1,4 @@
-"""The short way: fit on tasks, evaluate on tasks."""
+"""A short interface: fit on tasks, evaluate on tasks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from metarl.learners.registry import find_learner, load_learner
 
 
 class MetaLearner:
-    """Any meta-learner, for those who think in fit and evaluate.
+    """Any meta-learner behind the methods ``fit`` and ``evaluate``.
 
     Args:
         pretrained_model: a PPO or A2C model of stable-baselines3 to start from, the path of one, or None.
         family: the id of an environment family.
-        learner: the meta-learner's name, as ``metarl learners`` lists them.
-        arguments: as for the meta-learner itself: ``family_kwargs``, ``learning``, ``inner``, ``outer``, ``seed``, ...
+        learner: the meta-learner's name, as listed by ``metarl learners``.
+        arguments: further arguments of the meta-learner: ``family_kwargs``, ``learning``, ``inner``, ``outer``, ...
 
     Attributes:
-        learner: the meta-learner, with all it can do.
+        learner: the meta-learner itself.
 
     Raises:
         ValueError: an unknown learner or family, a model that does not fit the family, or wrong settings.
@@ -45,24 +45,24 @@ class MetaLearner:
             self.learner = kind.from_pretrained(pretrained_model, family, **arguments)
 
     def fit(self, tasks: Any, *, epochs: int = 5) -> Self:
-        """Meta-train on a batch of tasks, one meta-iteration an epoch; a batch of one adapts to it for good.
+        """Meta-train on a batch of tasks, one meta-iteration for each epoch.
 
         Raises:
-            ValueError: tasks that are none of the family's, or a count that is not positive.
+            ValueError: tasks that are not in the family's task space, or a count that is not positive.
         """
         self.learner.learn(epochs, tasks=tasks, reset_num_timesteps=False)
         return self
 
     def evaluate(self, tasks: Any) -> Evaluation:
-        """Return the mean return on a batch of tasks before adaptation and after each step of it.
+        """Return the mean return on a batch of tasks after 0, 1, ... adaptation steps.
 
         Raises:
-            ValueError: tasks that are none of the family's.
+            ValueError: tasks that are not in the family's task space.
         """
         return self.learner.evaluate(tasks=tasks)
 
     def adapt(self, task: Any) -> ActorCriticPolicy:
-        """Return the policy adapted to one task, a stable-baselines3 policy; nothing else changes."""
+        """Return the policy adapted to one task, a stable-baselines3 policy; the learner does not change."""
         return self.learner.adapt(task)
 
     def save(self, path: str | Path) -> None:
@@ -71,15 +71,15 @@ class MetaLearner:
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
-        """Return what ``save`` wrote.
+        """Return the meta-learner of a checkpoint.
 
         Args:
             path: as given to ``save``.
-            device: another device than the one it was trained on.
-            policy_kwargs: what the file could not keep (classes that are not torch's), as given when it was made.
+            device: where updates run; default: the device in the checkpoint's settings.
+            policy_kwargs: arguments that the file cannot hold (classes that are not torch's), as given to the class.
 
         Raises:
-            ValueError: no checkpoint, or a damaged one.
+            ValueError: the file is not a checkpoint, or is damaged.
         """
         short = cls.__new__(cls)
         short.learner = load_learner(path, device=device, policy_kwargs=policy_kwargs)

@@ -25,17 +25,17 @@ class StepSizes:
     """Which step sizes are learned; each starts at ``inner.step_size``."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    step_sizes: Literal["parameter", "layer", "one"] = "parameter"  # one for each number, for each tensor, for all
-    per_step: Switch = False  # others for each inner step
+    step_sizes: Literal["parameter", "layer", "one"] = "parameter"  # one for each number, for each tensor, or for all
+    per_step: Switch = False  # separate ones for each inner step
 
 
 class MetaSGD(MAML):
     """Meta-SGD: as MAML, with step sizes that are learned along with the shared parameters.
 
-    The inner step is ``theta' = theta - alpha * grad L(theta)``, with one alpha for each parameter (or layer, or one in
-    all; ``outer.step_sizes``), and the meta-update changes theta and alpha: ``d theta' / d alpha = -diag(grad L)`` (Li
-    et al. 2017, algorithm 2). Step sizes of each inner step (``outer.per_step``) are those of MAML++ (Antoniou et al.
-    2019, section 4). An alpha may become negative.
+    The inner step is ``theta' = theta - alpha * grad L(theta)``, with one alpha for each parameter, one for each layer
+    or a single one (``outer.step_sizes``). The meta-update changes theta and alpha, with
+    ``d theta' / d alpha = -diag(grad L)`` (Li et al. 2017, algorithm 2). Separate step sizes for each inner step
+    (``outer.per_step``) are those of MAML++ (Antoniou et al. 2019, section 4). An alpha may become negative.
     """
 
     name = "meta-sgd"
@@ -43,7 +43,7 @@ class MetaSGD(MAML):
     source = "Li et al. 2017"
 
     def initial_state(self) -> State:
-        """Return the state before training, with step sizes and the moments of theta and alpha together."""
+        """Return the state before training, with step sizes and the optimiser's moments of ``[theta, alpha]``."""
         sizes = torch.full(self.step_size_map.shape, self.settings.inner.step_size, device=self.device)
         state = super(MAML, self).initial_state()
         state = replace(state, own_tensors={SIZES: sizes})
@@ -51,13 +51,13 @@ class MetaSGD(MAML):
         return replace(state, own_tensors={**moments, SIZES: sizes})
 
     def meta_vector(self, state: State) -> Tensor:
-        """Return what the meta-update changes: shared parameters and step sizes, ``[theta, alpha]``."""
+        """Return the meta-vector: shared parameters and step sizes, ``[theta, alpha]``."""
         shared = super().meta_vector(state)
         return torch.cat([shared, state.own_tensors[SIZES].to(shared.dtype).flatten()])
 
     @functools.cached_property
     def step_size_map(self) -> StepSizeMap:
-        """Which step size is whose."""
+        """The linear map, with the assignment of step sizes to parameters."""
         outer, steps = self.settings.outer, self.settings.inner.steps
         counts = torch.tensor([shape.numel() for shape in self.functional_policy.shapes.values()])
         owner = torch.arange(int(counts.sum()))
@@ -68,7 +68,7 @@ class MetaSGD(MAML):
         return StepSizeMap(owner, sets=steps if outer.per_step else 1, steps=steps, device=self.device)
 
     def linear_map(self) -> StepSizeMap:
-        """Return the map from ``[theta, alpha]`` to shared parameters and each inner step's sizes."""
+        """Return the linear map from ``[theta, alpha]`` to shared parameters and each inner step's sizes."""
         return self.step_size_map
 
     def inner_step_size(self, state: State, step: int) -> Tensor:
@@ -76,13 +76,13 @@ class MetaSGD(MAML):
         return self.step_size_map.of_step(state.own_tensors[SIZES], step)
 
     def step_size(self, state: State, step: int) -> StepSize:
-        """Return the learned sizes of adaptation step ``step``; those of steps not trained for are scaled."""
+        """Return the learned sizes of adaptation step ``step``; steps beyond the trained ones use scaled sizes."""
         learned = self.inner_step_size(state, step)
         trained = len(state.own_tensors[SIZES])
         return learned if step < trained else learned * self.settings.inner.later_step_scale
 
     def next_state(self, state: State, adaptation: Adaptation, step: MetaStep) -> State:
-        """Return the next state, with the step sizes that the meta-update led to."""
+        """Return the next state, with the step sizes after the meta-update."""
         sizes = state.own_tensors[SIZES]
         following = super().next_state(state, adaptation, step)
         learned = step.vector[-sizes.numel() :].reshape(sizes.shape)
@@ -94,15 +94,15 @@ class MetaSGD(MAML):
 
 
 class StepSizeMap(LinearMap):
-    """The vector is shared parameters and step sizes, ``[theta, alpha]``.
+    """The linear map of the meta-vector ``[theta, alpha]``, shared parameters and step sizes.
 
     Attributes:
-        shape: of the step sizes, ``[set, size]``; set k is that of inner step k, the last one that of all later steps.
+        shape: of the step sizes, ``[set, size]``; set k is for inner step k, the last set also for all later steps.
 
     Args:
-        owner: ``[parameter]``, which size is a parameter's.
-        sets: how many sets there are.
-        steps: how many inner steps.
+        owner: ``[parameter]``, the index of each parameter's step size.
+        sets: the number of sets.
+        steps: the number of inner steps.
         device: of the vectors.
     """
 

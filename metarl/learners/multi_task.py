@@ -1,4 +1,4 @@
-"""A baseline: a mixture of policies, each trained on a task of its own, of which only the weights adapt."""
+"""A baseline: a mixture of policies, each trained on its own task; only the mixture's weights adapt."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _TASKS = "tasks"
 
 @dataclass(frozen=True, kw_only=True)
 class Components(Epochs):
-    """The components, PPO's epochs of each on its own task, and the step size of the weights."""
+    """The settings of the components, of their training by PPO's epochs, and of the adaptation of the weights."""
 
     components: Count = 20
-    weight_step_size: Positive = 100.0  # of adaptation; later_step_scale applies
+    weight_step_size: Positive = 100.0  # of adaptation; from the second step on times inner.later_step_scale
     epochs: Count = 10
     learning_rate: Positive = 3e-3
 
@@ -39,15 +39,15 @@ class Components(Epochs):
 class MultiTask(BaseLearner):
     """Multi-task: a mixture of per-task policies, ``pi(a|s) = sum_c w_c pi_c(a|s)``, of which the weights adapt.
 
-    Each component c is trained by PPO's epochs (Schulman et al. 2017, equation 7) on a task of its own; these tasks are
-    drawn once, and an iteration plays as many episodes as MAML's, shared out among the components (rounded down). The
-    weights ``w = softmax(z)`` start equal for each new task and are all that adapts, by policy-gradient steps
+    Each component c is trained by PPO's epochs (Schulman et al. 2017, equation 7) on its own task. These tasks are
+    drawn once. An iteration plays as many episodes as one of MAML, divided among the components (rounded down). For
+    each new task the weights ``w = softmax(z)`` start equal, and only they adapt, by policy-gradient steps
 
         ``z <- z + beta mean((r - w) A)``, ``r_c = w_c pi_c(a|s) / pi(a|s)``
 
-    with ``beta = outer.weight_step_size``. At each step of an episode a component is drawn, and then its action. A
-    mixture of experts (Jacobs et al. 1991, equation 1.3) whose experts are fixed. ``rollout/return_step_0`` is that of
-    each component on its own task.
+    with ``beta = outer.weight_step_size``. At each step of an episode a component is drawn, and then its action. It is
+    a mixture of experts (Jacobs et al. 1991, equation 1.3) with fixed experts. ``rollout/return_step_0`` is the mean
+    return of the components, each on its own task.
     """
 
     name = "multi-task"
@@ -56,10 +56,10 @@ class MultiTask(BaseLearner):
     functional_policy: MixturePolicy
 
     def prepare_policy(self, policy: Policy) -> Policy:
-        """Return a mixture of the policy.
+        """Return a mixture of copies of the policy.
 
         Raises:
-            ValueError: it is no perceptron, or an iteration has fewer episodes than components.
+            ValueError: the policy is not a perceptron, or an iteration has fewer episodes than components.
         """
         policy.need_perceptron("learner multi-task mixes perceptrons, and so", "learner pretrained takes any policy")
         components, total = self.settings.outer.components, self._episodes_in_all()
@@ -84,12 +84,12 @@ class MultiTask(BaseLearner):
         return replace(state, own_tensors={_TASKS: vectors, **first_moments("adam", components)})
 
     def component_tasks(self, state: State) -> Any:
-        """Return the components' tasks, a batch."""
+        """Return the components' tasks as a batch."""
         vectors = state.own_tensors[_TASKS].cpu().numpy()
         return task_tools.from_vectors(task_tools.task_space(self._env), vectors)
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:
-        """Play each component's task, and train each component by PPO's epochs on its own rollouts."""
+        """Play each component's task, and train each component by PPO's epochs on its rollouts."""
         self.refuse_given_tasks("trains on the tasks that it drew at its start")
         outer, tasks = self.settings.outer, self.component_tasks(state)
         components = self.functional_policy.components(state.parameters)
@@ -128,7 +128,7 @@ class MultiTask(BaseLearner):
         )
 
     def adapted(self, state: State, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
-        """Return stacked parameters with other weights after adaptation step ``step`` (from 0)."""
+        """Return stacked parameters with the weights after adaptation step ``step`` (from 0)."""
         samples = self.inner_samples(state, rollouts)
         n_tasks = samples.weights.shape[0]
         policy, shapes = self.functional_policy, self.functional_policy.shapes
@@ -144,6 +144,6 @@ class MultiTask(BaseLearner):
         return {**stacked, LOGITS: stacked[LOGITS] + self.step_size(state, step) * gradients}
 
     def step_size(self, state: State, step: int) -> float:
-        """Return the size of adaptation step ``step`` (from 0) of the weights."""
+        """Return the step size of the weights in adaptation step ``step`` (from 0)."""
         size = self.settings.outer.weight_step_size
         return float(size if step == 0 else size * self.settings.inner.later_step_scale)

@@ -33,7 +33,7 @@ _GLOBAL_GENERATORS = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class JointTraining:
-    """PPO's settings; the rest are stable-baselines3's own. An update follows on an episode of each environment."""
+    """PPO's settings; all others are stable-baselines3's defaults. PPO updates after an episode of each environment."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     learning_rate: Positive = 3e-4
@@ -52,9 +52,10 @@ class JointTraining:
 class Pretrained(BaseLearner):
     """Joint training: stable-baselines3's PPO on all tasks at once, then the inner update.
 
-    An iteration plays as many steps as an iteration of MAML does at most (``tasks * episodes * (inner.steps + 1)``
-    episodes of full length), each episode of a new task (``metarl.RandomTask``); adaptation is MAML's. The
-    "pretrained" of Finn et al. 2017, figures 4 and 5. What the policy does not keep of PPO is in the checkpoint.
+    An iteration plays the largest number of environment steps that an iteration of MAML can have
+    (``tasks * episodes * (inner.steps + 1)`` episodes of full length). Each episode has a new task
+    (``metarl.RandomTask``); adaptation is that of MAML. It is the "pretrained" of Finn et al. 2017, figures 4 and 5.
+    Checkpoints hold the value function and the optimizer's moments too.
     """
 
     name = "pretrained"
@@ -62,10 +63,10 @@ class Pretrained(BaseLearner):
     source = "Finn et al. 2017; Schulman et al. 2017"
 
     def validate(self) -> None:
-        """Check that observations are not to be normalised, which PPO's own environments are not.
+        """Check that observations are not normalised, since PPO's environments here do not normalise them.
 
         Raises:
-            ValueError: they are.
+            ValueError: ``learning.normalize_observations`` is set.
         """
         if self.settings.learning.normalize_observations:
             raise ValueError(
@@ -85,7 +86,7 @@ class Pretrained(BaseLearner):
         return Monitor(RandomTask(make(self.settings.family, **self.settings.family_kwargs)))
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:
-        """Let PPO learn for as many steps as an iteration of MAML plays at most."""
+        """Train with PPO for the largest number of environment steps that an iteration of MAML can have."""
         self.refuse_given_tasks("trains on new tasks of the family only")
         learning, outer = self.settings.learning, self.settings.outer
         (stream,) = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, tasks=range(1))
@@ -94,7 +95,7 @@ class Pretrained(BaseLearner):
         try:
             length = _episode_length(env.envs[0])
             episodes = learning.tasks * learning.episodes * (self.settings.inner.steps + 1)
-            # One learner at a time: stable-baselines3 draws from the global generators.
+            # stable-baselines3 draws from the global generators, so only one learner may train at a time.
             with _GLOBAL_GENERATORS, _random_state_kept():
                 model = to_model(
                     PPO,
@@ -108,7 +109,7 @@ class Pretrained(BaseLearner):
                     batch_size=length * outer.environments // outer.minibatches,
                     gamma=learning.gamma,
                 )
-                # Its own logger would leave an empty folder among the temporary ones.
+                # The default logger would leave an empty temporary folder behind.
                 model.set_logger(Logger(None, []))
                 _put_moments(model, state.own_tensors)
                 model.learn(episodes * length)
@@ -129,7 +130,7 @@ class Pretrained(BaseLearner):
 
 
 def _put_moments(model: PPO, kept: dict[str, Tensor]) -> None:
-    """Give a model's optimizer the moments that are kept."""
+    """Set the moments of a model's optimizer."""
     optimizer = model.policy.optimizer
     for name, parameter in model.policy.named_parameters():
         if f"{_MOMENTS['exp_avg']}/{name}" in kept:
@@ -138,7 +139,7 @@ def _put_moments(model: PPO, kept: dict[str, Tensor]) -> None:
 
 
 def _moments(model: PPO, before: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the moments of a model's optimizer, under the names of those before."""
+    """Return the moments of a model's optimizer, with the same names as those before."""
     found = {_STEPS: before[_STEPS]}
     for name, parameter in model.policy.named_parameters():
         own = model.policy.optimizer.state[parameter]
@@ -149,7 +150,7 @@ def _moments(model: PPO, before: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _episode_length(env: gymnasium.Env[Any, Any]) -> int:
-    """Return the limit of an environment's episodes, or, where it has none, the length of one."""
+    """Return the time limit of an environment's episodes, or without a limit the length of one episode."""
     if env.spec is not None and env.spec.max_episode_steps is not None:
         return env.spec.max_episode_steps
     env.reset(seed=0)
@@ -163,7 +164,7 @@ def _episode_length(env: gymnasium.Env[Any, Any]) -> int:
 
 @contextlib.contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """Give the global generators back as they were: stable-baselines3 seeds them."""
+    """Restore the global generators afterwards, since stable-baselines3 seeds them."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng():

@@ -26,21 +26,21 @@ class Penalty:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     kl_coefficient: NotNegative = 5e-4
-    adaptive: Switch = False  # double the coefficient where the KL is above 1.5 times the target, halve it below 1/1.5
+    adaptive: Switch = False  # double the coefficient if the KL is above 1.5 times the target, halve it below 1/1.5
     target_kl: Positive = 0.01
 
 
 class ProMP(MAML):
     """ProMP: proximal meta-policy search.
 
-    The inner update descends the likelihood-ratio objective ``-mean(pi_theta / pi_theta_old A)`` (equation 12), whose
-    Hessian, unlike that of ``-mean(log pi A)``, credits actions before adaptation by how well the update they cause
-    agrees with the gradient after it. With the clipped surrogate of PPO after adaptation, Adam takes ``outer.epochs``
-    steps on the same rollouts along
+    The inner update descends the likelihood-ratio objective ``-mean(pi_theta / pi_theta_old A)`` (equation 12). Unlike
+    that of ``-mean(log pi A)``, its Hessian credits actions before adaptation by how well the update they cause agrees
+    with the gradient after it. Adam takes ``outer.epochs`` steps on the same rollouts, with PPO's clipped surrogate
+    after adaptation, to increase
 
         ``mean_i J_i^CLIP(theta_i') - eta mean_k KL(pi_old,k, pi_k)``  (equation 14)
 
-    with k over the policies before each inner step. Source: Rothfuss et al. 2019, algorithm 1.
+    where k numbers the policies before each inner step. Source: Rothfuss et al. 2019, algorithm 1.
     """
 
     name = "promp"
@@ -56,11 +56,11 @@ class ProMP(MAML):
         return replace(state, own_tensors={**state.own_tensors, COEFFICIENT: coefficient})
 
     def objective_term(self, state: State, adaptation: Adaptation, rollouts: list[Rollouts]) -> ObjectiveTerm | None:
-        """Return the penalty."""
+        """Return the penalty on the KL."""
         return KLPenalty(adaptation, state.own_tensors[COEFFICIENT])
 
     def next_state(self, state: State, adaptation: Adaptation, step: MetaStep) -> State:
-        """Return the next state, with the coefficient adapted to the KL where that is asked for."""
+        """Return the next state; with ``outer.adaptive``, the coefficient is adapted to the KL."""
         outer, coefficient = self.settings.outer, state.own_tensors[COEFFICIENT]
         if outer.adaptive:
             kl = step.metrics["train/kl_before"]
@@ -71,7 +71,7 @@ class ProMP(MAML):
         return replace(following, own_tensors={**following.own_tensors, COEFFICIENT: coefficient})
 
     def metrics(self, state: State, step: MetaStep) -> dict[str, Tensor | float]:
-        """Return the coefficient."""
+        """Return the penalty's coefficient."""
         return {"train/kl_coefficient": state.own_tensors[COEFFICIENT]}
 
 
@@ -79,7 +79,7 @@ class KLPenalty:
     """Minus ``coefficient / K * KL(old, new)`` of the policies before each of the K inner steps.
 
     Args:
-        adaptation: the inner updates that were played.
+        adaptation: the inner updates.
         coefficient: of the penalty.
     """
 
@@ -89,13 +89,13 @@ class KLPenalty:
         self._coefficient = coefficient / len(steps)
 
     def value(self, group: int, step: int, outputs: Outputs) -> Tensor:
-        """Return the term of a group of tasks and an inner step."""
+        """Return the term of a task group and an inner step."""
         pairs = zip(self._old[step][group], outputs, strict=True)
         kls = [mean_kl(old, new, rows) for (old, _), (new, rows) in pairs]
         return -self._coefficient * torch.stack(kls).sum(dim=0)
 
     def output_gradients(self, group: int, step: int, outputs: Outputs) -> OutputGradients:
-        """Return its gradient with respect to the parameters of the policies' distributions."""
+        """Return the term's gradient with respect to the parameters of the policies' distributions."""
         found = []
         for (old, _), (new, rows) in zip(self._old[step][group], outputs, strict=True):
             shares = (-self._coefficient * rows.weights).unsqueeze(-1)

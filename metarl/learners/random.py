@@ -1,4 +1,4 @@
-"""A baseline without any skill: uniform actions."""
+"""A baseline without learning: uniform actions."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from metarl.state import State
 
 
 class Random(BaseLearner):
-    """At random: actions uniform over the action space, whatever was observed; nothing is learned.
+    """At random: actions uniform over the action space, independent of observations; nothing is learned.
 
-    What is left of a task without any skill. It has no policy of stable-baselines3 to give.
+    It shows the return without any skill. It has no stable-baselines3 policy.
     """
 
     name = "random"
@@ -29,9 +29,9 @@ class Random(BaseLearner):
         return UniformPolicy(policy)
 
     def adapted(self, state: State, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
-        """Return the parameters as they are."""
+        """Return the parameters unchanged."""
         return parameters
 
     def as_policy(self, parameters: Parameters, state: State) -> ActorCriticPolicy:
-        """Raise an error: uniform actions are no policy of stable-baselines3."""
+        """Raise an error: a stable-baselines3 policy cannot act uniformly."""
         raise ValueError("learner random acts uniformly and has no policy to give; use learner scratch")

@@ -1,7 +1,7 @@
-"""The meta-learners by name: one table, which lazy imports, the command and the documents read.
+"""The meta-learners by name: the table for lazy imports, the command and the documents.
 
-A learner's module is imported when it is first asked for; nothing of metarl is imported here before that. A package
-adds learners through the entry-point group ``metarl.learners``: ``my-learner = "my_package.module:MyLearner"``.
+A learner's module is imported on first use; until then, this module imports nothing from metarl. A package can add
+learners through the entry-point group ``metarl.learners``: ``my-learner = "my_package.module:MyLearner"``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 ENTRY_POINT_GROUP = "metarl.learners"
 
-# Name, for learner=NAME, to module and class.
+# The NAME in learner=NAME -> module and class.
 LEARNERS = {
     "maml": "metarl.learners.maml:MAML",
     "fomaml": "metarl.learners.fomaml:FOMAML",
@@ -35,13 +35,13 @@ LEARNERS = {
 
 
 def class_places() -> dict[str, str]:
-    """Return the module of each learner that metarl brings, by the name of its class."""
+    """Return the module of each of metarl's own learners, by the name of the class."""
     return {place.partition(":")[2]: place.partition(":")[0] for place in LEARNERS.values()}
 
 
 @functools.cache
 def installed_learners() -> Mapping[str, str]:
-    """Return the learners that installed packages add, name to ``module:Class``; metarl's own names stay its own."""
+    """Return the learners that installed packages add, name to ``module:Class``, except for metarl's own names."""
     found = sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name)
     return {entry.name: entry.value for entry in found if entry.name not in LEARNERS}
 
@@ -50,10 +50,10 @@ def find_learner(name: str) -> type[Any]:
     """Return a learner's class.
 
     Args:
-        name: one of ``LEARNERS``, of those that installed packages add, or ``module:Class`` for one of one's own.
+        name: one of ``LEARNERS`` or of those that installed packages add, or ``module:Class`` for your own.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no learner with that name.
     """
     known = {**LEARNERS, **installed_learners()}
     entry = known.get(name, name)
@@ -73,17 +73,17 @@ def find_learner(name: str) -> type[Any]:
 
 
 def option_owner(option: str) -> str | None:
-    """Return a learner of metarl's own that has a setting of ``[outer]``, by the setting's name; None without one."""
+    """Return one of metarl's own learners that has a setting of ``[outer]``, given the setting's name; or None."""
     from metarl.settings import outer_options
 
     return next((name for name in LEARNERS if option in outer_options(find_learner(name))), None)
 
 
 def read_settings(data: dict[str, Any]) -> Any:
-    """Return the settings that nested dicts, as from TOML, stand for, with ``[outer]`` of the learner they name.
+    """Return nested dicts, as from TOML, as settings, with the ``[outer]`` of the learner that they name.
 
     Raises:
-        ValueError: an unknown learner, unknown keys and wrong values, all of them in one message.
+        ValueError: an unknown learner, unknown keys or wrong values, all in one message.
     """
     from metarl.settings import structure
 
@@ -103,15 +103,15 @@ def read_settings(data: dict[str, Any]) -> Any:
 
 
 def load_learner(path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Any:
-    """Return the learner of a checkpoint, whichever it is.
+    """Return the learner of a checkpoint, of the class named in it.
 
     Args:
         path: of the checkpoint.
-        device: another device than the one it was trained on.
-        policy_kwargs: what the file could not keep, as given when the learner was made.
+        device: where updates run; default: the device in the checkpoint's settings.
+        policy_kwargs: arguments that the file cannot hold, as given to the class.
 
     Raises:
-        ValueError: no checkpoint, a damaged one, or one of an unknown learner.
+        ValueError: the file is not a checkpoint, is damaged, or is of an unknown learner.
     """
     from metarl.checkpoints import checkpoint_path, read_checkpoint
 
@@ -120,7 +120,7 @@ def load_learner(path: str | Path, *, device: str | None = None, policy_kwargs: 
 
 
 def describe_learners() -> list[dict[str, Any]]:
-    """Return name, class and purpose of each learner, metarl's own first, in plain Python."""
+    """Return name, class, summary, source and meta-updates of each learner, metarl's own first."""
     found = []
     for name, place in {**LEARNERS, **installed_learners()}.items():
         try:

@@ -1,4 +1,4 @@
-"""Reptile: the shared parameters move towards the adapted ones; nothing is differentiated twice."""
+"""Reptile: the shared parameters move towards the adapted ones, without second derivatives."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from metarl.state import Outcome, State
 
 @dataclass(frozen=True, kw_only=True)
 class Towards:
-    """A step towards the adapted parameters; ``adam`` takes the difference as a gradient."""
+    """A step towards the adapted parameters; ``adam`` uses the difference as a gradient."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: Positive = 1.0  # sgd: the share of the way; for adam far less, as 1e-3
+    learning_rate: Positive = 1.0  # sgd: the fraction of the difference; adam needs far less, such as 1e-3
 
 
 class Reptile(BaseLearner):
     """Reptile: ``theta <- theta + epsilon mean_i (theta_i^(K) - theta)`` after K inner steps, each on fresh rollouts.
 
-    With one inner step that is joint training along the mean policy gradient; it is from the second step on that the
-    difference points towards parameters that adapt well, so set ``inner.steps`` to 3 or more. No rollouts are
-    collected after the last inner step. Source: Nichol et al. 2018, algorithm 2.
+    With one inner step, this is joint training along the mean policy gradient. Only with two or more does the
+    difference point towards parameters that adapt well, so set ``inner.steps`` to 3 or more. No rollouts are collected
+    after the last inner step. Source: Nichol et al. 2018, algorithm 2.
     """
 
     name = "reptile"

@@ -13,7 +13,7 @@ from metarl.learner import BaseLearner
 
 @dataclass(frozen=True, kw_only=True)
 class Nothing:
-    """There is no meta-update."""
+    """The settings of no meta-update: none."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
@@ -21,8 +21,8 @@ class Nothing:
 class Scratch(BaseLearner):
     """From scratch: the inner update from a random start, without meta-training.
 
-    With ``evaluation.steps`` and ``evaluation.episodes`` it gets the budget of the others, or a larger one. The
-    "random" of Finn et al. 2017, figures 4 and 5.
+    With ``evaluation.steps`` and ``evaluation.episodes`` it can get the budget of other learners, or a larger one. It
+    is the "random" of Finn et al. 2017, figures 4 and 5.
     """
 
     name = "scratch"

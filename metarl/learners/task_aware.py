@@ -1,4 +1,4 @@
-"""A baseline that is told the task: joint training of a policy with the task as a further input."""
+"""A baseline that is told the task: joint training of a policy with the task as an additional input."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from metarl.state import Outcome, State
 
 @dataclass(frozen=True, kw_only=True)
 class AwareTraining(Epochs):
-    """PPO's epochs on the mean over the tasks."""
+    """The settings of PPO's epochs on the mean over the tasks."""
 
     epochs: Count = 10
     learning_rate: Positive = 3e-3
@@ -40,14 +40,14 @@ class AwareTraining(Epochs):
 class TaskAware(BaseLearner):
     """Task-aware: the policy is told the task, and so has nothing to find out; an upper baseline.
 
-    The task as a vector (``gymnasium.spaces.flatten``), scaled to [-1, 1] where the task space has limits, is appended
-    to the observation, which shifts the first layer's biases. One policy is trained on all tasks without inner steps,
-    by PPO's epochs on the mean of the tasks' clipped surrogates (Schulman et al. 2017, equation 7); an iteration plays
-    ``learning.episodes * (inner.steps + 1)`` episodes of each task, as many as MAML's. Adaptation changes nothing: the
-    returns after 0, 1, ... steps are those of the same policy. Without a task (``predict``) it acts as in the middle of
-    the task space. The "oracle" of Finn et al. 2017, section 5.3, which like this one is learned and keeps its noise.
-    It is an upper baseline as far as a perceptron learns what the task means; from tasks of hundreds of numbers, as a
-    whole MDP, that takes far more iterations than on navigation.
+    The task as a vector (``gymnasium.spaces.flatten``), scaled to [-1, 1] if the task space has limits, is appended to
+    the observation, which shifts the first layer's biases. One policy is trained on all tasks without inner steps, by
+    PPO's epochs on the mean of the tasks' clipped surrogates (Schulman et al. 2017, equation 7). An iteration plays
+    ``learning.episodes * (inner.steps + 1)`` episodes of each task, as many as one of MAML. Adaptation changes nothing:
+    the returns after 0, 1, ... steps are those of the same policy. Without a task (``predict``) it acts as for the
+    middle of the task space. It is the "oracle" of Finn et al. 2017, section 5.3, which is learned and keeps its noise
+    as well. It is an upper baseline only if a perceptron can learn to use the task: with tasks of hundreds of numbers,
+    such as whole MDPs, that takes far more iterations than on navigation.
     """
 
     name = "task-aware"
@@ -57,10 +57,10 @@ class TaskAware(BaseLearner):
     functional_policy: ContextPolicy
 
     def prepare_policy(self, policy: Policy) -> Policy:
-        """Return the policy with a context as long as a task is as a vector.
+        """Return the policy with a context as long as a task's vector.
 
         Raises:
-            ValueError: it is no perceptron.
+            ValueError: the policy is not a perceptron.
         """
         policy.need_perceptron(
             "learner task-aware appends the task to the observation, which", "learner pretrained takes any policy"
@@ -69,7 +69,7 @@ class TaskAware(BaseLearner):
 
     @functools.cached_property
     def _task_limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper limits of a task as a vector; -1 and 1 where the task space has none."""
+        """Lower and upper limits of a task's vector; -1 and 1 for entries without limits."""
         flat = spaces.flatten_space(task_tools.task_space(self._env))
         assert isinstance(flat, spaces.Box)
         low, high = flat.low.astype(np.float64), flat.high.astype(np.float64)
@@ -82,21 +82,21 @@ class TaskAware(BaseLearner):
         return replace(state, own_tensors=first_moments("adam", _trained(state.parameters)))
 
     def contexts(self, tasks: Any) -> Tensor:
-        """Return the contexts that tell a batch of tasks, ``[task, number]``."""
+        """Return the contexts of a batch of tasks, their scaled vectors: ``[task, number]``."""
         low, high = self._task_limits
         vectors = task_tools.to_vectors(task_tools.task_space(self._env), tasks)
         scaled = (vectors - (low + high) / 2) / ((high - low) / 2)
         return torch.from_numpy(scaled).float().to(self.device)
 
     def begin_adaptation(self, parameters: Parameters, tasks: Any) -> Parameters:
-        """Return parameters, shared or stacked, as stacked ones that know the tasks."""
+        """Return shared or stacked parameters as stacked ones with the tasks as contexts."""
         contexts = self.contexts(tasks)
         shapes = self.functional_policy.shapes
         known = {name: value.expand(len(contexts), *shapes[name]) for name, value in parameters.items()}
         return {**known, CONTEXT: contexts}
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:
-        """Play all tasks with the policy that is told them, and train it by PPO's epochs."""
+        """Play all tasks with the policy that is told the task, and train it by PPO's epochs."""
         outer, settings = self.settings.outer, self.settings
         tasks = self.training_tasks(iteration)
         streams = self.training_streams(tasks, iteration, 0)
@@ -123,14 +123,14 @@ class TaskAware(BaseLearner):
         return Outcome(state=replace(state, parameters=parameters, own_tensors=moments), rollouts=[rollouts])
 
     def adapted(self, state: State, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
-        """Return the parameters as they are."""
+        """Return the parameters unchanged."""
         return parameters
 
     def adapter(self, env: gymnasium.Env[Any, Any], *, episodes: int | None = None, seed: int | None = None) -> Adapter:
-        """Raise an error: of an environment whose task nobody tells, there is nothing to be aware of."""
+        """Raise an error: an environment does not tell its task."""
         raise ValueError("learner task-aware has to be told the task; give adapt() the task, not an environment")
 
 
 def _trained(parameters: Parameters) -> Tensor:
-    """Return what training changes, all parameters but the context, as a vector."""
+    """Return the parameters that training changes, all but the context, as a flat vector."""
     return flatten(value for name, value in parameters.items() if name != CONTEXT)

@@ -1,1 +1,1 @@
-"""stable-baselines3: models in, models out, loggers."""
+"""Interfaces to stable-baselines3: models in, models out, callbacks, loggers."""

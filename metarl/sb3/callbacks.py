@@ -1,4 +1,4 @@
-"""stable-baselines3's callbacks: what they are given, and what they read of an iteration."""
+"""stable-baselines3's callbacks: accepted forms, and the variables that they read after an iteration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def as_callback(callback: Any) -> BaseCallback:
 
 
 def episodes_for_callbacks(rollouts: Sequence[Rollouts]) -> dict[str, Any]:
-    """Return an iteration's episodes as stable-baselines3's callbacks read those of a step: all have ended."""
+    """Return an iteration's episodes as callbacks read them: as if all sub-environments ended in one step."""
     if not rollouts:
         return {}
     returns = torch.cat([(part.rewards * part.mask).sum(dim=2).flatten() for part in rollouts]).double().numpy()

@@ -1,4 +1,4 @@
-"""Writers for stable-baselines3's logger that a resumed run can go on with."""
+"""Output formats of stable-baselines3's logger that a resumed run can continue."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LAYOUT = {
 
 
 class _ForgivingStream:
-    """A stream that may be closed, or cut off by its reader, without stopping who writes to it."""
+    """A stream to which writing raises no error, even if it was closed or its reader is gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -56,18 +56,18 @@ class _ForgivingStream:
 
 
 def progress_bar(total: int | None, *, shown: bool) -> tqdm:
-    """Return a bar on standard error, by iterations; it is left out where there is none, and stops no training."""
+    """Return a progress bar on standard error; a missing or closed standard error does not stop training."""
     if not shown or sys.stderr is None:
         return tqdm(total=total, disable=True)
     return tqdm(total=total, unit="iteration", file=_ForgivingStream(sys.stderr), dynamic_ncols=True)
 
 
 class ResumableTensorBoard(TensorBoardOutputFormat):
-    """stable-baselines3's TensorBoard writer; a resumed run hides what an interrupted one wrote after its checkpoint.
+    """stable-baselines3's TensorBoard writer; a resumed run hides the events after the checkpoint it starts from.
 
     Args:
-        folder: where the event files go.
-        purge_step: the first step of what is not to be shown, or None.
+        folder: of the event files.
+        purge_step: earlier events from this environment step on are hidden; None hides none.
     """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
@@ -85,7 +85,7 @@ class ResumableTensorBoard(TensorBoardOutputFormat):
 
 @dataclass(frozen=True)
 class Progress:
-    """What ``progress.csv`` holds: columns, rows by iteration, and whether there is nothing else in it."""
+    """The contents of ``progress.csv``: columns, rows by iteration, and whether the whole file could be read."""
 
     columns: list[str]
     rows: dict[int, list[str]]
@@ -96,15 +96,15 @@ class Progress:
         return dict(zip(self.columns, self.rows[iteration], strict=True))
 
     def until(self, iteration: int) -> Progress:
-        """Return it without the rows after an iteration."""
+        """Return the contents without the rows after an iteration."""
         return replace(self, rows={number: row for number, row in self.rows.items() if number <= iteration})
 
 
 def read_progress(path: Path) -> Progress:
-    """Return what a ``progress.csv`` holds, up to the first row that is none; nothing where it is missing."""
+    """Return the contents of a ``progress.csv`` up to its first invalid row; nothing if the file is missing."""
     rows: dict[int, list[str]] = {}
     try:
-        # A line that does not end may lack digits of its last number.
+        # The last number of a line without a newline may lack digits.
         text, _, rest = path.read_text(encoding="utf-8-sig").rpartition("\n")
         columns, *lines = list(csv.reader(text.splitlines()))
         at = columns.index(ITERATION)
@@ -128,11 +128,11 @@ def _is_number(text: str) -> bool:
 
 
 class ProgressFile(KVWriter):
-    """``progress.csv``: a row for each iteration; columns in the order of their first appearance, then of the name.
+    """``progress.csv``: a row for each iteration; columns in order of first appearance, then by name.
 
     Args:
-        path: the file; it is created or, in a resumed run, cut back.
-        keep: up to which iteration the rows of an existing file are kept.
+        path: the file; it is created or, in a resumed run, truncated.
+        keep: the last iteration whose row in an existing file is kept.
     """
 
     def __init__(self, path: Path, keep: int) -> None:
@@ -150,7 +150,7 @@ class ProgressFile(KVWriter):
             self._file: io.TextIOWrapper | None = path.open("a", newline="", encoding="utf-8")
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Append a row; where there are new columns, write the file again, beside and renamed."""
+        """Append a row; if there are new columns, replace the whole file."""
         values = filter_excluded_keys(key_values, key_excluded, "csv")
         numbers = {key: value for key, value in values.items() if isinstance(value, int | float | np.number)}
         new = sorted(set(numbers) - set(self._columns))
@@ -190,7 +190,7 @@ def write_hparams(folder: Path, settings: dict[str, Any], results: dict[str, flo
 
     Args:
         folder: the run's.
-        settings: nested; lists are written as text.
+        settings: nested dicts; lists are written as text.
         results: by tag.
         step: the environment steps of training.
     """
@@ -213,16 +213,16 @@ def record_iteration(
     seconds: float,
     seconds_rollouts: float,
 ) -> None:
-    """Record what a meta-iteration led to; docs/tensorboard.md says what each series is.
+    """Record the results of a meta-iteration; docs/tensorboard.md describes each series.
 
     Args:
-        logger: where to.
+        logger: to which they are recorded.
         metrics: the learner's own; text is not written to progress.csv.
         returns: the mean over tasks after 0, 1, ... inner steps.
         timesteps: environment steps so far.
-        steps: those of this iteration.
-        seconds: that it took.
-        seconds_rollouts: that its rollouts took.
+        steps: environment steps of this iteration.
+        seconds: the time of the iteration.
+        seconds_rollouts: the time of its rollouts.
     """
     for name, value in metrics.items():
         logger.record(name, value, exclude="csv" if isinstance(value, str) else None)
@@ -259,13 +259,13 @@ def run_logger(folder: Path, *, keep_rows: int = 0, purge_step: int | None = Non
 
 
 def default_logger(verbose: int, tensorboard_log: str | Path | None, name: str, new: bool) -> Logger:
-    """Return the logger of a learner used from Python, as stable-baselines3 makes it.
+    """Return the logger of a learner used from Python, with the same folders as stable-baselines3's.
 
     Args:
         verbose: from 1 on, a table is printed to standard output.
-        tensorboard_log: the folder for TensorBoard, or None; the events go into ``<name>_<n>`` under it.
-        name: of the run; folders within it, as in ``sweep/first``, are made.
-        new: number a new run; else go on in the latest.
+        tensorboard_log: the folder for TensorBoard, or None; the events go into its sub-folder ``<name>_<n>``.
+        name: of the run; it may contain folders, as in ``sweep/first``, which are made.
+        new: begin a new run with the next number; else continue the latest.
 
     Raises:
         ValueError: the folder cannot be made.
@@ -287,7 +287,7 @@ def default_logger(verbose: int, tensorboard_log: str | Path | None, name: str, 
 
 
 def _numbered(first: Path, new: bool) -> Path:
-    """Return ``<first>_<n>``: a new folder with the next number, made, or else the latest one where there is one."""
+    """Return the folder ``<first>_<n>``: a new one with the next number, or unless ``new`` the latest, if any."""
     first.parent.mkdir(parents=True, exist_ok=True)
     taken = {}
     for path in first.parent.iterdir():
@@ -301,7 +301,7 @@ def _numbered(first: Path, new: bool) -> Path:
         folder = first.with_name(f"{first.name}_{following}")
         try:
             folder.mkdir()
-        except FileExistsError:  # another process took it since
+        except FileExistsError:  # another process has made it in the meantime
             following += 1
         else:
             return folder

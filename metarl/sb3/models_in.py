@@ -1,7 +1,7 @@
-"""stable-baselines3, in: a PPO or A2C model, or its zip file, as the start of a meta-learner.
+"""From stable-baselines3 to metarl: a PPO or A2C model, or its zip file, as the start of a meta-learner.
 
-From a file only tensors and plain JSON are read: a zip file of stable-baselines3 also holds pickled objects, which
-would be run when they are loaded.
+From a file, only tensors and plain JSON are read. The zip file also holds pickled objects; loading these could run
+arbitrary code.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _REFUSED_ARGUMENTS = {
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of a pretrained model.
+    """The data of a pretrained model.
 
     Attributes:
-        described: how messages call it.
-        tensors: its policy's state.
+        described: the model's name in messages.
+        tensors: its policy's state dict.
         arguments: of its policy's constructor.
-        spaces: ``observation_space`` and ``action_space``, each a dict of what was kept of it.
+        spaces: ``observation_space`` and ``action_space``, each a dict of the fields that are known.
         statistics: the ``VecNormalize`` around its environment, or None.
     """
 
@@ -66,14 +66,14 @@ class Source:
 
 
 def read_source(source: Any, policy_kwargs: dict[str, Any]) -> Source:
-    """Return what is known of a PPO or A2C model, or of the zip file of one.
+    """Return the data of a PPO or A2C model, or of the zip file of one.
 
     Args:
         source: the model, or a path.
-        policy_kwargs: arguments of its policy that a file keeps only pickled.
+        policy_kwargs: arguments of its policy that a file holds only in pickled form.
 
     Raises:
-        ValueError: it is neither, is damaged, or is of a kind that cannot be taken over; the message says why.
+        ValueError: the source is neither, is damaged, or is of a kind that cannot be used; the message says why.
     """
     if isinstance(source, OnPolicyAlgorithm):
         return _from_model(source)
@@ -116,7 +116,7 @@ def _from_file(path: Path, policy_kwargs: dict[str, Any]) -> Source:
         with zipfile.ZipFile(path) as archive:
             data = json.loads(archive.read("data"))
             tensors = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged or foreign file makes zipfile, json and torch raise
+    except Exception as error:  # zipfile, json and torch raise various errors for damaged or foreign files
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"{described} is damaged or no model of stable-baselines3 ({type(error).__name__}: {reason})"
@@ -141,7 +141,7 @@ def _refuse(described: str, arguments: dict[str, Any]) -> None:
 
 
 def _plain_argument(described: str, key: str, value: Any) -> Any:
-    """Return an argument as a file keeps it beside the pickled one, where that says all."""
+    """Return an argument from the plain description that a file holds besides the pickled value, if that suffices."""
     text = value if isinstance(value, str) else ""
     name = re.fullmatch(r"<class 'torch\.nn\.modules\.[\w.]+\.(\w+)'>", text)
     if name is not None:
@@ -158,7 +158,7 @@ def _plain_argument(described: str, key: str, value: Any) -> Any:
 
 
 def _plain_space(space: spaces.Space[Any]) -> dict[str, Any]:
-    """Return a space as stable-baselines3's files describe it in plain JSON."""
+    """Return the plain JSON with which stable-baselines3's files describe a space."""
     return dict(json.loads(data_to_json({"space": space}))["space"])
 
 
@@ -167,9 +167,9 @@ class TakenOver:
     """A model as the start of a learner.
 
     Attributes:
-        policy_name: stable-baselines3's.
-        architecture: ``policy_kwargs`` that make the policy again, the floor on its noise included.
-        module: with the model's weights, on the mapped action space.
+        policy_name: stable-baselines3's name of the policy.
+        architecture: ``policy_kwargs`` that make such a policy, including the floor on its log_std.
+        module: a policy with the model's weights, for the mapped action space.
         normalizer: with the statistics of observations that the model was trained with, or None.
     """
 
@@ -179,7 +179,7 @@ class TakenOver:
     normalizer: Normalizer | None
 
     def policy(self, log_std_min: float) -> ModulePolicy:
-        """Return the policy as functions of its parameters."""
+        """Return the policy as pure functions of its parameters."""
         return wrap_module(self.module, log_std_min)
 
 
@@ -197,7 +197,7 @@ def take_over(
 
     Args:
         source: the model, or a path.
-        family: with the spaces the model was trained on.
+        family: with the spaces that the model was trained on.
         family_kwargs: arguments of the family's constructor.
         policy_kwargs: arguments of the model's policy that a file keeps only pickled.
         vec_normalize: the ``VecNormalize`` that the model was trained with; the model's own where it is not given.
@@ -233,7 +233,7 @@ def check_space(described: str, kind: str, found: dict[str, Any], *accepted: spa
     """Return that of the accepted spaces which a model was trained on; limits of 3.4e38 and more count as none.
 
     Raises:
-        ValueError: it was none of them.
+        ValueError: the model was trained on none of them.
     """
     for space in accepted:
         expected = _plain_space(space)
@@ -263,21 +263,21 @@ def _spelled(value: Any) -> tuple[str, list[float]]:
 
 
 def make_module(source: Source, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> Any:
-    """Return the name of the policy and a stable-baselines3 policy with a source's architecture and weights.
+    """Return the policy's name, and a stable-baselines3 policy with a source's architecture and weights.
 
     Args:
-        source: of the weights.
+        source: the data of the model.
         observation_space: of the family.
         action_space: that the model was trained on.
 
     Raises:
-        ValueError: the tensors do not fit, usually for lack of a ``policy_kwargs``.
+        ValueError: the tensors do not fit, usually because an entry of ``policy_kwargs`` is missing.
     """
     if isinstance(observation_space, spaces.Dict):
         name = "MultiInputPolicy"
     else:
         name = "CnnPolicy" if any(key.startswith("features_extractor.cnn.") for key in source.tensors) else "MlpPolicy"
-    with Seeded(0):  # all of it is overwritten
+    with Seeded(0):  # any seed would do, since all weights are overwritten
         try:
             seen: Any = channels_first(observation_space)
             module = MODULES[name](seen, action_space, lambda _: 3e-4, **source.arguments).float()
@@ -292,7 +292,7 @@ def make_module(source: Source, observation_space: spaces.Space[Any], action_spa
 
 
 def architecture(module: ActorCriticPolicy) -> dict[str, Any]:
-    """Return the arguments that make a policy like ``module``, whatever stable-baselines3's defaults are."""
+    """Return the arguments that make a policy like ``module``, independent of stable-baselines3's defaults."""
     given = module._get_constructor_parameters()
     kept = {key: given[key] for key in _KEPT_ARGUMENTS if key != "log_std_init"}
     return {**kept, "share_features_extractor": module.share_features_extractor}
@@ -318,10 +318,10 @@ def fold_actions(module: ActorCriticPolicy, own: spaces.Box) -> None:
 
 
 def take_statistics(space: spaces.Space[Any], statistics: VecNormalize) -> Normalizer | None:
-    """Return the observation statistics of a ``VecNormalize`` as a normaliser; None where it normalises none.
+    """Return the observation statistics of a ``VecNormalize`` as a normaliser; None if it normalises no observations.
 
     Raises:
-        ValueError: they are not of this observation space.
+        ValueError: the statistics do not fit this observation space.
     """
     if not statistics.norm_obs:
         return None

@@ -1,4 +1,4 @@
-"""stable-baselines3, out: an adapted policy as a model of stable-baselines3 that goes on learning."""
+"""From metarl to stable-baselines3: an adapted policy as a stable-baselines3 model that can continue learning."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def to_model(
     The optimizer is new; ``policy_kwargs`` may choose it.
 
     Raises:
-        ValueError: the algorithm is none of stable-baselines3's on-policy ones (PPO, A2C), or ``policy_kwargs`` asks
-            for another architecture.
+        ValueError: the algorithm is not one of stable-baselines3's on-policy ones (PPO, A2C), or ``policy_kwargs``
+            asks for another architecture.
     """
     given = arguments.pop("policy_kwargs", None) or {}
     for key in given:
@@ -43,31 +43,32 @@ def to_model(
     if not isinstance(algorithm, type) or not issubclass(algorithm, OnPolicyAlgorithm):
         raise ValueError(f"{algorithm!r} cannot go on from a policy-gradient agent; expected PPO or A2C")
     kept = {key: value for key, value in policy._get_constructor_parameters().items() if key not in _GIVEN_BY_THE_MODEL}
-    # A policy names every argument of every distribution; those of state-dependent noise do not apply.
+    # The arguments of all distributions are listed; those of state-dependent noise are None and do not apply.
     kept = {key: value for key, value in kept.items() if value is not None}
-    # Not among a policy's constructor parameters, though its constructor takes it.
+    # This argument of the constructor is missing in a policy's constructor parameters.
     kept["share_features_extractor"] = policy.share_features_extractor
     if "optimizer_class" in given:
         kept.pop("optimizer_kwargs", None)
     model = algorithm(type(policy), env, policy_kwargs={**kept, **given}, **arguments)
-    model.policy.float()  # as stable-baselines3 gives observations, whatever torch's default type is
+    model.policy.float()  # the precision of stable-baselines3's observations, whatever torch's default type is
     model.policy.load_state_dict(policy.state_dict())
     return model
 
 
 def fit_value(policy: ActorCriticPolicy, rollouts: Rollouts, gamma: float, seed: int) -> None:
-    """Fit a policy's value function to one task's rollouts, in place; the actor stays.
+    """Fit a policy's value function to one task's rollouts, in place, without changing the actor.
 
-    Only what the critic does not share with the actor is trained (Adam, mean squared error), on discounted returns
-    that go on with its own value where an episode was truncated, as stable-baselines3's targets do.
+    Only parameters that the critic does not share with the actor are trained (Adam, mean squared error). The targets
+    are discounted returns, bootstrapped with the value function at the end of truncated episodes, as in
+    stable-baselines3.
 
     Args:
         policy: of stable-baselines3.
-        rollouts: of one task, ``[1, episode, time, ...]``, as the environment gave them.
+        rollouts: of one task, ``[1, episode, time, ...]``, not normalised.
         gamma: the discount factor.
         seed: of the order of the samples.
     """
-    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
+    with torch.inference_mode(False), torch.enable_grad():  # even if the caller has switched gradients off
         _fit_value(policy, rollouts, gamma, seed)
 
 
@@ -84,7 +85,7 @@ def _fit_value(policy: ActorCriticPolicy, rollouts: Rollouts, gamma: float, seed
     critic = [parameter for name, parameter in policy.named_parameters() if is_critic(name)]
     optimizer = torch.optim.Adam(critic, lr=5e-3)
     generator = torch.Generator().manual_seed(seed)
-    # Fitted in units of the returns' own spread, and folded into the value head at the end.
+    # The network is fitted to standardised returns; at the end the value head absorbs their mean and deviation.
     centre, scale = returns[running].mean().to(device), returns[running].std(correction=0).clamp(min=1e-3).to(device)
     with torch.no_grad():
         policy.value_net.weight /= scale

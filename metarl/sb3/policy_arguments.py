@@ -1,4 +1,4 @@
-"""Policy arguments as JSON, for checkpoints: classes of torch and stable-baselines3 by name; others are given again."""
+"""Policy arguments as JSON, for checkpoints: torch's and stable-baselines3's classes by name, other classes not."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 import torch
 from stable_baselines3.common import torch_layers
 
-# Where classes are looked up by their names.
+# The modules in which classes are looked up by name.
 _KNOWN = {"torch": (torch.nn, torch.optim), "stable_baselines3": (torch_layers,)}
 
 
 def encode(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return policy arguments as JSON; what it cannot keep is marked as missing, with its name."""
+    """Return policy arguments as JSON; values that JSON cannot hold are marked as missing, with their names."""
     return {key: _encode(value) for key, value in policy_kwargs.items()}
 
 
 def decode(kept: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return policy arguments from JSON; those in ``given`` take the place of what was kept.
+    """Return policy arguments from JSON; those in ``given`` replace the ones in JSON.
 
     Raises:
-        ValueError: an argument is missing and not given; the message names it.
+        ValueError: an argument is marked as missing and not given; the message names it.
     """
     return {key: _decode(key, value) for key, value in kept.items() if key not in given} | given
 
