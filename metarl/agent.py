@@ -345,7 +345,7 @@ class MetaAgent:
         steps: int | None = None,
         seed: int | None = None,
     ) -> tuple[Evaluation, list[Any], list[Rollouts]]:
-        """Return an evaluation, and its first group of tasks with their rollouts after 0, 1, ... steps."""
+        """Return an evaluation, and its first batch of tasks with their rollouts after 0, 1, ... steps."""
         evaluating = self.settings.evaluation
         steps = evaluating.steps if steps is None else whole_number("steps", steps)
         episodes = evaluating.episodes if episodes is None else whole_number("episodes", episodes)
