@@ -122,7 +122,10 @@ def conform(space: spaces.Space[Any], value: Any, what: str = "the observation")
         return space.dtype.type(array)
     if isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
         array = _array(value)
-        if array.shape != space.shape or not np.can_cast(array.dtype, space.dtype, "same_kind"):
+        fits = array.shape == space.shape and np.can_cast(array.dtype, space.dtype, "same_kind")
+        if fits and array.dtype.kind in "iu" and not np.can_cast(array.dtype, space.dtype):
+            fits = bool((array.astype(space.dtype) == array).all())  # whole numbers would wrap round
+        if not fits:
             raise ValueError(
                 f"gave {what} as {_described(value)}, expected an array of shape {space.shape} and type {space.dtype}"
             )

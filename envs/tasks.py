@@ -90,7 +90,8 @@ def _element(space: spaces.Space[Any], value: Any, what: str) -> Task:
             for index, (part, entry) in enumerate(zip(space.spaces, value, strict=True))
         )
     if isinstance(space, spaces.Discrete):
-        whole = isinstance(value, numbers.Integral) or (isinstance(value, np.ndarray) and value.shape == ())
+        number = isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind in "iu"
+        whole = number or isinstance(value, numbers.Integral)
         if not whole or isinstance(value, bool) or not space.contains(space.dtype.type(value)):
             last = space.start + space.n - 1
             raise ValueError(f"{what} is outside its space: expected a whole number from {space.start} to {last}")
@@ -112,7 +113,8 @@ def _element(space: spaces.Space[Any], value: Any, what: str) -> Task:
 def _array_element(space: spaces.Space[Any], value: Any, what: str) -> Task:
     try:
         given = np.asarray(value)
-        array = given.astype(space.dtype)
+        with np.errstate(over="ignore"):
+            array = given.astype(space.dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{what} does not fit: expected numbers of shape {space.shape}") from error
     if given.dtype.kind not in "iuf" or array.shape != space.shape:
@@ -120,7 +122,7 @@ def _array_element(space: spaces.Space[Any], value: Any, what: str) -> Task:
             f"{what} does not fit: it has shape {given.shape} and type {given.dtype}, "
             f"expected numbers of shape {space.shape}"
         )
-    if given.dtype.kind == "f" and not np.isfinite(given).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{what} is not finite; expected finite numbers")
     if not space.contains(array) or (array.dtype.kind in "iu" and (array != given).any()):
         limits = f" with entries from {space.low} to {space.high}" if isinstance(space, spaces.Box) else ""

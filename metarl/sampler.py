@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from metarl.agents import Noise, Normalizer, Parameters, Policy, Rollouts
 from metarl.agents.observations import map_observations, transpose_images
 from metarl.agents.policies import Actor
-from metarl.envs import RolloutError, WorkerFamilyVectorEnv, choose_workers, find_family, make_vec
+from metarl.envs import BatchedFamily, RolloutError, WorkerFamilyVectorEnv, choose_workers, find_family, make_vec
 from metarl.envs import tasks as task_tools
 from metarl.gradients.parallel import all_threads
 from metarl.seeding import Stream, foreign_seed
@@ -111,7 +111,7 @@ class Sampler:
         n_tasks = task_tools.count_tasks(tasks)
         env = self.vector(n_tasks * episodes)
         seeds = [seed for stream in streams for seed in stream.environment_seeds(episodes)]
-        if find_family(self.family).namespace != "metarl":
+        if not isinstance(env.unwrapped, BatchedFamily):
             seeds = [foreign_seed(seed) for seed in seeds]
         options = {"tasks": task_tools.repeat_tasks(tasks, episodes)}
         began = time.perf_counter()

@@ -39,5 +39,5 @@ def streams(seed: int, *key: int, tasks: range) -> list[Stream]:
 
 
 def foreign_seed(seed: int) -> int:
-    """Return a seed below 2^31 for an environment that is not metarl's own: simulators may keep seeds in C integers."""
+    """Return a seed below 2^31: environments that are stepped one by one may keep it in a C integer."""
     return seed >> 1

@@ -69,6 +69,8 @@ def find_policy_class(name: str) -> type[ActorCriticPolicy] | type[Policy]:
             f"policy {name!r} is no policy; expected a subclass of stable-baselines3's ActorCriticPolicy or of "
             "metarl.agents.Policy"
         )
+    if issubclass(found, Policy) and found.build.__func__ is Policy.build.__func__:  # type: ignore[attr-defined]
+        raise ValueError(f"policy {name!r} has no class method build, which makes it; give it one")
     overridden = [
         method for method in _NOT_RUN if getattr(found, method, None) is not getattr(ActorCriticPolicy, method)
     ]

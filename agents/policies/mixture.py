@@ -50,7 +50,8 @@ class MixturePolicy(ModulePolicy):
     def distribution(self, parameters: Parameters, samples: Samples) -> Mixture:
         """Return the mixture; see ``Policy``."""
         assert isinstance(samples.observations, Tensor)
-        hidden = samples.observations.to(parameters[LOGITS].dtype).flatten(1)
+        hidden = samples.observations.to(parameters[LOGITS].dtype)
+        hidden = hidden.reshape(len(hidden), -1)
         for layer in self.plain.layers:
             hidden = hidden @ parameters[layer.weight].mT + parameters[layer.bias].unsqueeze(-2)
             if layer.activation is not None:
@@ -106,7 +107,7 @@ class MixtureActor(Actor):
         )
         drawn = torch.from_numpy(actions)
         if isinstance(self._space, spaces.Box):
-            drawn = drawn.flatten(2)
+            drawn = drawn.reshape(*drawn.shape[:2], -1)
         return actions, mixture.log_prob(drawn).numpy()
 
     def _outputs(self, observations: NDArray[Any]) -> NDArray[Any]:

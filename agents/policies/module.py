@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 from typing import Any, Self
 
+import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
 from metarl.agents.distributions import Distribution
 from metarl.agents.normalization import NormalizedExtractor, Normalizer
-from metarl.agents.observations import Observations, map_observations, parts
+from metarl.agents.observations import Observations, map_observations, parts, subspaces
 from metarl.agents.policies.acting import Actor
 from metarl.agents.policies.policy import Parameters, Policy, is_critic
 from metarl.agents.samples import Samples
@@ -126,9 +129,24 @@ class ModulePolicy(Policy):
             for name, value in {**parameters, **(critic or {})}.items():
                 own[name].copy_(self.floored(value) if name == "log_std" else value)
         if normalizer is not None and normalizer.observations:
+            _warn_of_rounding(self.observation_space, normalizer)
             _normalize_inside(module, normalizer)
         module.set_training_mode(False)
         return module.to(device)
+
+
+def _warn_of_rounding(space: spaces.Space[Any], normalizer: Normalizer) -> None:
+    """Warn where single precision, to which stable-baselines3 rounds observations first, loses what is normalised."""
+    for key, part in subspaces(space).items():
+        if key in normalizer.observations and part.dtype == np.float64:
+            mean, scale = normalizer.numbers(key)
+            if bool((mean.abs() > 1e5 * scale).any()):
+                warnings.warn(
+                    f"observations {key!r} have differences that are small beside their size, and stable-baselines3 "
+                    "rounds observations to single precision before a policy sees them: the exported policy acts on "
+                    "rounded ones; subtract a constant in the environment",
+                    stacklevel=3,
+                )
 
 
 def _normalize_inside(module: ActorCriticPolicy, normalizer: Normalizer) -> None:

@@ -51,7 +51,8 @@ class PerceptronPolicy(ModulePolicy):
     def output(self, parameters: Parameters, observations: Observations) -> Tensor:
         """Return the last layer's output ``[sample, output]`` for observations ``[sample, *obs]``."""
         assert isinstance(observations, Tensor)
-        hidden = observations.to(parameters[self.layers[0].weight].dtype).flatten(1)
+        hidden = observations.to(parameters[self.layers[0].weight].dtype)
+        hidden = hidden.reshape(len(hidden), -1)
         for layer in self.layers:
             hidden = nn.functional.linear(hidden, parameters[layer.weight], parameters[layer.bias])
             if layer.activation is not None:

@@ -17,6 +17,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"unknown device {name!r}; use 'auto', 'cpu' or 'cuda'") from error
+    if device.type == "meta":
+        raise ValueError("device 'meta' holds no numbers; use 'auto', 'cpu' or 'cuda'")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

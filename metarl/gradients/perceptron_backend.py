@@ -243,7 +243,7 @@ class PerceptronBackend:
     def block(self, weights: Weights, samples: Samples, allocate: Allocator) -> Block:
         """Return the forward pass of a block of rows."""
         assert isinstance(samples.observations, Tensor)
-        observations = samples.observations.flatten(samples.weights.dim()).to(weights.biases[0].dtype)
+        observations = samples.observations.reshape(*samples.weights.shape, -1).to(weights.biases[0].dtype)
         trace = forward(weights, self._activations, observations, allocate)
         return Block(samples, trace, self.head.distribution(weights, trace.output))
 

@@ -44,7 +44,8 @@ class MetaSGD(MAML):
 
     def initial_state(self) -> State:
         """Return the state before training, with step sizes and the optimiser's moments of ``[theta, alpha]``."""
-        sizes = torch.full(self.step_size_map.shape, self.settings.inner.step_size, device=self.device)
+        size = self.settings.inner.step_size
+        sizes = torch.full(self.step_size_map.shape, size, dtype=torch.float32, device=self.device)
         state = super(MAML, self).initial_state()
         state = replace(state, own_tensors={SIZES: sizes})
         moments = self.settings.outer.first_moments(self.meta_vector(state))

@@ -20,9 +20,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 from metarl import seeding
-from metarl.envs import RandomTask, make
+from metarl.envs import RandomTask, RolloutError, SingleFamily, make
 from metarl.fields import FORBID, Count, Positive
 from metarl.learner import BaseLearner
+from metarl.sampler import MAX_STEPS
 from metarl.sb3.models_out import to_model
 from metarl.state import Outcome, State
 
@@ -72,6 +73,11 @@ class Pretrained(BaseLearner):
             raise ValueError(
                 "learner pretrained normalises no observations; set learning.normalize_observations = false"
             )
+        if self.observation_space.shape == () and isinstance(self.observation_space, gymnasium.spaces.Box):
+            raise ValueError(
+                f"learner pretrained trains with stable-baselines3, which takes no observations of {self.observation_space}"
+                " without axes; give them one, as in shape (1,)"
+            )
 
     def initial_state(self) -> State:
         """Return the state before training, with Adam's moments of actor and critic."""
@@ -80,7 +86,7 @@ class Pretrained(BaseLearner):
         zeros = {
             f"{kind}/{name}": torch.zeros_like(part) for kind in _MOMENTS.values() for name, part in everything.items()
         }
-        return replace(state, own_tensors={**zeros, _STEPS: torch.zeros((), device=self.device)})
+        return replace(state, own_tensors={**zeros, _STEPS: torch.zeros((), dtype=torch.float32, device=self.device)})
 
     def _make_env(self) -> gymnasium.Env[Any, Any]:
         return Monitor(RandomTask(make(self.settings.family, **self.settings.family_kwargs)))
@@ -91,12 +97,14 @@ class Pretrained(BaseLearner):
         learning, outer = self.settings.learning, self.settings.outer
         (stream,) = seeding.streams(self.settings.seed, seeding.TRAINING, iteration, tasks=range(1))
         (seed,) = stream.environment_seeds(1)
+        if not isinstance(self.env.unwrapped, SingleFamily):
+            seed = seeding.foreign_seed(seed)
         env = DummyVecEnv([self._make_env] * outer.environments)
         try:
             length = _episode_length(env.envs[0])
             episodes = learning.tasks * learning.episodes * (self.settings.inner.steps + 1)
             # stable-baselines3 draws from the global generators, so only one learner may train at a time.
-            with _GLOBAL_GENERATORS, _random_state_kept():
+            with _GLOBAL_GENERATORS, _random_state_kept(), torch.inference_mode(False), torch.enable_grad():
                 model = to_model(
                     PPO,
                     self.as_policy(state.parameters, state),
@@ -157,6 +165,10 @@ def _episode_length(env: gymnasium.Env[Any, Any]) -> int:
     env.action_space.seed(0)
     steps, ended = 0, False
     while not ended:
+        if steps == MAX_STEPS:
+            raise RolloutError(
+                f"the episode is still running after {MAX_STEPS} steps; set family_kwargs.max_episode_steps", 0
+            )
         _, _, terminated, truncated, _ = env.step(env.action_space.sample())
         steps, ended = steps + 1, terminated or truncated
     return steps

@@ -69,6 +69,9 @@ def find_learner(name: str) -> type[Any]:
         raise ValueError(f"learner {name!r} cannot be imported: {error}") from error
     if not isinstance(found, type) or not hasattr(found, "outer_settings"):
         raise ValueError(f"learner {name!r} is no meta-learner; expected a subclass of metarl.BaseLearner")
+    learns = getattr(found, "meta_iteration", None)
+    if getattr(found, "trains", True) and getattr(learns, "__qualname__", "") == "BaseLearner.meta_iteration":
+        raise ValueError(f"learner {name!r} has no meta_iteration, which says how it learns; give it one")
     return found
 
 

@@ -18,8 +18,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 import metarl
-from metarl import MAML, MetaLearner, MetaSGD
-from metarl.learners.registry import load_learner
+from metarl import ANIL, CAVIA, MAML, MetaLearner, MetaSGD, MultiTask, Pretrained, TaskAware
+from metarl.learners.registry import find_learner, load_learner
 
 SMALL: dict[str, Any] = {
     "family_kwargs": {"max_episode_steps": 10},
@@ -192,6 +192,7 @@ class Offset(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
+        assert seed is None or seed < 2**31, "a simulator's C integer cannot hold it"
         self.steps = 0
         return self.observe(), {}
 
@@ -260,3 +261,85 @@ def test_a_callers_no_grad_does_not_reach_the_value_function(mode: Any) -> None:
     plain = model.to_sb3(PPO, task, episodes=2)
     for one, other in zip(there.policy.parameters(), plain.policy.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_callers_no_grad_does_not_reach_joint_training(mode: Any) -> None:
+    outer = {"environments": 2, "minibatches": 1, "epochs": 1}
+    plain = Pretrained(outer=outer, **TINY).learn(1)
+    with mode():
+        there = Pretrained(outer=outer, **TINY).learn(1)
+    assert all(torch.equal(value, there.parameters[name]) for name, value in plain.parameters.items())
+
+
+@pytest.mark.parametrize("kind", [MAML, Pretrained])
+def test_seeds_of_environments_that_are_stepped_one_by_one_fit_a_c_integer(kind: Any) -> None:
+    outer = {"environments": 2, "minibatches": 1} if kind is Pretrained else {}
+    learning = {"tasks": 4, "episodes": 4, "workers": 1}
+    model = kind("MlpPolicy", "sound/Offset-v0", outer=outer, learning=learning, evaluation=SMALL["evaluation"])
+    assert np.isfinite(model.learn(2).evaluate().returns).all()
+
+
+def test_meta_sgd_learns_with_a_double_default_type_of_torch() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = MetaSGD(**TINY).learn(1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {value.dtype for value in model.state.own_tensors.values()} == {torch.float32}
+
+
+class Point(gymnasium.Env[Any, Any]):
+    """A number is observed and a number acts, neither of them in an array with axes."""
+
+    task_space = spaces.Box(-1.0, 1.0, ())
+    default_task = np.float32(0.5)
+    observation_space = spaces.Box(-1.0, 1.0, (), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (), np.float32)
+    task = default_task
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.task, self.steps = (options or {}).get("task", self.task), 0
+        return np.array(0.5, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return np.array(0.1, np.float32), -abs(float(action) - float(self.task)), self.steps == 3, False, {}
+
+
+gymnasium.register("sound/Point-v0", entry_point=Point)
+
+
+@pytest.mark.parametrize("kind", [MAML, ANIL, CAVIA, MultiTask, TaskAware])
+def test_boxes_without_axes_are_observed_and_acted_in(kind: Any) -> None:
+    outer = {"components": 2} if kind is MultiTask else {}
+    settings = {**SMALL, "family_kwargs": {}, "learning": {"tasks": 3, "episodes": 3, "workers": 1}}
+    model = kind("MlpPolicy", "sound/Point-v0", outer=outer, policy_kwargs={"hidden_sizes": (4,)}, **settings).learn(1)
+    assert np.isfinite(model.evaluate().returns).all()
+
+
+@pytest.mark.parametrize("value", [np.array(0.7), np.array("1"), np.array(True)])
+def test_what_is_no_whole_number_is_no_task_of_a_choice(value: Any) -> None:
+    with pytest.raises(ValueError, match="expected a whole number from 0 to 3"):
+        metarl.as_task(metarl.make("metarl/CornerNavigation2D-v0"), value)
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (lambda: find_learner("metarl:BaseLearner"), "has no meta_iteration"),
+        (lambda: MAML("metarl.agents:Policy"), "has no class method build"),
+        (lambda: MAML(device="meta"), "device 'meta' holds no numbers"),
+    ],
+)
+def test_what_cannot_learn_is_named_at_once(work: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        work()
+
+
+def test_an_exported_policy_that_rounds_what_it_was_normalised_by_warns() -> None:
+    learning = {"tasks": 2, "episodes": 2, "normalize_observations": True, "workers": 1}
+    model = MAML("MlpPolicy", "sound/Offset-v0", learning=learning, evaluation=SMALL["evaluation"]).learn(1)
+    with pytest.warns(UserWarning, match="rounds observations to single precision"):
+        assert model.policy is not None
