@@ -104,7 +104,8 @@ def serve(pipe: Connection, at: Any, num_envs: int, spec: EnvSpec, family: str, 
     """
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
-        gymnasium.registry.setdefault(spec.id, spec)
+        if ":" not in family:  # else its module registers it when it is imported
+            gymnasium.registry.setdefault(spec.id, spec)
         env = make_vec(family if ":" in family else spec.id, num_envs, **kwargs)
         if isinstance(env, SyncFamilyVectorEnv):
             env.watch = at

@@ -15,7 +15,17 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from metarl import seeding
 from metarl.adaptation_loop import adapt_on_rollouts
 from metarl.adapter import Adapter
-from metarl.agents import Normalizer, Parameters, Policy, Rollouts, Samples, build_policy, new_normalizer, to_samples
+from metarl.agents import (
+    InnerObjective,
+    Normalizer,
+    Parameters,
+    Policy,
+    Rollouts,
+    Samples,
+    build_policy,
+    new_normalizer,
+    to_samples,
+)
 from metarl.envs import make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
@@ -33,6 +43,9 @@ from metarl.state import State
 # The index of a split is part of the keys of random streams; ``given`` stands for tasks that the caller passes.
 SPLITS = (*task_tools.SPLITS, "given")
 _MADE_AGAIN = ("_env", "backend", "step_size_map")
+
+
+Objective = Literal["policy-gradient", "likelihood-ratio", "dice"]
 
 
 class MetaAgent:
@@ -53,7 +66,8 @@ class MetaAgent:
     """
 
     name = ""
-    inner_objective: ClassVar[Literal["policy-gradient", "likelihood-ratio", "dice"]] = "policy-gradient"  # for "auto"
+    # What the inner update descends where ``inner.objective`` is "auto".
+    inner_objective: ClassVar[InnerObjective | Objective] = "policy-gradient"
     adapts_by_experience: ClassVar[bool] = True  # False: ``adapt`` needs only the task, and plays no episodes
 
     def __init__(

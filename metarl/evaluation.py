@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metarl.agents import Rollouts
 from metarl.files import new_file
@@ -130,15 +131,23 @@ def evaluation_of(rollouts: Sequence[Sequence[Rollouts]], **facts: Any) -> Evalu
     """
     found: dict[str, NDArray[np.float64]] = {}
     for name, statistic in STATISTICS.items():
-        by_group = []
-        for of_steps in rollouts:
-            values = [statistic(part) for part in of_steps]
-            if any(value is None for value in values):
-                break
-            by_group.append(np.stack([value.mean(dim=1).double().numpy() for value in values if value is not None]))
-        else:
-            found[name] = np.concatenate(by_group, axis=1)
+        values = [[statistic(part) for part in of_steps] for of_steps in rollouts]
+        if all(value is None for of_steps in values for value in of_steps):
+            continue
+        by_group = [
+            np.stack([_means(value, part) for value, part in zip(of_steps, parts, strict=True)])
+            for of_steps, parts in zip(values, rollouts, strict=True)
+        ]
+        found[name] = np.concatenate(by_group, axis=1)
     return Evaluation(returns=found.pop("return"), statistics=found, **facts)
+
+
+def _means(values: Tensor | None, rollouts: Rollouts) -> NDArray[np.float64]:
+    """Return each task's mean over its episodes; 0 where these rollouts tell nothing of what others tell."""
+    if values is None:
+        return np.zeros(rollouts.n_tasks)
+    means: NDArray[np.float64] = values.mean(dim=1).double().numpy()
+    return means
 
 
 def _summary(values: NDArray[np.float64]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from metarl.sb3.callbacks import as_callback, episodes_for_callbacks
 from metarl.sb3.models_in import take_over
 from metarl.sb3.policy_arguments import decode, encode
 from metarl.settings import Settings, as_dict, structure, structure_arguments
-from metarl.state import Outcome, State, advance
+from metarl.state import Outcome, State, advance, check_outcome
 from metarl.version import __version__
 
 _PICTURED_TASKS = 4
@@ -296,6 +296,7 @@ class BaseLearner(MetaAgent):
                 outcome = self.meta_iteration(self.state, iteration)
         except RolloutError as error:
             raise RolloutError(f"iteration {iteration}: {error}", error.env_index) from error
+        check_outcome(outcome, self.state)
         log_std_min = self.settings.policy.log_std_min
         self.state = advance(outcome, gamma=self.settings.learning.gamma, log_std_min=log_std_min)
         callbacks.update_locals({"self": self, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})

@@ -55,7 +55,8 @@ class Inner:
 
     def objective_of(self, learner: Any) -> str:
         """Return the objective that a learner (or its class) descends."""
-        return str(learner.inner_objective) if self.objective == "auto" else self.objective
+        own = learner.inner_objective
+        return self.objective if self.objective != "auto" else own if isinstance(own, str) else "the learner's own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +207,9 @@ def as_dict(settings: Settings) -> dict[str, Any]:
 def outer_kinds(learner: Any) -> tuple[type, ...]:
     """Return the dataclasses that a learner's ``[outer]`` can be: each of its meta-updates with its options added."""
     kinds: tuple[type, ...] = learner.outer_settings
+    for kind in kinds:
+        if not hasattr(kind, "__pydantic_config__"):  # unknown keys are refused, whatever a learner forgets to say
+            kind.__pydantic_config__ = FORBID  # type: ignore[attr-defined]
     return kinds if learner.options is None else tuple(_combined(learner.options, kind) for kind in kinds)
 
 

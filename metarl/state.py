@@ -80,6 +80,26 @@ class Outcome:
     metrics: dict[str, float | str] = field(default_factory=dict)
 
 
+def check_outcome(outcome: Outcome, before: State) -> None:
+    """Check that a meta-iteration returned all parameters and own tensors of the state that it started from.
+
+    Raises:
+        ValueError: one is missing, is one too many or has another shape.
+    """
+    state = outcome.state
+    for kind, found, expected in (
+        ("own tensors", state.own_tensors, before.own_tensors),
+        ("parameters", state.parameters, before.parameters),
+    ):
+        shapes = {name: tuple(value.shape) for name, value in expected.items()}
+        if {name: tuple(value.shape) for name, value in found.items()} != shapes:
+            raise ValueError(
+                f"the learner returned the {kind} {', '.join(found) or 'none'}, and started from "
+                f"{', '.join(expected) or 'none'}, or their shapes differ; meta_iteration (in variants of MAML "
+                "next_state) has to return all of them, with the same shapes"
+            )
+
+
 def advance(outcome: Outcome, *, gamma: float, log_std_min: float) -> State:
     """Return the state after a meta-iteration: update iteration, environment steps and normaliser.
 

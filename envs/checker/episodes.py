@@ -68,8 +68,8 @@ def play_episode(
 def arrays_in(value: Any) -> Iterator[Any]:
     """Yield the arrays in an observation or a task."""
     if isinstance(value, dict):
-        for part in value.values():
-            yield from arrays_in(part)
+        for key in sorted(value, key=str):  # a dict's own order means nothing
+            yield from arrays_in(value[key])
     elif isinstance(value, tuple):
         for part in value:
             yield from arrays_in(part)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.adaptation_loop import adapt_on_rollouts, refuse_not_finite
-from metarl.agents import DICE, LIKELIHOOD_RATIO, POLICY_GRADIENT, Parameters, Policy, Rollouts, Samples
+from metarl.agents import DICE, LIKELIHOOD_RATIO, POLICY_GRADIENT, InnerObjective, Parameters, Policy, Rollouts, Samples
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import Adaptation, LinearMap, StepSize, choose_backend
 from metarl.gradients.backend import Backend, ObjectiveTerm
@@ -47,24 +47,41 @@ class MAML(BaseLearner):
     @functools.cached_property
     def backend(self) -> Backend:
         """The backend that computes derivatives; it reuses its memory from iteration to iteration."""
-        outer = self.settings.outer
+        outer, own = self.settings.outer, self.inner_objective
+        named = isinstance(own, str) or self.settings.inner.objective != "auto"
+        objective = _OBJECTIVES[self.settings.inner.objective_of(self)] if named else own
+        assert isinstance(objective, InnerObjective)
         return choose_backend(
             self.functional_policy,
             self.device,
             path=outer.path,
-            objective=_OBJECTIVES[self.settings.inner.objective_of(self)],
+            objective=objective,
             adapts=self.adapts,
             keep=outer.memory == "keep",
         )
 
     def validate(self) -> None:
-        """Check that the policy has the backend that ``outer.path`` asks for."""
+        """Check that the policy has what is to adapt, and that there is a backend for it, as ``outer.path`` asks for.
+
+        Raises:
+            ValueError: a parameter that is to adapt is missing, or there is no such backend.
+        """
+        unknown = sorted((self.adapts or frozenset()) - self.functional_policy.shapes.keys())
+        if unknown:
+            known = ", ".join(self.functional_policy.shapes)
+            raise ValueError(f"adapting_parameters names {unknown[0]!r}, which the policy lacks; it has {known}")
         assert self.backend is not None
 
     def initial_state(self) -> State:
         """Return the state before training, with the moments of the meta-update's optimiser."""
         state = super().initial_state()
-        return replace(state, own_tensors=self.settings.outer.first_moments(self.meta_vector(state)))
+        own = self.initial_tensors()
+        moments = self.settings.outer.first_moments(self.meta_vector(replace(state, own_tensors=own)))
+        return replace(state, own_tensors={**moments, **own})
+
+    def initial_tensors(self) -> dict[str, Tensor]:
+        """Return what a variant keeps beside the parameters and the optimiser's moments; ``next_state`` returns it."""
+        return {}
 
     def meta_vector(self, state: State) -> Tensor:
         """Return the meta-vector, the flat vector that the meta-update changes: here the shared parameters."""

@@ -42,14 +42,10 @@ class MetaSGD(MAML):
     options = StepSizes
     source = "Li et al. 2017"
 
-    def initial_state(self) -> State:
-        """Return the state before training, with step sizes and the optimiser's moments of ``[theta, alpha]``."""
+    def initial_tensors(self) -> dict[str, Tensor]:
+        """Return the step sizes before training."""
         size = self.settings.inner.step_size
-        sizes = torch.full(self.step_size_map.shape, size, dtype=torch.float32, device=self.device)
-        state = super(MAML, self).initial_state()
-        state = replace(state, own_tensors={SIZES: sizes})
-        moments = self.settings.outer.first_moments(self.meta_vector(state))
-        return replace(state, own_tensors={**moments, SIZES: sizes})
+        return {SIZES: torch.full(self.step_size_map.shape, size, dtype=torch.float32, device=self.device)}
 
     def meta_vector(self, state: State) -> Tensor:
         """Return the meta-vector: shared parameters and step sizes, ``[theta, alpha]``."""

@@ -75,8 +75,8 @@ class Pretrained(BaseLearner):
             )
         if self.observation_space.shape == () and isinstance(self.observation_space, gymnasium.spaces.Box):
             raise ValueError(
-                f"learner pretrained trains with stable-baselines3, which takes no observations of {self.observation_space}"
-                " without axes; give them one, as in shape (1,)"
+                f"learner pretrained trains with stable-baselines3, which takes no {self.observation_space}, without "
+                "axes; give observations one, as in shape (1,)"
             )
 
     def initial_state(self) -> State:

@@ -49,11 +49,10 @@ class ProMP(MAML):
     source = "Rothfuss et al. 2019"
     inner_objective = "likelihood-ratio"
 
-    def initial_state(self) -> State:
-        """Return the state before training, with the penalty's coefficient."""
-        state = super().initial_state()
+    def initial_tensors(self) -> dict[str, Tensor]:
+        """Return the penalty's coefficient before training."""
         coefficient = torch.tensor(self.settings.outer.kl_coefficient, dtype=torch.float64, device=self.device)
-        return replace(state, own_tensors={**state.own_tensors, COEFFICIENT: coefficient})
+        return {COEFFICIENT: coefficient}
 
     def objective_term(self, state: State, adaptation: Adaptation, rollouts: list[Rollouts]) -> ObjectiveTerm | None:
         """Return the penalty on the KL."""
