@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -309,19 +307,3 @@ def test_where_nothing_can_be_drawn_the_error_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("MuJoCo cannot draw here ("), done.stderr
     assert "set the environment variable MUJOCO_GL to egl or osmesa" in done.stdout
-
-
-def test_the_benchmark_sets_a_family_against_mujoco_alone_and_gymnasium(tmp_path: Path) -> None:
-    file = tmp_path / "speeds.json"
-    script = Path(__file__).parents[2] / "experiments/benchmarks/locomotion.py"
-    call = [sys.executable, script, "--quick", "--envs", "4", "metarl/HopperParams-v0", "--json", file]
-    done = subprocess.run(call, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "metarl/HopperParams-v0" in done.stdout
-    written = json.loads(file.read_text())
-    assert 0 < written["memory_mb"] < 400
-    (result,) = written["results"]
-    speeds, ratio = result["steps_per_second"], result["ratio"]
-    assert ratio["bare"] == pytest.approx(speeds["own"] / (result["cores"] * speeds["bare"]))
-    assert ratio["sync"] == pytest.approx(speeds["own"] / speeds["sync"])
-    assert ratio["async"] == pytest.approx(speeds["own"] / speeds["async"])

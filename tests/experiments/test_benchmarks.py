@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,20 @@ def test_the_benchmark_of_workers_compares_with_one_core(capsys: pytest.CaptureF
 @pytest.mark.parametrize("family", ["Spot", "Busy"])
 def test_the_benchmarks_own_families_are_sound(family: str) -> None:
     assert check_family(f"metarl.experiments.benchmarks.slow_families:bench/{family}-v0") == []
+
+
+def test_the_benchmark_of_locomotion_sets_a_family_against_mujoco_alone_and_gymnasium(tmp_path: Path) -> None:
+    pytest.importorskip("mujoco", reason="needs the extra [mujoco]")
+    file = tmp_path / "speeds.json"
+    script = Path(__file__).parents[2] / "experiments/benchmarks/locomotion.py"
+    call = [sys.executable, script, "--quick", "--envs", "4", "metarl/HopperParams-v0", "--json", file]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "metarl/HopperParams-v0" in done.stdout
+    written = json.loads(file.read_text())
+    assert 0 < written["memory_mb"] < 400
+    (result,) = written["results"]
+    speeds, ratio = result["steps_per_second"], result["ratio"]
+    assert ratio["bare"] == pytest.approx(speeds["own"] / (result["cores"] * speeds["bare"]))
+    assert ratio["sync"] == pytest.approx(speeds["own"] / speeds["sync"])
+    assert ratio["async"] == pytest.approx(speeds["own"] / speeds["async"])
