@@ -77,7 +77,11 @@ class Rollouts:
 
     def returns(self) -> Tensor:
         """Return the mean undiscounted return of each task's episodes, ``[task]``."""
-        return (self.rewards * self.mask).sum(dim=2).mean(dim=1)
+        return self.episode_returns().mean(dim=1)
+
+    def episode_returns(self) -> Tensor:
+        """Return the undiscounted return of every episode, ``[task, episode]``."""
+        return (self.rewards * self.mask).sum(dim=2)
 
     def steps(self) -> int:
         """Return the number of environment steps, without padding."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -42,8 +43,6 @@ from metarl.state import State
 
 # The index of a split is part of the keys of random streams; ``given`` stands for tasks that the caller passes.
 SPLITS = (*task_tools.SPLITS, "given")
-_MADE_AGAIN = ("_env", "backend", "step_size_map")
-
 
 Objective = Literal["policy-gradient", "likelihood-ratio", "dice"]
 
@@ -98,7 +97,8 @@ class MetaAgent:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for ``copy`` and ``pickle``, without what ``__setstate__`` or first use makes again."""
-        return {name: value for name, value in self.__dict__.items() if name not in _MADE_AGAIN}
+        cached = {name for name in vars(self) if isinstance(getattr(type(self), name, None), functools.cached_property)}
+        return {name: value for name, value in vars(self).items() if name != "_env" and name not in cached}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the attributes and make the environment again."""

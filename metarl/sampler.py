@@ -62,12 +62,10 @@ class Sampler:
         return chosen
 
     def _make(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        if find_family(self.family).vector_entry_point is not None or self.workers == 1:
-            return make_vec(self.family, num_envs, **self.family_kwargs)
         chosen = self.workers
         if isinstance(chosen, str):
             chosen = choose_workers(self.family, num_envs, **self.family_kwargs)
-        if chosen == 1:
+        if chosen == 1 or find_family(self.family).vector_entry_point is not None:
             return make_vec(self.family, num_envs, **self.family_kwargs)
         return WorkerFamilyVectorEnv(
             self.family, num_envs, workers=chosen, step_timeout=self.step_timeout, **self.family_kwargs
@@ -97,31 +95,25 @@ class Sampler:
                 episode does not end; the message names family, task, sub-environment and step.
         """
         with self._lock:  # the environments have a state, so only one thread may step them
-            return self._collect(policy, parameters, normalizer, tasks, episodes, streams)
-
-    def _collect(
-        self,
-        policy: Policy,
-        parameters: Parameters,
-        normalizer: Normalizer,
-        tasks: Any,
-        episodes: int,
-        streams: Sequence[Stream],
-    ) -> Rollouts:
-        n_tasks = task_tools.count_tasks(tasks)
-        env = self.vector(n_tasks * episodes)
-        seeds = [seed for stream in streams for seed in stream.environment_seeds(episodes)]
-        if not isinstance(env.unwrapped, BatchedFamily):
-            seeds = [foreign_seed(seed) for seed in seeds]
-        options = {"tasks": task_tools.repeat_tasks(tasks, episodes)}
-        began = time.perf_counter()
-        try:
-            with self._naming(env, tasks, episodes), all_threads():
+            n_tasks = task_tools.count_tasks(tasks)
+            env = self.vector(n_tasks * episodes)
+            seeds = [seed for stream in streams for seed in stream.environment_seeds(episodes)]
+            if not isinstance(env.unwrapped, BatchedFamily):
+                seeds = [foreign_seed(seed) for seed in seeds]
+            options = {"tasks": task_tools.repeat_tasks(tasks, episodes)}
+            with self._timed(), self._naming(env, tasks, episodes), all_threads():
                 first = _reset(env, seeds, options)
                 actor = policy.actor(parameters, normalizer)
                 noise = actor.noise([stream.noise() for stream in streams], episodes)
                 double = bool(normalizer.observations)
                 return play_episodes(env, actor, noise, first, n_tasks, episodes, double=double)
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Add the time that it takes to ``seconds``."""
+        began = time.perf_counter()
+        try:
+            yield
         finally:
             self.seconds += time.perf_counter() - began
 

@@ -100,6 +100,11 @@ class Settings:
     policy: PolicyNetwork = field(default_factory=PolicyNetwork)
     evaluation: Evaluating = field(default_factory=Evaluating)
 
+    @property
+    def iteration_episodes(self) -> int:
+        """The episodes that an iteration of MAML plays in all, and so one of a baseline that is compared with it."""
+        return self.learning.tasks * self.learning.episodes * (self.inner.steps + 1)
+
 
 @functools.cache
 def _adapter(kind: type) -> TypeAdapter[Any]:

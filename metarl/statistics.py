@@ -21,7 +21,7 @@ SUCCESS_INFO = ("success", "is_success")  # as Meta-World and stable-baselines3 
 
 def episode_return(rollouts: Rollouts) -> Tensor:
     """Return the undiscounted return of every episode, ``[task, episode]``."""
-    return (rollouts.rewards * rollouts.mask).sum(dim=2)
+    return rollouts.episode_returns()
 
 
 def episode_success(rollouts: Rollouts) -> Tensor | None:

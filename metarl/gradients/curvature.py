@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from metarl.agents import InnerObjective, Parameters, Samples, mean_kl
+from metarl.agents import InnerObjective, Samples, mean_kl
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import Adaptation, task_vectors
 from metarl.gradients.backend import ObjectiveTerm, Outputs
@@ -162,7 +162,3 @@ class Curvature:
         assert self._term is not None
         steps = range(len(self._adaptation.supports))
         return torch.stack([self._term.value(group, step, outputs(step, group)) for step in steps]).sum(dim=0)
-
-    def named(self, vector: Tensor) -> Parameters:
-        """Return a flat vector as parameters by name."""
-        return self._adaptation.named(vector)

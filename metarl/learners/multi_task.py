@@ -62,17 +62,13 @@ class MultiTask(BaseLearner):
             ValueError: the policy is not a perceptron, or an iteration has fewer episodes than components.
         """
         policy.need_perceptron("learner multi-task mixes perceptrons, and so", "learner pretrained takes any policy")
-        components, total = self.settings.outer.components, self._episodes_in_all()
+        components, total = self.settings.outer.components, self.settings.iteration_episodes
         if components > total:
             raise ValueError(
                 f"outer.components is {components}, more than the {total} episodes of an iteration "
                 "(learning.tasks * learning.episodes * (inner.steps + 1)); take fewer components"
             )
         return MixturePolicy(policy, components)
-
-    def _episodes_in_all(self) -> int:
-        learning = self.settings.learning
-        return learning.tasks * learning.episodes * (self.settings.inner.steps + 1)
 
     def initial_state(self) -> State:
         """Return the state before training, with the components' tasks and Adam's moments."""
@@ -100,7 +96,7 @@ class MultiTask(BaseLearner):
             {name: value[rows] for name, value in components.items()},
             tasks,
             self.training_streams(tasks, iteration, 0),
-            episodes=self._episodes_in_all() // outer.components,
+            episodes=self.settings.iteration_episodes // outer.components,
         )
         samples = self.samples(state, rollouts)
         backend = choose_backend(self.functional_policy.plain, self.device)

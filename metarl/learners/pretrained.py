@@ -102,7 +102,7 @@ class Pretrained(BaseLearner):
         env = DummyVecEnv([self._make_env] * outer.environments)
         try:
             length = _episode_length(env.envs[0])
-            episodes = learning.tasks * learning.episodes * (self.settings.inner.steps + 1)
+            episodes = self.settings.iteration_episodes
             # stable-baselines3 draws from the global generators, so only one learner may train at a time.
             with _GLOBAL_GENERATORS, _random_state_kept(), torch.inference_mode(False), torch.enable_grad():
                 model = to_model(
