@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
+from metarl.envs.sequence import batch_for
 from metarl.envs.answers import conform
 from metarl.envs.streams import Streams
 
@@ -156,8 +157,8 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         return self._observed(), {}
 
     def _assign(self, batch: Any, indices: EnvIndices) -> None:
-        task_tools.check_count(batch, self.num_envs)
         count = self.num_envs
+        batch = batch_for(self.task_space, batch, count)
         if not batch_space(self.task_space, count).contains(batch):
             batch = task_tools.stack_tasks(
                 self.task_space,

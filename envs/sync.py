@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
 from metarl.envs.answers import Infos, check_reset, check_step
+from metarl.envs.sequence import batch_for
 
 
 class RolloutError(RuntimeError):
@@ -44,7 +45,7 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         env_fns: functions without arguments that make the environments, at least one.
 
     Raises:
-        ValueError: the environments have different spaces.
+        ValueError: the environments have different spaces, or two are the same.
         TypeError: they have no task space.
     """
 
@@ -53,6 +54,10 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
         self.envs = [make() for make in env_fns]
         self.num_envs = len(self.envs)
+        if len({id(env.unwrapped) for env in self.envs}) < self.num_envs:
+            raise ValueError(
+                "the function that makes the environments returned the same one twice; make a new one in every call"
+            )
         first = self.envs[0]
         self.spec, self.render_mode = first.spec, first.render_mode
         self.single_observation_space, self.single_action_space = first.observation_space, first.action_space
@@ -92,7 +97,7 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         batch = options.pop("tasks", None)
         given: list[Any] | None = None
         if batch is not None:
-            task_tools.check_count(batch, self.num_envs)
+            batch = batch_for(self.task_space, batch, self.num_envs)
             given = task_tools.unstack_tasks(self.task_space, batch)
         seed = task_tools.spread_seed(seed, self.num_envs)
         infos = Infos(self.num_envs)

@@ -24,6 +24,7 @@ from metarl.envs import tasks as task_tools
 from metarl.envs.answers import join_infos
 from metarl.envs.processes import available_cores, main_left_alone, may_start_processes
 from metarl.envs.registry import find_family, make
+from metarl.envs.sequence import batch_for
 from metarl.envs.worker_process import CLOSE_SECONDS, Worker
 
 START_SECONDS = 120.0
@@ -144,7 +145,7 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_)))
         batch = options.pop("tasks", None)
         if batch is not None:
-            task_tools.check_count(batch, self.num_envs)
+            batch = batch_for(self.task_space, batch, self.num_envs)
         seed = task_tools.spread_seed(seed, self.num_envs)
         messages = []
         for worker in self.workers:

@@ -29,6 +29,7 @@ from metarl.agents import (
 )
 from metarl.envs import make
 from metarl.envs import tasks as task_tools
+from metarl.envs.sequence import task_list
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation, evaluation_of
 from metarl.gradients import task_axis
@@ -233,12 +234,8 @@ class MetaAgent:
         )
 
     def _single_tasks(self, tasks: Any) -> list[Any]:
-        """Return the tasks of a batch as a list; refuse an empty batch, and tasks outside the task space."""
-        space = task_tools.task_space(self._env)
-        single = [task_tools.as_task(self._env, task) for task in task_tools.unstack_tasks(space, tasks)]
-        if not single:
-            raise ValueError("the batch of tasks is empty; give at least one")
-        return single
+        """Return tasks, however they are given, as a list of elements of the task space."""
+        return task_list(self._env, tasks)
 
     def _one_task(self, task: Any) -> Any:
         return task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])

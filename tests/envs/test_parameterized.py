@@ -81,7 +81,7 @@ def test_it_is_a_sound_family(name: str) -> None:
     assert metarl.check_family(PARAMETERIZED, **kwargs) == []
     for split in task_tools.SPLITS:
         tasks = metarl.sample_tasks(PARAMETERIZED, 4, split=split, **kwargs)
-        assert set(tasks) == set(kwargs["parameters"])
+        assert set(tasks[0]) == set(kwargs["parameters"])
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_the_pages_examples_are_families_as_they_stand() -> None:
         package = kwargs["env"].partition(":")[0].partition(".")[0] if ":" in kwargs["env"] else "mujoco"
         pytest.importorskip(package)
         tasks = metarl.sample_tasks(PARAMETERIZED, 2, **kwargs)
-        assert set(tasks) == set(kwargs["parameters"])
+        assert set(tasks[0]) == set(kwargs["parameters"])
 
 
 def test_a_task_outside_its_ranges_is_refused() -> None:
@@ -294,7 +294,7 @@ def test_without_arguments_it_is_cartpole_with_gravity() -> None:
         warnings.filterwarnings("ignore", message=".*-?infinity. This is probably too")
         check_env(env.unwrapped, skip_render_check=True)
     assert env.get_wrapper_attr("task_space") == make(**CARTPOLE).get_wrapper_attr("task_space")
-    assert list(metarl.sample_tasks(PARAMETERIZED, 3)) == ["gravity"]
+    assert list(metarl.sample_tasks(PARAMETERIZED, 3)[0]) == ["gravity"]
 
 
 def test_it_draws_what_the_environment_draws() -> None:
