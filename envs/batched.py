@@ -12,8 +12,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
-from metarl.envs.sequence import batch_for
 from metarl.envs.answers import conform
+from metarl.envs.sequence import batch_for
 from metarl.envs.streams import Streams
 
 # Numbers of sub-environments, counted from 0, in ascending order.

@@ -1,6 +1,7 @@
 """Names of families: texts that stand for classes and functions, so that a configuration or a checkpoint can hold them.
 
-``"module:Name"`` stands for what can be imported. What cannot, such as a lambda or a class made inside a function, gets a
+``"module:Name"`` stands for what can be imported. What cannot, such as a lambda or a class made inside a function,
+gets a
 text that holds in this program only.
 """
 
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 # What cannot be imported, by its text.
 _HERE: dict[str, Any] = {}
@@ -62,6 +65,25 @@ def resolve(text: str) -> Any:
     if found is None:
         raise ValueError(f"the module {module!r} was imported but has no {name!r}")
     return found
+
+
+def unregistered(text: str) -> EnvSpec:
+    """Return a registration, outside Gymnasium's registry, of the class or function that a text stands for.
+
+    Raises:
+        ValueError: there is none, or it makes no environments.
+    """
+    made_by = resolve(text)
+    if not callable(made_by):
+        raise ValueError(f"{text!r} is {made_by!r}; expected an environment's class or a function that makes one")
+    if isinstance(made_by, type) and not issubclass(made_by, gymnasium.Env):
+        raise ValueError(f"{text!r} is the class {made_by.__name__}, which is no gymnasium.Env; subclass gymnasium.Env")
+    return EnvSpec(unregistered_id(text), entry_point=made_by)
+
+
+def unregistered_id(text: str) -> str:
+    """Return a text as an id that Gymnasium accepts."""
+    return re.sub(r"[^\w:.-]", "_", text)
 
 
 def stays_here(text: str) -> bool:

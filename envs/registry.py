@@ -1,8 +1,10 @@
 """Finds families by their names and makes their environments; environments are made nowhere else.
 
-A family is an environment in Gymnasium's registry, or a class or function that makes one (``module:Name``). It gets into
+A family is an environment in Gymnasium's registry, or a class or function that makes one (``module:Name``). It gets
+into
 the registry in one of four ways: metarl ships it; an installed package names the module that registers it in the
-entry-point group ``metarl.envs``; the name says which module to import (``module:Id-v0``); or the program has registered
+entry-point group ``metarl.envs``; the name says which module to import (``module:Id-v0``); or the program has
+registered
 it before.
 """
 
@@ -13,7 +15,6 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ from metarl.envs.actions import is_standard, standard_actions
 from metarl.envs.batched import BatchedFamily
 from metarl.envs.families.constructors import mutable_defaults
 from metarl.envs.families.parameterized import ParameterizedEnv
-from metarl.envs.references import Family, as_family, resolve, stays_here
+from metarl.envs.references import Family, as_family, resolve, stays_here, unregistered, unregistered_id
 from metarl.envs.sequence import Tasks
 from metarl.envs.single import SingleFamily
 from metarl.envs.sync import SyncFamilyVectorEnv
@@ -165,14 +166,10 @@ def _unregistered(family: str) -> EnvSpec:
         made_by = resolve(family)
     except ValueError as error:
         raise ValueError(f"{error}, and it registers no environment of this name") from error
-    if not callable(made_by):
-        raise ValueError(f"{family!r} is {made_by!r}; expected an environment's class or a function that makes one")
-    name = re.sub(r"[^\w:.-]", "_", family)
     if isinstance(made_by, type) and issubclass(made_by, BatchedFamily):
-        return EnvSpec(name, entry_point=functools.partial(_one_of, made_by), vector_entry_point=made_by)
-    if isinstance(made_by, type) and not issubclass(made_by, gymnasium.Env):
-        raise ValueError(f"{family!r} is the class {made_by.__name__}, which is no gymnasium.Env; subclass gymnasium.Env")
-    return EnvSpec(name, entry_point=made_by)
+        batched = unregistered_id(family)
+        return EnvSpec(batched, entry_point=functools.partial(_one_of, made_by), vector_entry_point=made_by)
+    return unregistered(family)
 
 
 def _one_of(batched: type[BatchedFamily], **kwargs: Any) -> SingleFamily:

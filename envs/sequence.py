@@ -19,7 +19,8 @@ SHOWN = 10  # how many tasks are printed
 class Tasks(Sequence[Any]):
     """Tasks of a family, as ``sample_tasks`` draws them.
 
-    ``tasks[0]`` is a task, with numbers as Python's and arrays as numpy's; ``tasks[:3]`` are tasks. ``tasks["mass"]`` is
+    ``tasks[0]`` is a task, with numbers as Python's and arrays as numpy's; ``tasks[:3]`` are tasks. ``tasks["mass"]``
+    is
     the array of one entry of all tasks, where they are dicts. ``numpy.asarray(tasks)`` is the array of all, where they
     are no dicts or tuples.
 

@@ -57,8 +57,9 @@ def task_space(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> space
     if not isinstance(space, spaces.Space):
         raise TypeError(
             f"{family_name(env)} is no environment family: its task_space is {space!r}, expected a gymnasium.Space; "
-            "give the environment a task_space attribute that says what varies, or leave it as it is and use "
-            f"'metarl/Parameterized-v0' with env={family_name(env)!r} and parameters={{'name': [low, high]}}"
+            "leave the environment as it is and name what varies, with metarl.parameterized(..., name=(low, high)) or "
+            f"as 'metarl/Parameterized-v0' with env={family_name(env)!r} and parameters={{'name': [low, high]}}; or "
+            "give it a task_space attribute"
         )
     return space
 

@@ -9,7 +9,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from metarl.envs import RandomTask, as_task, check_family, make, make_vec, sample_tasks
+from metarl.envs import (
+    Family,
+    RandomTask,
+    Tasks,
+    as_task,
+    check_family,
+    make,
+    make_vec,
+    parameterized,
+    sample_tasks,
+)
 from metarl.learners.registry import class_places
 from metarl.version import __version__
 
@@ -41,12 +51,15 @@ _LAZY = {
 
 __all__ = [
     *_LAZY,
+    "Family",
     "RandomTask",
+    "Tasks",
     "__version__",
     "as_task",
     "check_family",
     "make",
     "make_vec",
+    "parameterized",
     "sample_tasks",
 ]
 

@@ -18,6 +18,8 @@ from metarl.agents import Normalizer, Parameters, Policy
 from metarl.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
 from metarl.envs import RandomTask, RolloutError, make
 from metarl.envs import tasks as task_tools
+from metarl.envs.references import as_family
+from metarl.envs.registry import FamilyLike
 from metarl.envs.tasks import whole_number
 from metarl.figures import has_paths, paths_figure
 from metarl.gradients import task_axis
@@ -53,7 +55,8 @@ class BaseLearner(MetaAgent):
 
     Args:
         policy: stable-baselines3's ``"MlpPolicy"``, ``"CnnPolicy"`` or ``"MultiInputPolicy"``, or ``"module:Class"``.
-        family: the id of an environment family, or ``module:Id``.
+        family: the id of an environment family, or ``module:Id``; what ``metarl.parameterized`` returns; or a class or
+            function that makes its environments.
         family_kwargs: arguments of the family's constructor.
         learning: a dict of the settings of ``[learning]``, as for ``inner``, ``outer`` and ``evaluation``.
         inner: settings of the inner update.
@@ -82,7 +85,7 @@ class BaseLearner(MetaAgent):
     def __init__(
         self,
         policy: str = "MlpPolicy",
-        family: str = "metarl/Navigation2D-v0",
+        family: FamilyLike = "metarl/Navigation2D-v0",
         *,
         family_kwargs: dict[str, Any] | None = None,
         learning: dict[str, Any] | None = None,
@@ -158,7 +161,7 @@ class BaseLearner(MetaAgent):
     def from_pretrained(
         cls,
         source: Any,
-        family: str = "metarl/Navigation2D-v0",
+        family: FamilyLike = "metarl/Navigation2D-v0",
         *,
         policy_kwargs: dict[str, Any] | None = None,
         vec_normalize: VecNormalize | None = None,
@@ -188,10 +191,11 @@ class BaseLearner(MetaAgent):
             ValueError: a model that cannot be used (state-dependent noise, squashed actions, other algorithms), one
                 that does not fit the family, or a file that is damaged or incomplete.
         """
+        family, sections["family_kwargs"] = as_family(family, sections.get("family_kwargs") or {})
         taken = take_over(
             source,
             family,
-            sections.get("family_kwargs") or {},
+            sections["family_kwargs"],
             policy_kwargs or {},
             vec_normalize,
             log_std_min=Settings().policy.log_std_min,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from metarl.agents import Noise, Normalizer, Parameters, Policy, Rollouts
 from metarl.agents.observations import map_observations, transpose_images
 from metarl.agents.policies import Actor
-from metarl.envs import BatchedFamily, RolloutError, WorkerFamilyVectorEnv, choose_workers, find_family, make_vec
+from metarl.envs import BatchedFamily, RolloutError, make_in_processes
 from metarl.envs import tasks as task_tools
 from metarl.gradients.parallel import all_threads
 from metarl.seeding import Stream, foreign_seed
@@ -62,13 +62,8 @@ class Sampler:
         return chosen
 
     def _make(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        chosen = self.workers
-        if isinstance(chosen, str):
-            chosen = choose_workers(self.family, num_envs, **self.family_kwargs)
-        if chosen == 1 or find_family(self.family).vector_entry_point is not None:
-            return make_vec(self.family, num_envs, **self.family_kwargs)
-        return WorkerFamilyVectorEnv(
-            self.family, num_envs, workers=chosen, step_timeout=self.step_timeout, **self.family_kwargs
+        return make_in_processes(
+            self.family, num_envs, workers=self.workers, step_timeout=self.step_timeout, **self.family_kwargs
         )
 
     def collect(

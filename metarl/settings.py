@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from metarl.envs.references import as_family
 from metarl.fields import FORBID, Count, Finite, Positive, Switch, Unit
 
 
@@ -168,7 +169,7 @@ def structure_arguments(
         owner: as for ``structure``.
         policy: its name.
         policy_kwargs: settings of ``[policy]``, and other arguments of the policy.
-        sections: the other sections and settings by name; None for the defaults.
+        sections: the other sections and settings by name, ``family`` among them; None for the defaults.
 
     Raises:
         ValueError: see ``structure``.
@@ -176,6 +177,7 @@ def structure_arguments(
     rest = dict(policy_kwargs or {})
     own = {key: rest.pop(key) for key in set(_field_names(PolicyNetwork)) - {"name"} if key in rest}
     given = {key: {} if value is None else value for key, value in sections.items()}
+    given["family"], given["family_kwargs"] = as_family(given["family"], given["family_kwargs"])
     return structure({**given, "learner": learner.name, "policy": {"name": policy, **own}}, learner, owner), rest
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from metarl.envs.registry import FamilyLike
 from metarl.evaluation import Evaluation
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
@@ -33,7 +34,7 @@ class MetaLearner:
     def __init__(
         self,
         pretrained_model: Any = None,
-        family: str = "metarl/Navigation2D-v0",
+        family: FamilyLike = "metarl/Navigation2D-v0",
         *,
         learner: str = "maml",
         **arguments: Any,

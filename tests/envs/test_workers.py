@@ -135,7 +135,7 @@ def test_a_family_of_the_main_program_stays_in_its_process(tmp_path: Path) -> No
     out, err = run_script(tmp_path, "Own-v0", "'auto'").communicate(timeout=120)
     assert out.split() == ["trained", "without", "workers"], err
     _, err = run_script(tmp_path, "Own-v0", "2").communicate(timeout=120)
-    assert "cannot be made in another process, since its class is defined in the main program" in err
+    assert "cannot be made in another process: the class of Own-v0 is defined in the main program" in err
 
 
 def test_ctrl_c_leaves_workers_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
