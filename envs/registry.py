@@ -269,8 +269,12 @@ def _limited(spec: EnvSpec, kwargs: dict[str, Any]) -> EnvSpec:
 def _construct(spec: EnvSpec, construct: Any) -> Any:
     try:
         return construct()
+    except KeyboardInterrupt:
+        raise
     except (TypeError, ValueError, ImportError, gymnasium.error.Error) as error:
         raise ValueError(f"family {spec.id} cannot be made: {error}") from error
+    except BaseException as error:  # a constructor may raise anything, sys.exit as well
+        raise ValueError(f"family {spec.id} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def sample_tasks(family: FamilyLike, n: int, seed: int = 0, split: str = "test", **kwargs: Any) -> Tasks:

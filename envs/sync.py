@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +20,9 @@ from metarl.envs.sequence import batch_for
 
 class RolloutError(RuntimeError):
     """A rollout failed: an environment raised an error, or gave something that it must not; the message says where.
+
+    ``sys.exit`` and other exceptions that are not errors count as well, except for ``KeyboardInterrupt`` in this
+    process, which is Ctrl-C.
 
     ``env_index`` is the number of the sub-environment, None where it is not known.
     """
@@ -107,7 +111,9 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
             self._show(index)
             try:
                 answer = self.envs[index].reset(seed=seed[index], options=own)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # sys.exit as well
                 raise RolloutError(f"raised {type(error).__name__} in reset: {error}", index) from error
             try:
                 self._latest[index], info = check_reset(self.single_observation_space, answer)
@@ -136,7 +142,9 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
             self._show(index)
             try:
                 answer = self.envs[index].step(action)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # sys.exit as well
                 raise RolloutError(f"raised {type(error).__name__}: {error}", index) from error
             try:
                 observation, reward, ended, cut, info = check_step(self.single_observation_space, answer)
@@ -173,6 +181,16 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         return tuple(env.render() for env in self.envs)
 
     def close_extras(self, **_: Any) -> None:
-        """Close the environments."""
-        for env in self.envs:
-            env.close()
+        """Close the environments; where one cannot be closed, a warning says so."""
+        for index, env in enumerate(self.envs):
+            try:
+                env.close()
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # what was computed must not be lost because of it
+                warnings.warn(
+                    f"{task_tools.family_name(env)}, sub-environment {index}, raised {type(error).__name__} in close: "
+                    f"{error}",
+                    UserWarning,
+                    stacklevel=2,
+                )

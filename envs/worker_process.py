@@ -117,7 +117,7 @@ def serve(pipe: Connection, at: Any, num_envs: int, arguments: bytes) -> None:
         if isinstance(env, SyncFamilyVectorEnv):
             env.watch = at
         pipe.send(("ready", None))
-    except Exception as error:
+    except BaseException as error:  # sys.exit as well; Ctrl-C does not reach this process
         pipe.send(("failed", f"cannot be made in another process ({type(error).__name__}: {error})", None))
         return
     while True:
@@ -134,7 +134,7 @@ def serve(pipe: Connection, at: Any, num_envs: int, arguments: bytes) -> None:
                 answer = env.step(content[0])
         except RolloutError as error:
             pipe.send(("failed", str(error), error.env_index))
-        except Exception as error:
+        except BaseException as error:  # sys.exit as well
             pipe.send(("failed", f"raised {type(error).__name__}: {error}", None))
         else:
             pipe.send(("done", answer))

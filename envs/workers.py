@@ -87,7 +87,9 @@ def choose_workers(family: str, num_envs: int, **kwargs: Any) -> int:
     env = make(family, **{"disable_env_checker": True, **kwargs})
     try:
         seconds = _seconds_per_step(env)
-    except Exception:  # the rollout will meet the same error and name the task
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # the rollout will meet the same error and name the task
         return 1
     finally:
         env.close()

@@ -16,7 +16,7 @@ from metarl.agents.observations import map_observations, transpose_images
 from metarl.envs import RolloutError
 from metarl.envs.actions import standard_actions
 from metarl.gradients.flat import one_task, task_parameters
-from metarl.sampler import MAX_STEPS, refuse_non_finite, stack_steps
+from metarl.sampler import MAX_STEPS, refuse_huge, refuse_non_finite, stack_steps
 from metarl.settings import Settings
 from metarl.state import State
 
@@ -122,6 +122,7 @@ class Adapter:
         step = len(self._steps)
         given = np.array([float(reward)])
         refuse_non_finite("gave the reward", given, f"at step {step}")
+        refuse_huge(given, f"at step {step}")
         self._observations.append(self._batched(observation, step))
         ends = np.array([bool(terminated)]), np.array([bool(truncated) and not terminated])
         self._steps.append((self._action, self._log_prob, given, np.array([True]), *ends))

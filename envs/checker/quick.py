@@ -51,9 +51,9 @@ def quick_check(family: FamilyLike, **kwargs: Any) -> list[str]:
     env = registry.make(name, **{"disable_env_checker": True, **kwargs})
     try:
         return _check(name, env)
-    except ValueError:
+    except (ValueError, KeyboardInterrupt):
         raise
-    except Exception:  # the first rollout will meet the same error and name the task
+    except BaseException:  # the first rollout will meet the same error and name the task
         return []
     finally:
         env.close()
