@@ -10,6 +10,7 @@ from metarl.envs import tasks as task_tools
 from metarl.envs.families.parameterized import ParameterizedEnv
 from metarl.envs.families.ranges import plain_range
 from metarl.envs.references import Family, as_family, reference_to
+from metarl.envs.sync import close_or_warn
 
 
 def parameterized(
@@ -90,5 +91,5 @@ def _try(family: Family) -> None:
         task = task_tools.draw_tasks(one, 1, task_tools.task_rng(0, "train"), "train")
         one.reset(seed=0, options={"task": task_tools.unstack_tasks(inside.task_space, task)[0]})
     finally:
-        one.close()
-        other.close()
+        close_or_warn(one)
+        close_or_warn(other)

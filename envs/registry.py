@@ -34,7 +34,7 @@ from metarl.envs.families.parameterized import ParameterizedEnv
 from metarl.envs.references import Family, as_family, resolve, stays_here, unregistered, unregistered_id
 from metarl.envs.sequence import Tasks
 from metarl.envs.single import SingleFamily
-from metarl.envs.sync import SyncFamilyVectorEnv
+from metarl.envs.sync import SyncFamilyVectorEnv, close_or_warn
 from metarl.envs.wrappers import FixedTask
 
 ENTRY_POINT_GROUP = "metarl.envs"
@@ -289,4 +289,4 @@ def sample_tasks(family: FamilyLike, n: int, seed: int = 0, split: str = "test",
     try:
         return Tasks(task_tools.task_space(env), task_tools.draw_tasks(env, n, task_tools.task_rng(seed, split), split))
     finally:
-        env.close()
+        close_or_warn(env)

@@ -32,6 +32,18 @@ class RolloutError(RuntimeError):
         self.env_index = env_index
 
 
+def close_or_warn(env: gymnasium.Env[Any, Any]) -> None:
+    """Close an environment; where it cannot be closed, a warning says so, since nothing may be lost because of it."""
+    try:
+        env.close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit as well
+        warnings.warn(
+            f"{task_tools.family_name(env)} raised {type(error).__name__} in close: {error}", UserWarning, stacklevel=2
+        )
+
+
 class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
     """Steps the single environments of a family one by one, each with a task of its own.
 
@@ -182,15 +194,5 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
 
     def close_extras(self, **_: Any) -> None:
         """Close the environments; where one cannot be closed, a warning says so."""
-        for index, env in enumerate(self.envs):
-            try:
-                env.close()
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # what was computed must not be lost because of it
-                warnings.warn(
-                    f"{task_tools.family_name(env)}, sub-environment {index}, raised {type(error).__name__} in close: "
-                    f"{error}",
-                    UserWarning,
-                    stacklevel=2,
-                )
+        for env in self.envs:
+            close_or_warn(env)

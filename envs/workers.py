@@ -29,7 +29,7 @@ from metarl.envs.processes import available_cores, main_left_alone, may_start_pr
 from metarl.envs.references import stays_here
 from metarl.envs.registry import find_family, make, make_vec
 from metarl.envs.sequence import batch_for
-from metarl.envs.sync import RolloutError
+from metarl.envs.sync import RolloutError, close_or_warn
 from metarl.envs.worker_process import CLOSE_SECONDS, Worker
 
 START_SECONDS = 120.0
@@ -92,7 +92,7 @@ def choose_workers(family: str, num_envs: int, **kwargs: Any) -> int:
     except BaseException:  # the rollout will meet the same error and name the task
         return 1
     finally:
-        env.close()
+        close_or_warn(env)
     if seconds * num_envs <= WORTH_SECONDS:
         return 1
     reason = why_not_elsewhere(family, kwargs)
@@ -204,7 +204,7 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.task_space: spaces.Space[Any] = task_tools.task_space(env)
-        env.close()
+        close_or_warn(env)
         self._timeout = step_timeout
         bounds = np.linspace(0, self.num_envs, min(workers, self.num_envs) + 1).astype(int)
         arguments = pickle.dumps((registrations_of(family, kwargs), family, kwargs))

@@ -30,6 +30,7 @@ from metarl.agents import (
 from metarl.envs import make
 from metarl.envs import tasks as task_tools
 from metarl.envs.sequence import task_list
+from metarl.envs.sync import close_or_warn
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation, evaluation_of
 from metarl.gradients import task_axis
@@ -444,4 +445,4 @@ class MetaAgent:
     def close(self) -> None:
         """Close the environments."""
         self.sampler.close()
-        self._env.close()
+        close_or_warn(self._env)

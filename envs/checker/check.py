@@ -21,6 +21,7 @@ from metarl.envs import tasks as task_tools
 from metarl.envs.checker.episodes import SEED, Episode, arrays_in, as_arrays, play_episode
 from metarl.envs.checker.idle import ADVICE, idle_parameters
 from metarl.envs.families.parameterized import ParameterizedEnv
+from metarl.envs.sync import close_or_warn
 
 TASKS = 5
 DRAWN = 4 * TASKS  # more than are used, to find different ones among them
@@ -54,7 +55,7 @@ def check_family(family: str, **kwargs: Any) -> list[str]:
             "it is reset and stepped with tasks of its task_space and actions of its action_space; mend that first"
         ]
     finally:
-        env.close()
+        close_or_warn(env)
 
 
 def _faults(family: str, env: gymnasium.Env[Any, Any], kwargs: dict[str, Any]) -> list[str]:
@@ -284,5 +285,5 @@ def _check_gymnasium(family: str, kwargs: dict[str, Any]) -> list[str]:
     except Exception as error:  # assertions, and whatever the environment raises
         return [f"gymnasium.utils.env_checker.check_env finds: {error}"]
     finally:
-        env.close()
+        close_or_warn(env)
     return []

@@ -16,6 +16,7 @@ from metarl.envs.checker.idle import ADVICE, idle_parameters
 from metarl.envs.families.parameterized import ParameterizedEnv
 from metarl.envs.references import as_family
 from metarl.envs.registry import FamilyLike
+from metarl.envs.sync import close_or_warn
 
 SECONDS = 4.0  # that a check may take, except for a step or reset that takes longer by itself
 STEPS = 10_000  # after which an episode without a time limit counts as endless
@@ -56,7 +57,7 @@ def quick_check(family: FamilyLike, **kwargs: Any) -> list[str]:
     except BaseException:  # the first rollout will meet the same error and name the task
         return []
     finally:
-        env.close()
+        close_or_warn(env)
 
 
 def _check(family: str, env: gymnasium.Env[Any, Any]) -> list[str]:
