@@ -277,10 +277,17 @@ def _construct(spec: EnvSpec, construct: Any) -> Any:
         raise ValueError(f"family {spec.id} cannot be made: {type(error).__name__}: {error}") from error
 
 
-def sample_tasks(family: FamilyLike, n: int, seed: int = 0, split: str = "test", **kwargs: Any) -> Tasks:
+def sample_tasks(family: FamilyLike, n: int, seed: int = 0, split: str = "train", **kwargs: Any) -> Tasks:
     """Draw ``n`` tasks of a family; the same arguments give the same tasks.
 
     The tasks on which ``metarl train`` evaluates are ``sample_tasks(family, n, seed=<its seed>, split="test")``.
+
+    Args:
+        family: an id, or ``module:Id``.
+        n: how many.
+        seed: of the drawing.
+        split: ``train``, ``validation`` or ``test``.
+        kwargs: arguments of the family's constructor.
 
     Raises:
         ValueError: unknown family or split, or ``n`` below 1.

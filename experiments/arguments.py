@@ -34,9 +34,9 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="evaluate a finished run again on test tasks")
     evaluate.add_argument("run", type=Path, help="a run's folder")
-    evaluate.add_argument("--tasks", type=int, default=500, help="test tasks (default: 500)")
-    evaluate.add_argument("--episodes", type=int, default=20, help="for each task and step (default: 20)")
-    evaluate.add_argument("--steps", type=int, default=3, help="adaptation steps (default: 3)")
+    evaluate.add_argument("--tasks", type=int, help="test tasks (default: the run's)")
+    evaluate.add_argument("--episodes", type=int, help="for each task and step (default: the run's)")
+    evaluate.add_argument("--steps", type=int, help="adaptation steps (default: the run's)")
     evaluate.add_argument("--seed", type=int, help="of tasks and episodes (default: the run's)")
     evaluate.add_argument("--device", help="auto, cpu, cuda (default: the run's)")
 
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     picture = commands.add_parser("picture", help="draw how a finished run adapts to test tasks")
     picture.add_argument("run", type=Path, help="a run's folder")
     picture.add_argument("--out", type=Path, help="the file: .png, .svg or .pdf (default: adaptation.png in the run)")
-    picture.add_argument("--tasks", type=int, default=100, help="test tasks the returns are of (default: 100)")
+    picture.add_argument("--tasks", type=int, help="test tasks the returns are of (default: the run's)")
 
     check = commands.add_parser("check", help="say what breaks the contract of a family, one sentence a fault")
     check.add_argument("family", help="an id, or module:Id")

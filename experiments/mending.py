@@ -42,7 +42,7 @@ def load_best(run: Run, settings: Settings, device: str | None) -> BaseLearner:
         ValueError: the file is missing, damaged or of another run.
     """
     learner: BaseLearner = load_learner(run.best, device=device)
-    if replace(learner.settings, device=settings.device) != settings:
+    if replace(learner.given_settings, device=settings.device) != settings:
         learner.close()
         raise ValueError(
             f"{str(run.best)!r} is of another run, or {str(run.config)!r} was changed: their settings differ"
@@ -59,7 +59,7 @@ def best_of(run: Run, learner: BaseLearner) -> BaseLearner:
     """
     if run.best.exists():
         try:
-            best = load_best(run, learner.settings, learner.settings.device)
+            best = load_best(run, learner.given_settings, learner.settings.device)
             if learner.best is not None and best.iteration != learner.best.state.iteration:
                 best.close()
                 raise ValueError(f"{str(run.best)!r} is of another run: it is of iteration {best.iteration}")
@@ -73,7 +73,7 @@ def best_of(run: Run, learner: BaseLearner) -> BaseLearner:
             return best
     with naming(run.best):
         learner.save_best(run.best)
-    return load_best(run, learner.settings, learner.settings.device)
+    return load_best(run, learner.given_settings, learner.settings.device)
 
 
 def mend_cost(run: Run, learner: BaseLearner) -> None:

@@ -13,13 +13,13 @@ PICTURED_TASKS = 2
 DOTS_PER_INCH = 110
 
 
-def draw_picture(folder: Path, out: Path, tasks: int) -> None:
+def draw_picture(folder: Path, out: Path, tasks: int | None) -> None:
     """Draw how a run's best parameters adapt to test tasks; with paths if the family's observations are positions.
 
     Args:
         folder: of a finished run.
         out: the file, ``.png``, ``.svg`` or ``.pdf``; an existing file is not overwritten.
-        tasks: the number of test tasks for the returns.
+        tasks: the number of test tasks for the returns; by default the run's ``evaluation.test_tasks``.
 
     Raises:
         ValueError: the folder is not a finished run, the file exists or has another suffix, or a count is not positive.

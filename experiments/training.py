@@ -153,7 +153,7 @@ def resume_run(folder: Path, device: str | None) -> tuple[Run, BaseLearner]:
     run.sweep()
     learner: BaseLearner = load_learner(run.last, device=device)
     try:
-        if replace(learner.settings, device=settings.device) != settings:
+        if replace(learner.given_settings, device=settings.device) != settings:
             raise ValueError(
                 f"{str(run.config)!r} was changed since the run began, or {str(run.last)!r} is of another run: their "
                 "settings differ; undo the change, or begin a new run"
@@ -215,7 +215,7 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
     """
     missing = learner.settings.learning.iterations - learner.iteration
     if learner.iteration == 0:
-        text = "\n".join(f"    {line}" for line in to_toml(learner.settings).splitlines())
+        text = "\n".join(f"    {line}" for line in to_toml(learner.given_settings).splitlines())
         learner.logger.record("configuration", text, exclude="csv")
     try:
         if missing > 0:
@@ -235,15 +235,29 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
     finally:
         best.close()
     tested = {f"test/return_step_{step}": evaluation.mean(step) for step in range(len(evaluation.returns))}
-    write_hparams(run.folder, as_dict(learner.settings), tested, learner.num_timesteps)
+    write_hparams(run.folder, as_dict(learner.given_settings), tested, learner.num_timesteps)
     run.write_results(evaluation.to_json())
     return evaluation
 
 
 def evaluate_run(
-    folder: Path, *, tasks: int, episodes: int, steps: int, seed: int | None, device: str | None
+    folder: Path,
+    *,
+    tasks: int | None,
+    episodes: int | None,
+    steps: int | None,
+    seed: int | None,
+    device: str | None,
 ) -> tuple[Evaluation, Path]:
     """Evaluate a finished run's best parameters on test tasks again; return the result and its file.
+
+    Args:
+        folder: the run's.
+        tasks: how many test tasks, as ``episodes``, ``steps`` and ``seed`` the run's own setting by default.
+        episodes: for each task and step.
+        steps: adaptation steps.
+        seed: of tasks and episodes.
+        device: where updates run.
 
     Raises:
         ValueError: the folder is not a run, the run is not finished, or a count is not positive.

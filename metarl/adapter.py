@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from metarl.envs import RolloutError
 from metarl.envs.actions import standard_actions
 from metarl.gradients.flat import one_task, task_parameters
 from metarl.sampler import MAX_STEPS, refuse_huge, refuse_non_finite, stack_steps
+from metarl.sb3.own_actions import unfold_actions
 from metarl.settings import Settings
 from metarl.state import State
 
@@ -24,10 +26,13 @@ from metarl.state import State
 class AdaptingLearner(Protocol):
     """The part of a learner that an ``Adapter`` needs."""
 
-    settings: Settings
     functional_policy: Policy
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
+
+    @property
+    def settings(self) -> Settings:
+        """All settings of a run."""
 
     def adapted(self, state: State, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
         """Return stacked parameters after an adaptation step."""
@@ -51,6 +56,7 @@ class Adapter:
 
     Attributes:
         returns: the undiscounted returns of all episodes so far; list k has those played after k updates.
+        max_updates: the number of updates after which the policy stays as it is; by default there is no limit.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Adapter:
         self._begun = False
         self._set_actor()
         self.returns: list[list[float]] = [[]]
+        self.max_updates: float = math.inf
 
     @property
     def updates(self) -> int:
@@ -76,8 +83,20 @@ class Adapter:
 
     @property
     def policy(self) -> ActorCriticPolicy:
-        """The policy after the updates so far, a stable-baselines3 policy."""
-        return self._learner.as_policy(task_parameters(self._parameters, 0), self._state)
+        """The policy after the updates so far, a stable-baselines3 policy that acts in the environment's own space."""
+        policy = self._learner.as_policy(task_parameters(self._parameters, 0), self._state)
+        return unfold_actions(policy, self._env.action_space)
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """The episodes since the last update, as rollouts of one task.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not self._played:
+            raise ValueError("no episode was played since the last update; call play() first")
+        return join_episodes(self._played)
 
     def play(self) -> float:
         """Play an episode in the environment, update if enough episodes were played, and return the episode's return.
@@ -133,7 +152,7 @@ class Adapter:
         rollouts = stack_steps(self._observations, self._steps, 1, 1, double=double)
         self._played.append(rollouts)
         self.returns[-1].append(float(rollouts.returns()))
-        if len(self._played) == self._episodes:
+        if len(self._played) >= self._episodes and self.updates < self.max_updates:
             self._update()
         return None
 
@@ -164,8 +183,7 @@ class Adapter:
         return self._to_env(self._action[0])
 
     def _update(self) -> None:
-        rollouts = join_episodes(self._played)
-        self._parameters = self._learner.adapted(self._state, self._parameters, rollouts, self.updates)
+        self._parameters = self._learner.adapted(self._state, self._parameters, self.rollouts, self.updates)
         self._set_actor()
         self._played = []
         self.returns.append([])

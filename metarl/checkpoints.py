@@ -22,6 +22,7 @@ VERSION = 1
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _COUNTS = ("iteration", "num_timesteps", "line_search_failures")
+_PROGRESS = "progress_remaining"
 _BEST_PARTS = {
     "parameters": "best",
     "critic": "best_critic",
@@ -61,6 +62,7 @@ class Checkpoint:
         facts = self.facts
         initial = replace(initial, normalizer=replace(initial.normalizer, **facts["normalizer"]))
         counts: dict[str, Any] = {name: int(facts[name]) for name in _COUNTS}
+        counts[_PROGRESS] = float(facts.get(_PROGRESS, 1.0))
         state = replace(initial.restored(self.tensors), **counts)
         best = facts["best"]
         if best is None:
@@ -69,6 +71,7 @@ class Checkpoint:
         parts = {part: self.tensors.get(name, {}) for part, name in _BEST_PARTS.items()}
         parts["critic"] = self.tensors.get("best_critic", self.tensors.get("critic", {}))
         own: dict[str, Any] = {**counts, **{name: int(best[name]) for name in _COUNTS if name in best}}
+        own[_PROGRESS] = float(best.get(_PROGRESS, counts[_PROGRESS]))
         return state, (float(best["score"]), replace(initial.restored(parts), **own))
 
 
@@ -101,10 +104,12 @@ def write_checkpoint(
         "format": FORMAT,
         "version": VERSION,
         **facts,
-        **{name: getattr(state, name) for name in _COUNTS},
+        **{name: getattr(state, name) for name in (*_COUNTS, _PROGRESS)},
         "normalizer": {"clip": state.normalizer.clip, "epsilon": state.normalizer.epsilon},
-        "best": None if best is None else {"score": best[0], **{name: getattr(best[1], name) for name in _COUNTS}},
+        "best": None,
     }
+    if best is not None:
+        body["best"] = {"score": best[0], **{name: getattr(best[1], name) for name in (*_COUNTS, _PROGRESS)}}
     with replacing(path) as beside, beside.open("wb") as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(zipfile.ZipInfo(_STATE), json.dumps(body, indent=1, allow_nan=False))

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-import math
-import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
+import numpy as np
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from metarl import seeding
 from metarl.agent import MetaAgent
 from metarl.agents import Normalizer, Parameters, Policy
 from metarl.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
-from metarl.envs import RandomTask, RolloutError, make
+from metarl.envs import RandomTask, make
 from metarl.envs import tasks as task_tools
 from metarl.envs.references import as_family
 from metarl.envs.registry import FamilyLike
 from metarl.envs.tasks import whole_number
-from metarl.figures import has_paths, paths_figure
-from metarl.gradients import task_axis
+from metarl.evaluation import task_digest
 from metarl.gradients.meta_update import TrustRegion
-from metarl.gradients.parallel import one_thread
 from metarl.learners.registry import option_owner
 from metarl.sb3 import loggers
-from metarl.sb3.callbacks import as_callback, episodes_for_callbacks
+from metarl.sb3.callbacks import as_callback
 from metarl.sb3.models_in import take_over
 from metarl.sb3.policy_arguments import decode, encode
 from metarl.settings import Settings, as_dict, structure, structure_arguments
-from metarl.state import Outcome, State, advance, check_outcome
+from metarl.state import Outcome, State
+from metarl.training.adaptation_check import AdaptationCheck
+from metarl.training.loop import Best, train
+from metarl.training.schedules import Horizon
 from metarl.version import __version__
-
-_PICTURED_TASKS = 4
-
-
-@dataclass(frozen=True)
-class Best:
-    """The state with the best validation so far."""
-
-    score: float
-    state: State
 
 
 class BaseLearner(MetaAgent):
@@ -138,6 +127,8 @@ class BaseLearner(MetaAgent):
         self.verbose = verbose
         self.tensorboard_log = tensorboard_log
         self.best: Best | None = None
+        self.horizon = Horizon()
+        self.adaptation_check = AdaptationCheck()
         self._given_tasks: Any = None
         self._close_outside()
 
@@ -213,10 +204,10 @@ class BaseLearner(MetaAgent):
 
     def learn(
         self,
+        *positional: object,
         iterations: int | None = None,
-        *,
         tasks: Any = None,
-        total_timesteps: int | None = None,
+        total_timesteps: float | None = None,
         callback: Any = None,
         log_interval: int | None = 1,
         tb_log_name: str | None = None,
@@ -225,11 +216,16 @@ class BaseLearner(MetaAgent):
     ) -> Self:
         """Meta-train.
 
+        Step sizes with a schedule go from its start to its end in this call. As in stable-baselines3, a call with
+        ``reset_num_timesteps=False`` goes on in the schedule of the calls before; and so does a call that ends where an
+        interrupted one would have ended.
+
         Args:
+            positional: none; what the first argument counts has to be named.
             iterations: how many more; ``learning.iterations`` if neither this nor ``total_timesteps`` is given.
             tasks: a batch of tasks to train on in every iteration; default: new tasks are drawn in each.
             total_timesteps: stop after the iteration that reaches this many environment steps, counted from the current
-                ``num_timesteps``.
+                ``num_timesteps``; a whole number, which may be written as ``1e5``.
             callback: a stable-baselines3 callback, a list of callbacks, or a function; its ``_on_step`` is called
                 after each iteration and stops training by returning False.
             log_interval: iterations between writes to the logger; None: only a callback and the last iteration write.
@@ -239,23 +235,34 @@ class BaseLearner(MetaAgent):
             progress_bar: show a bar that counts iterations.
 
         Raises:
-            ValueError: a count that is not positive, or tasks outside the task space.
+            TypeError: an argument by position.
+            ValueError: a count that is no whole number of at least 1, or tasks outside the task space.
             RolloutError: an environment raised an error or returned numbers that are not finite.
             FloatingPointError: the meta-gradient is not finite; the parameters are unchanged.
         """
+        if positional:
+            raise TypeError(
+                f"learn({positional[0]!r}) does not say what it counts: the first argument of stable-baselines3's "
+                "learn() are environment steps, and here training is counted in iterations too; write "
+                f"learn(iterations={positional[0]!r}) or learn(total_timesteps={positional[0]!r})"
+            )
+        if isinstance(total_timesteps, float | np.floating) and float(total_timesteps).is_integer():
+            total_timesteps = int(total_timesteps)
         if iterations is None and total_timesteps is None:
             iterations = self.settings.learning.iterations
-        for label, value in {
-            "iterations": iterations,
-            "total_timesteps": total_timesteps,
-            "log_interval": log_interval,
-        }.items():
-            if value is not None:
-                whole_number(label, value)
-        self._given_tasks = None
+        iterations, total_timesteps, log_interval = (
+            None if value is None else whole_number(label, value)
+            for label, value in {
+                "iterations": iterations,
+                "total_timesteps": total_timesteps,
+                "log_interval": log_interval,
+            }.items()
+        )
+        self._given_tasks, digests = None, set()
         if tasks is not None:
-            space = task_tools.task_space(self._env)
-            self._given_tasks = task_tools.stack_tasks(space, self._single_tasks(tasks))
+            single = self.single_tasks(tasks)
+            self._given_tasks = task_tools.stack_tasks(task_tools.task_space(self._env), single)
+            digests = {task_digest(task) for task in single}
         if reset_num_timesteps:
             self.state = replace(self.state, num_timesteps=0)
         if not self._own_logger:
@@ -263,62 +270,23 @@ class BaseLearner(MetaAgent):
                 self._logger.close()
             name = tb_log_name or type(self).__name__
             self._logger = loggers.default_logger(self.verbose, self.tensorboard_log, name, reset_num_timesteps)
-        last = math.inf if iterations is None else self.iteration + iterations
-        last_step = math.inf if total_timesteps is None else self.num_timesteps + total_timesteps
+        before, steps = self.iteration, self.num_timesteps
+        last = None if iterations is None else before + iterations
+        last_step = None if total_timesteps is None else steps + total_timesteps
+        self.horizon = self.horizon.following(before, steps, last, last_step, new=reset_num_timesteps)
         callbacks = as_callback(callback)
         callbacks.init_callback(self)  # type: ignore[arg-type]
         # A callback's progress bar can only count its calls, one for each iteration.
-        expected = last_step if iterations is None else self.num_timesteps + iterations
+        expected = last_step if iterations is None else steps + iterations
         callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
-        with loggers.progress_bar(iterations, shown=progress_bar) as bar:
-            final = not self.trains
-            if final:
-                self._validate()
-                self.dump_logs()
-            while not final:
-                self._iterate(callbacks, bar)
-                final = self.iteration >= last or self.num_timesteps >= last_step
-                if self.iteration % self.settings.evaluation.every == 0 or final:
-                    self._validate()
-                if final or (log_interval is not None and self.iteration % log_interval == 0):
-                    self.dump_logs()
-                if not callbacks.on_step() and not final:
-                    if self.iteration % self.settings.evaluation.every != 0:
-                        self._validate()
-                    self.dump_logs()
-                    break
+        try:
+            with loggers.progress_bar(iterations, shown=progress_bar) as bar:
+                train(self, callbacks, bar, last_iteration=last, last_timestep=last_step, log_interval=log_interval)
+        finally:
+            if self.iteration > before:
+                self.tasks_trained_on |= digests
         callbacks.on_training_end()
         return self
-
-    def _iterate(self, callbacks: BaseCallback, bar: Any) -> None:
-        began, played = time.perf_counter(), self.sampler.seconds
-        iteration, steps_before = self.iteration + 1, self.num_timesteps
-        callbacks.on_rollout_start()
-        self.logger.record("rollout/iteration", iteration)
-        try:
-            with one_thread():
-                outcome = self.meta_iteration(self.state, iteration)
-        except RolloutError as error:
-            raise RolloutError(f"iteration {iteration}: {error}", error.env_index) from error
-        check_outcome(outcome, self.state)
-        log_std_min = self.settings.policy.log_std_min
-        self.state = advance(outcome, gamma=self.settings.learning.gamma, log_std_min=log_std_min)
-        callbacks.update_locals({"self": self, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})
-        callbacks.on_rollout_end()
-        returns = [float(task_axis.tree_mean(part.returns())) for part in outcome.rollouts]
-        loggers.record_iteration(
-            self.logger,
-            outcome.metrics,
-            returns,
-            timesteps=self.num_timesteps,
-            steps=self.num_timesteps - steps_before,
-            seconds=time.perf_counter() - began,
-            seconds_rollouts=self.sampler.seconds - played,
-        )
-        if returns:
-            after = f", after adaptation {returns[-1]:.2f}" if len(returns) > 1 else ""
-            bar.set_postfix_str(f"return before {returns[0]:.2f}{after}")
-        bar.update()
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:
         """Collect, adapt, collect again, and return the next state, without changing the learner or ``state``.
@@ -349,18 +317,6 @@ class BaseLearner(MetaAgent):
         """Return each task's random stream for the episodes after ``step`` inner steps of an iteration."""
         numbers = range(task_tools.count_tasks(tasks))
         return seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=numbers)
-
-    def _validate(self) -> None:
-        evaluation, tasks, rollouts = self.evaluate_rollouts("validation")
-        shown = any(isinstance(part, TensorBoardOutputFormat) for part in self.logger.output_formats)
-        if shown and has_paths(self._env):
-            picture = paths_figure(self._env, tasks[:_PICTURED_TASKS], rollouts)
-            elsewhere = ("stdout", "log", "json", "csv")
-            self.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)
-        loggers.record_validation(self.logger, {"return": evaluation.returns, **evaluation.statistics})
-        score = float(evaluation.returns[1:].mean())
-        if self.best is None or score > self.best.score:
-            self.best = Best(score, self.state)
 
     @property
     def num_timesteps(self) -> int:
@@ -416,8 +372,10 @@ class BaseLearner(MetaAgent):
         self._write(checkpoint_path(path), replace(self.best.state, num_timesteps=self.num_timesteps))
 
     def _write(self, path: Path, state: State) -> None:
-        facts = {"learner": self.name, "metarl": __version__, "settings": as_dict(self.settings)}
+        facts = {"learner": self.name, "metarl": __version__, "settings": as_dict(self.given_settings)}
         facts["policy_kwargs"] = encode(self.policy_kwargs)
+        facts["horizon"] = asdict(self.horizon)
+        facts["tasks_trained_on"] = sorted(self.tasks_trained_on)
         best = None if self.best is None else (self.best.score, self.best.state)
         write_checkpoint(path, state, best, facts, self.functional_policy.buffers())
 
@@ -448,6 +406,8 @@ class BaseLearner(MetaAgent):
             learner = cls.__new__(cls)
             learner._begin(settings, kept, 0, None, buffers=checkpoint.tensors.get("buffers"))
             learner.state, best = checkpoint.states(learner.state)
+            learner.horizon = Horizon(**facts.get("horizon", {}))
+            learner.tasks_trained_on = frozenset(facts.get("tasks_trained_on", ()))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{str(path)!r} is damaged or no checkpoint of metarl ({error!r})") from error
         learner.best = None if best is None else Best(*best)

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from metarl.envs.references import as_family
 from metarl.fields import FORBID, Count, Finite, Positive, Switch, Unit
+from metarl.training.schedules import AnySchedule, read_schedule, scheduled, takes_schedule, with_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Learning:
     normalize_rewards: Switch = False  # by the running deviation of discounted returns; reported returns are not
     workers: Literal["auto"] | Count = "auto"  # processes that step environments without a batched implementation
     step_timeout: Positive = 60.0  # seconds that a worker may take for one step of its environments
+    check: Switch = True  # warn where nothing has to be learned by adaptation, or nothing is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +127,8 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
             values.
     """
     data = _without_numpy(data)
-    problems: list[str] = []
     kind = _outer_kind(learner, data.get("outer"))
+    data, schedules, problems = _take_schedules(data, kind)
     outer: Any = None
     try:
         outer = _adapter(kind).validate_python(data.get("outer", {}))
@@ -152,7 +154,29 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
             "inner.objective = 'dice' as well, or leave inner.baseline out"
         )
     kwargs = {key: _plain(f"family_kwargs.{key}", value) for key, value in settings.family_kwargs.items()}
-    return dataclasses.replace(settings, family_kwargs=kwargs)
+    return with_values(dataclasses.replace(settings, family_kwargs=kwargs), schedules)
+
+
+def _take_schedules(data: dict[str, Any], outer: type[Any]) -> tuple[dict[str, Any], dict[str, AnySchedule], list[str]]:
+    """Return nested dicts with schedules replaced by their first values, the schedules by key, and their faults."""
+    schedules: dict[str, AnySchedule] = {}
+    faults: list[str] = []
+    for section, kind in (("inner", Inner), ("outer", outer)):
+        given = data.get(section)
+        if not isinstance(given, dict):
+            continue
+        for name in filter(takes_schedule, _field_names(kind)):
+            key = f"{section}.{name}"
+            try:
+                found = read_schedule(key, given.get(name))
+            except ValueError as error:
+                faults.append(str(error))
+                data = {**data, section: {other: value for other, value in data[section].items() if other != name}}
+                continue
+            if found is not None:
+                schedules[key] = found
+                data = {**data, section: {**data[section], name: found.value(1.0)}}
+    return data, schedules, faults
 
 
 def structure_arguments(
@@ -206,7 +230,10 @@ def _plain(key: str, value: Any) -> Any:
 
 def as_dict(settings: Settings) -> dict[str, Any]:
     """Return settings as nested dicts of types that TOML and JSON can hold."""
-    plain = dataclasses.asdict(settings)
+    plain = dataclasses.asdict(with_values(settings, dict.fromkeys(scheduled(settings))))
+    for key, schedule in scheduled(settings).items():
+        section, _, name = key.partition(".")
+        plain[section][name] = schedule.plain()
     plain["policy"]["hidden_sizes"] = list(settings.policy.hidden_sizes)
     return plain
 
@@ -230,7 +257,7 @@ def _combined(options: type, kind: type) -> type:
     """Return a dataclass with the fields of both."""
 
     def reduce(settings: Any) -> tuple[Any, ...]:
-        return _make_combined, (options, kind, dataclasses.asdict(settings))
+        return _make_combined, (options, kind, {name: getattr(settings, name) for name in _field_names(type(settings))})
 
     members = {"__doc__": kind.__doc__, "__reduce__": reduce}
     made = type(f"{options.__name__}With{kind.__name__}", (options, kind), members)
@@ -239,7 +266,10 @@ def _combined(options: type, kind: type) -> type:
 
 def _make_combined(options: type, kind: type, values: dict[str, Any]) -> Any:
     """Return a settings object from its values, for ``pickle`` and ``copy``."""
-    return _combined(options, kind)(**values)
+    settings: Any = object.__new__(_combined(options, kind))
+    for name, value in values.items():  # without the constructor, whose checks may not take a schedule
+        object.__setattr__(settings, name, value)
+    return settings
 
 
 def _outer_kind(learner: Any, data: Any) -> type:

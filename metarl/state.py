@@ -23,6 +23,8 @@ class State:
         iteration: the number of meta-iterations so far.
         num_timesteps: environment steps of training so far.
         line_search_failures: the number of meta-iterations in which the line search accepted no step.
+        progress_remaining: the share of the training that remained in the last meta-iteration, from 1 at its start to
+            0, on which scheduled step sizes depend.
     """
 
     parameters: Parameters
@@ -32,6 +34,7 @@ class State:
     iteration: int = 0
     num_timesteps: int = 0
     line_search_failures: int = 0
+    progress_remaining: float = 1.0
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return all tensors by part and name, as in a checkpoint."""

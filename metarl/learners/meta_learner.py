@@ -51,7 +51,7 @@ class MetaLearner:
         Raises:
             ValueError: tasks that are not in the family's task space, or a count that is not positive.
         """
-        self.learner.learn(epochs, tasks=tasks, reset_num_timesteps=False)
+        self.learner.learn(iterations=epochs, tasks=tasks, reset_num_timesteps=False)
         return self
 
     def evaluate(self, tasks: Any) -> Evaluation:

@@ -53,6 +53,7 @@ class MultiTask(BaseLearner):
     name = "multi-task"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (Components,)
     source = "Jacobs et al. 1991"
+    learns_to_adapt = False
     functional_policy: MixturePolicy
 
     def prepare_policy(self, policy: Policy) -> Policy:

@@ -62,6 +62,7 @@ class Pretrained(BaseLearner):
     name = "pretrained"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (JointTraining,)
     source = "Finn et al. 2017; Schulman et al. 2017"
+    learns_to_adapt = False
 
     def validate(self) -> None:
         """Check that observations are not normalised, since PPO's environments here do not normalise them.

@@ -53,6 +53,7 @@ class TaskAware(BaseLearner):
     name = "task-aware"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (AwareTraining,)
     source = "Finn et al. 2017"
+    learns_to_adapt = False
     adapts_by_experience = False
     functional_policy: ContextPolicy
 

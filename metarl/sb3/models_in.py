@@ -23,7 +23,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import data_to_json
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecNormalize
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarl.agents import Normalizer, new_normalizer, wrap_module
 from metarl.agents.normalization import Moments
@@ -32,6 +32,7 @@ from metarl.agents.policies import ModulePolicy
 from metarl.agents.policies.build import MODULES
 from metarl.agents.policies.seeded import Seeded
 from metarl.envs import make, own_actions
+from metarl.sb3.own_actions import fold_actions
 
 _SPACE_FIELDS = ("_shape", "dtype", "low", "high", "n", "nvec", "start", "spaces")
 _KEPT_ARGUMENTS = (
@@ -296,25 +297,6 @@ def architecture(module: ActorCriticPolicy) -> dict[str, Any]:
     given = module._get_constructor_parameters()
     kept = {key: given[key] for key in _KEPT_ARGUMENTS if key != "log_std_init"}
     return {**kept, "share_features_extractor": module.share_features_extractor}
-
-
-def fold_actions(module: ActorCriticPolicy, own: spaces.Box) -> None:
-    """Turn a policy for the box ``own`` into the one for the mapped box that does the same, in place.
-
-    Entries with two finite ends are mapped to [-1, 1]; the others are as they were.
-
-    With ``a = middle + half * u``, a Gaussian of mean ``W h + b`` and deviation ``s`` in a is one of mean
-    ``(W h + b - middle) / half`` and deviation ``s / half`` in u: exact up to rounding.
-    """
-    low, high = (torch.as_tensor(limit, dtype=torch.float64).flatten() for limit in (own.low, own.high))
-    bounded = torch.isfinite(low) & torch.isfinite(high)
-    middle, half = torch.where(bounded, (low + high) / 2, 0.0), torch.where(bounded, (high - low) / 2, 1.0)
-    with torch.no_grad():
-        layer = module.action_net
-        assert isinstance(layer, nn.Linear)
-        layer.weight.copy_(layer.weight.double() / half[:, None])
-        layer.bias.copy_((layer.bias.double() - middle) / half)
-        module.log_std.copy_(module.log_std.double() - half.log())
 
 
 def take_statistics(space: spaces.Space[Any], statistics: VecNormalize) -> Normalizer | None:

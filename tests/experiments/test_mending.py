@@ -44,7 +44,7 @@ def half(out: Path, settings: Settings) -> None:
     learner = find_learner(settings.learner).from_settings(settings)
     run = Run.create(out, "half", "half", settings, learner.save)
     learner.set_logger(run_logger(run.folder))
-    learner.learn(3, callback=training.SaveLast(run), reset_num_timesteps=False)
+    learner.learn(iterations=3, callback=training.SaveLast(run), reset_num_timesteps=False)
     learner.logger.close()
     learner.close()
 
