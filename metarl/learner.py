@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,7 +15,7 @@ from metarl import seeding
 from metarl.agent import MetaAgent
 from metarl.agents import Normalizer, Parameters, Policy
 from metarl.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
-from metarl.envs import RandomTask, make
+from metarl.envs import RandomTask, make, quick_check
 from metarl.envs import tasks as task_tools
 from metarl.envs.references import as_family
 from metarl.envs.registry import FamilyLike
@@ -31,6 +32,7 @@ from metarl.state import Outcome, State
 from metarl.training.adaptation_check import AdaptationCheck
 from metarl.training.loop import Best, train
 from metarl.training.schedules import Horizon
+from metarl.training.standstill import Standstill
 from metarl.version import __version__
 
 
@@ -129,6 +131,8 @@ class BaseLearner(MetaAgent):
         self.best: Best | None = None
         self.horizon = Horizon()
         self.adaptation_check = AdaptationCheck()
+        self.standstill = Standstill()
+        self._family_checked = False
         self._given_tasks: Any = None
         self._close_outside()
 
@@ -236,7 +240,8 @@ class BaseLearner(MetaAgent):
 
         Raises:
             TypeError: an argument by position.
-            ValueError: a count that is no whole number of at least 1, or tasks outside the task space.
+            ValueError: a count that is no whole number of at least 1, or tasks outside the task space; or see
+                ``check_family``.
             RolloutError: an environment raised an error or returned numbers that are not finite.
             FloatingPointError: the meta-gradient is not finite; the parameters are unchanged.
         """
@@ -258,6 +263,7 @@ class BaseLearner(MetaAgent):
                 "log_interval": log_interval,
             }.items()
         )
+        self.check_family()
         self._given_tasks, digests = None, set()
         if tasks is not None:
             single = self.single_tasks(tasks)
@@ -287,6 +293,17 @@ class BaseLearner(MetaAgent):
                 self.tasks_trained_on |= digests
         callbacks.on_training_end()
         return self
+
+    def check_family(self) -> None:
+        """Play a few episodes before training begins, once, if ``learning.check`` is on; warn of what may be wrong.
+
+        Raises:
+            ValueError: no episode ends and there is no time limit, or a number is not finite.
+        """
+        if self.iteration == 0 and self.settings.learning.check and not self._family_checked:
+            for sentence in quick_check(self.settings.family, **self.settings.family_kwargs):
+                warnings.warn(sentence, UserWarning, stacklevel=3)
+        self._family_checked = True
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:
         """Collect, adapt, collect again, and return the next state, without changing the learner or ``state``.

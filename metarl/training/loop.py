@@ -25,6 +25,7 @@ from metarl.settings import Settings
 from metarl.state import Outcome, State, advance, check_outcome
 from metarl.training.adaptation_check import LEAST_DONE, SENTENCES, AdaptationCheck
 from metarl.training.schedules import Horizon, scheduled
+from metarl.training.standstill import Standstill
 
 _PICTURED_TASKS = 4
 
@@ -48,6 +49,7 @@ class TrainedLearner(Protocol):
     best: Best | None
     horizon: Horizon
     adaptation_check: AdaptationCheck
+    standstill: Standstill
 
     @property
     def settings(self) -> Settings:
@@ -135,6 +137,9 @@ def _iterate(learner: TrainedLearner, callbacks: BaseCallback, bar: Any) -> None
     settings = learner.settings
     following = advance(outcome, gamma=settings.learning.gamma, log_std_min=settings.policy.log_std_min)
     learner.state = replace(following, progress_remaining=remaining)
+    stands = learner.standstill.sentence(outcome.metrics, following.line_search_failures > before.line_search_failures)
+    if stands is not None:
+        warnings.warn(f"iteration {iteration}: {stands}", UserWarning, stacklevel=4)
     callbacks.update_locals({"self": learner, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})
     callbacks.on_rollout_end()
     by_task = [part.returns() for part in outcome.rollouts]

@@ -29,8 +29,10 @@ def test_ctrl_c_is_no_failure_here_but_one_where_it_cannot_come_from_a_person() 
     kwargs = {"where": "step", "what": "interrupt"}
     with pytest.raises(KeyboardInterrupt):
         small(family="toy_faults:Leaves", family_kwargs=kwargs, learning={"workers": 1}).learn(iterations=1)
+    learning = {"workers": 2, "check": False}  # the check plays in this process
+    apart = small(family="toy_faults:Leaves", family_kwargs=kwargs, learning=learning)
     with pytest.raises(RolloutError, match="raised KeyboardInterrupt"):
-        small(family="toy_faults:Leaves", family_kwargs=kwargs, learning={"workers": 2}).learn(iterations=1)
+        apart.learn(iterations=1)
 
 
 @pytest.mark.parametrize("what", ["exit", "unheard", "error"])
