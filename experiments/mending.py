@@ -14,7 +14,7 @@ from metarl.experiments.streams import complain
 from metarl.files import naming
 from metarl.learner import BaseLearner
 from metarl.learners.registry import load_learner
-from metarl.sb3.loggers import Progress, read_progress
+from metarl.sb3.progress_file import Progress, read_progress
 from metarl.settings import Settings
 
 
