@@ -266,7 +266,7 @@ class BaseLearner(MetaAgent):
         # A callback's progress bar can only count its calls, one for each iteration.
         expected = last_step if iterations is None else self.num_timesteps + iterations
         callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
-        with loggers.progress_bar(iterations, shown=progress_bar) as bar:
+        with loggers.progress_bar(self.iteration, iterations, shown=progress_bar) as bar:
             final = not self.trains
             if final:
                 self._validate()

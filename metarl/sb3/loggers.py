@@ -62,10 +62,11 @@ class _ForgivingStream:
 class _ProgressLines:
     """Progress as lines, for a file or a pipe: of the first and the last iteration, and now and then in between."""
 
-    def __init__(self, total: int | None, stream: _ForgivingStream) -> None:
+    def __init__(self, done: int, total: int | None, stream: _ForgivingStream) -> None:
+        self._first = done + 1
+        self._done = done
         self._total = total
         self._stream = stream
-        self._done = 0
         self._text = ""
         self._began = self._wrote = time.monotonic()
 
@@ -83,7 +84,7 @@ class _ProgressLines:
         """Count an iteration."""
         self._done += 1
         now = time.monotonic()
-        if self._done in (1, self._total) or now - self._wrote >= _SECONDS_BETWEEN_LINES:
+        if self._done in (self._first, self._total) or now - self._wrote >= _SECONDS_BETWEEN_LINES:
             self._wrote = now
             self._stream.write(f"{self._line(now - self._began)}\n")
             self._stream.flush()
@@ -93,26 +94,28 @@ class _ProgressLines:
         if self._text:
             line += f": {self._text}"
         if self._total is not None and self._done < self._total:
-            left = tqdm.format_interval(seconds / self._done * (self._total - self._done))
+            left = tqdm.format_interval(seconds / (self._done - self._first + 1) * (self._total - self._done))
             line += f"; about {left} left"
         return line
 
 
-def progress_bar(total: int | None, *, shown: bool) -> tqdm | _ProgressLines:
+def progress_bar(done: int, more: int | None, *, shown: bool) -> tqdm | _ProgressLines:
     """Return a display of progress on standard error: a bar on a terminal, lines in a file or a pipe.
 
     A missing or closed standard error does not stop training.
 
     Args:
-        total: the number of iterations, or None if it is not known.
+        done: iterations before.
+        more: iterations to come, or None if it is not known how many.
         shown: False for no display.
     """
+    total = None if more is None else done + more
     if not shown or sys.stderr is None:
         return tqdm(total=total, disable=True)
     stream = _ForgivingStream(sys.stderr)
     if not stream.isatty():
-        return _ProgressLines(total, stream)
-    return tqdm(total=total, unit="iteration", file=stream, dynamic_ncols=True)
+        return _ProgressLines(done, total, stream)
+    return tqdm(total=total, initial=done, unit="iteration", file=stream, dynamic_ncols=True)
 
 
 class ResumableTensorBoard(TensorBoardOutputFormat):
