@@ -186,9 +186,8 @@ def _compare(options: argparse.Namespace) -> int:
     except ValueError as error:
         return _complain(_one_line(error), FAILED)
     if lost:
-        return _complain(
-            f"the tables in {options.out} stay as they were: they have seeds of {lost[0]!r} that failed now", 1
-        )
+        words = f"the tables in {options.out} stay as they were, since they have seeds of {lost[0]!r} that failed now"
+        return _complain(words, FAILED)
     if entries:
         streams.say(comparison.write_tables(entries, options.out))
         comparison.draw(entries, options.out / "comparison.png")

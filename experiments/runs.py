@@ -39,6 +39,7 @@ _LEFTOVER = re.compile(
     r"(progress\.csv|config(-\d+)?\.toml|(cost|results(-\d+)?|machine|from)\.json|(last|best(-\d+)?)\.zip)(\.\d+)?\.part"
 )
 _WITHOUT_LOCK = re.compile(r"\d+\.(json|csv)|[^/]+\.(png|svg|pdf)")  # what evaluate and picture write
+_RESULT_KEYS = {"split", "statistic", "level", "iteration", "timesteps", "oracle"}
 _PACKAGES = ("gymnasium", "numpy", "stable-baselines3", "tensorboard", "torch")
 
 # The settings that may be changed when a run is resumed.
@@ -192,22 +193,28 @@ class Run:
             settings: until now.
             iteration: after which they change.
         """
-        text = f"# The configuration of this run until iteration {iteration}.\n{to_toml(settings)}"
-        number = 1
-        while any(os.path.lexists(path) for path in self._earlier(number)):
-            number += 1
+        number = self._free_number()
         config, results, best = self._earlier(number)
-        # The same text is there already if a process was killed just here.
-        last = self._earlier(number - 1)[0]
-        if not last.is_file() or last.read_text(encoding="utf-8") != text:
+        if not self.kept_before(settings, iteration):
             with new_file(config) as beside:
-                beside.write_text(text, encoding="utf-8")
+                beside.write_text(_earlier_text(settings, iteration), encoding="utf-8")
         if self.results.is_file():
             if self.best.is_file():
                 with new_file(best) as beside:
                     shutil.copyfile(self.best, beside)
             self.results.rename(results)
             flush_folder(self.folder)
+
+    def kept_before(self, settings: Settings, iteration: int) -> bool:
+        """Return whether the latest configuration that was kept is this one, with a change after this iteration."""
+        path = self._earlier(self._free_number() - 1)[0]
+        return path.is_file() and path.read_text(encoding="utf-8") == _earlier_text(settings, iteration)
+
+    def _free_number(self) -> int:
+        number = 1
+        while any(os.path.lexists(path) for path in self._earlier(number)):
+            number += 1
+        return number
 
     def _earlier(self, number: int) -> tuple[Path, Path, Path]:
         return (
@@ -242,11 +249,14 @@ class Run:
         expected = [(step, evaluation.test_tasks, evaluation.episodes) for step in range(evaluation.steps + 1)]
         try:
             steps = [(entry["step"], len(entry["per_task"]), entry["episodes"]) for entry in found["adaptation"]]
-            finite = all(math.isfinite(value) for entry in found["adaptation"] for value in entry["per_task"])
-            complete = finite and {"oracle", "iteration"} <= found.keys()
+            numbers = [
+                [*entry["per_task"], *(entry[name] for name in ("mean", "low", "high", "tasks"))]
+                for entry in found["adaptation"]
+            ]
+            finite = all(math.isfinite(number) for entry in numbers for number in entry)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError("is damaged") from error
-        if not complete:
+        if not finite or not found.keys() >= _RESULT_KEYS:
             raise ValueError("is damaged")
         if steps != expected:
             raise ValueError("is of another run: its steps, tasks and episodes are not those of the configuration")
@@ -288,6 +298,10 @@ class Run:
                 number += 1
             else:
                 return path
+
+
+def _earlier_text(settings: Settings, iteration: int) -> str:
+    return f"# The configuration of this run until iteration {iteration}.\n{to_toml(settings)}"
 
 
 def same_run(one: Settings, other: Settings) -> bool:

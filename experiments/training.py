@@ -202,18 +202,21 @@ def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = ()) -> tuple
     try:
         settings = mending.mend_config(run, learner)
         before = replace(learner.settings, device=read_checkpoint(run.last).facts["settings"]["device"])
-        if not same_run(settings, before):
+        # Where a process was killed while it changed settings, the change is made only in the configuration.
+        changing = same_run(settings, before) and run.kept_before(before, learner.iteration)
+        if not changing and replace(settings, device=before.device) != before:
             raise ValueError(
                 f"{str(run.config)!r} was changed since the run began, or {str(run.last)!r} is of another run: their "
-                "settings differ; undo the change, or begin a new run"
+                "settings differ; undo the change (or rename the file: it is then made again from the checkpoint) and "
+                "give settings that may change beside --resume, as learning.iterations=200, or begin a new run"
             )
         wanted = run.settings(overrides)
         finished = mending.has_results(run, learner)
         mending.mend_best(run, learner)
-        _refuse_too_few(run, learner, before, wanted, finished=finished)
         mending.mend_progress(run, learner)
         mending.mend_cost(run, learner)
         mending.mend_machine(run)
+        _refuse_too_few(run, learner, before, wanted, finished=finished)
         if wanted != before:
             run.keep_earlier(before, learner.iteration)
             run.write_config(wanted)
