@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -170,8 +171,7 @@ def mend_progress(run: Run, learner: BaseLearner) -> None:
     missing = [number for number in range(1, learner.iteration + 1) if number not in own.rows]
     exists = os.path.lexists(run.progress)
     # What follows the checkpoint's row is computed again, whatever became of it; all else is kept.
-    unread = exists and not own.whole and (missing or not own.columns) and not _is_empty(run.progress)
-    if not missing and not unread:
+    if not missing and (not exists or _is_table(run.progress)):
         return
     state = "has gaps" if own.whole else "is missing"
     if exists and not own.whole:
@@ -187,8 +187,13 @@ def mend_progress(run: Run, learner: BaseLearner) -> None:
     )
 
 
-def _is_empty(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size == 0
+def _is_table(path: Path) -> bool:
+    """Return whether a file is empty or begins with the columns of a ``progress.csv``, such as ``validation/gain``."""
+    try:
+        header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+    except (FileNotFoundError, IsADirectoryError, ValueError):
+        return False
+    return not header or all(re.fullmatch(r"\w+/\w+", column) for column in header.split(","))
 
 
 def _ranges(numbers: list[int]) -> str:

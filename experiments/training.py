@@ -66,23 +66,25 @@ class SaveLast(BaseCallback):
         self._began = time.perf_counter()
 
     def _init_callback(self) -> None:
-        self._best = self._iteration_of_best()
-
-    def _iteration_of_best(self) -> int | None:
         best: Best | None = self.model.best  # type: ignore[attr-defined]
-        return None if best is None else best.state.iteration
+        self._best = None if best is None else best.state.iteration
 
     def _on_step(self) -> bool:
+        self.save(self.model)  # type: ignore[arg-type]
+        return True
+
+    def save(self, learner: BaseLearner) -> None:
+        """Write the files."""
         if not self._run.last.parent.is_dir():
             # Writing would make it again, without all that was in it.
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._run.last.parent))
         with naming(self._run.last):
-            self.model.save(self._run.last)
-        if self._iteration_of_best() != self._best:
-            mending.save_best(self._run, self.model)  # type: ignore[arg-type]
-            self._best = self._iteration_of_best()
-        self.write_cost(self.model)  # type: ignore[arg-type]
-        return True
+            learner.save(self._run.last)
+        best = None if learner.best is None else learner.best.state.iteration
+        if best != self._best:
+            mending.save_best(self._run, learner)
+            self._best = best
+        self.write_cost(learner)
 
     def write_cost(self, learner: BaseLearner) -> None:
         """Write environment steps and seconds of training (with validation), including those before an interruption."""
@@ -305,7 +307,8 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
             last = SaveLast(run)
             callbacks = [last, *([Profile(run.folder, missing)] if profiled else [])]
             learner.learn(missing, callback=callbacks, reset_num_timesteps=False, progress_bar=progress_bar)
-            last.write_cost(learner)
+            # A learner that does not train is validated without a step, whose callback would have saved it.
+            last.write_cost(learner) if learner.trains else last.save(learner)
     except BaseException:
         with contextlib.suppress(OSError):  # the first error is the one to report
             learner.logger.close()
