@@ -287,13 +287,13 @@ class Run:
             self.evaluations.mkdir(exist_ok=True)
         self.sweep_evaluations()
 
-    def next_evaluation(self, results: dict[str, Any]) -> Path:
+    def next_evaluation(self, results: dict[str, Any], settings: Settings) -> Path:
         """Write ``evaluations/<n>.json`` with the next free number and return its path."""
         number = 1
         while True:
             path = self.evaluations / f"{number}.json"
             try:
-                _write_json(path, results)
+                _write_json(path, {**results, "settings": as_dict(settings)})
             except FileExistsError:
                 number += 1
             else:

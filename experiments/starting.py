@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gymnasium.spaces import flatdim
 from torch import Tensor
 
 from metarl.checkpoints import checkpoint_path, stored_checkpoint
@@ -110,7 +111,7 @@ def _from_checkpoint(settings: Settings, earlier: BaseLearner, state: State, pat
 def _taken_over(learner: BaseLearner, earlier: BaseLearner, state: State, path: Path) -> State:
     for kind in ("observation_space", "action_space"):
         found, wanted = getattr(earlier, kind), getattr(learner, kind)
-        if type(found) is not type(wanted) or found.shape != wanted.shape:
+        if type(found) is not type(wanted) or found.shape != wanted.shape or flatdim(found) != flatdim(wanted):
             raise ValueError(
                 f"{str(path)!r} was trained with the {kind.replace('_', ' ')} {found} of {earlier.settings.family}; "
                 f"that of {learner.settings.family} is {wanted}, so it cannot start from it"

@@ -344,7 +344,7 @@ def evaluate_run(
         words = standing(run, learner)
     finally:
         learner.close()
-    path = run.next_evaluation(evaluation.to_json())
+    path = run.next_evaluation(evaluation.to_json(), learner.settings)
     evaluation.write_csv(path.with_suffix(".csv"))
     return evaluation, path, words
 

@@ -45,10 +45,12 @@ def stored_checkpoint(path: str | Path) -> Path:
     Raises:
         ValueError: a folder without these, or both a run's folder and a file that ``save`` wrote.
     """
-    file = checkpoint_path(path)
     folder = Path(path)
     if not folder.is_dir():
-        return file
+        return checkpoint_path(path)
+    # The folder one is in, ".", has no name by itself.
+    named = folder if folder.name else folder.absolute()
+    file = checkpoint_path(named) if named.name else named
     kept = [folder / "checkpoints" / name for name in ("best.zip", "last.zip")]
     found = next((each for each in kept if each.is_file()), None)
     saved = file != folder and file.is_file()

@@ -28,7 +28,11 @@ def naming(path: Path) -> Iterator[None]:
 def in_words(error: OSError) -> str:
     """Return an ``OSError`` as text that can begin a sentence."""
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-    return reason if error.filename is None else f"{str(error.filename)!r} cannot be read or written: {reason}"
+    if error.filename is None:
+        return reason
+    # TensorBoard names its files by bytes.
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
+    return f"{name!r} cannot be read or written: {reason}"
 
 
 def flush_file(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs that are killed from the first instruction on: each goes on to the same bits or, without a folder, begins anew."""
+"""Runs killed from the first instruction on: each goes on to the same bits or, without a folder, begins anew."""
 
 from __future__ import annotations
 
