@@ -18,7 +18,7 @@ train: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# What takes too long for every change: three seeds of the shipped configuration, runs killed at twenty moments.
+# What takes too long for every change: three seeds of the shipped configuration, many damaged and killed runs.
 check-all: install
 	$(BIN)/python -m pytest -m "full or not full"
 

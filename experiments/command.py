@@ -86,6 +86,7 @@ def _train_or_say_why_not(options: argparse.Namespace) -> int:
         return _complain(f"stopped; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", status)
     finally:
         learner.close()
+        run.unlock()
     streams.say(training.closing_words(run, evaluation))
     return 0
 

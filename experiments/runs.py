@@ -139,6 +139,11 @@ class Run:
             reason = in_words(error) if isinstance(error, OSError) else error
             raise ValueError(f"the run {str(self.folder)!r} cannot be locked: {reason}") from error
 
+    def unlock(self) -> None:
+        """Let other processes train in the folder again."""
+        with contextlib.suppress(OSError):
+            self._lock.release()
+
     def sweep(self) -> None:
         """Delete incomplete files of a killed process; the caller must hold the lock."""
         for folder in (self.folder, self.last.parent):

@@ -70,12 +70,15 @@ def _from_model(settings: Settings, path: Path) -> BaseLearner:
     sections = {name: plain[name] for name in _SECTIONS}
     learner: BaseLearner = find_learner(settings.learner).from_pretrained(path, settings.family, **sections)
     try:
-        policy = learner.settings.policy
         hidden = learner.policy_kwargs.get("net_arch")
         hidden = hidden.get("pi") if isinstance(hidden, dict) else hidden
-        activation = getattr(learner.policy_kwargs.get("activation_fn"), "__name__", policy.activation).lower()
-        found = replace(policy, hidden_sizes=tuple(hidden or policy.hidden_sizes), activation=activation)
-        _compare("policy", (*_ARCHITECTURE, "log_std_min"), found, settings.policy, path)
+        activation = getattr(learner.policy_kwargs.get("activation_fn"), "__name__", "").lower()
+        own = {name: getattr(learner.settings.policy, name) for name in (*_ARCHITECTURE, "log_std_min")}
+        if hidden:
+            own["hidden_sizes"] = tuple(hidden)
+        if activation:
+            own["activation"] = activation
+        _compare("policy", own, settings.policy, path)
     except BaseException:
         learner.close()
         raise
@@ -83,10 +86,10 @@ def _from_model(settings: Settings, path: Path) -> BaseLearner:
     return learner
 
 
-def _compare(section: str, names: tuple[str, ...], found: Any, wanted: Any, path: Path) -> None:
+def _compare(section: str, found: dict[str, Any], wanted: Any, path: Path) -> None:
     """Raise an error that says what to set if settings of a section differ from those of what is started from."""
-    for name in names:
-        here, there = getattr(wanted, name), getattr(found, name)
+    for name, there in found.items():
+        here = getattr(wanted, name)
         if here != there:
             raise ValueError(
                 f"{str(path)!r} has {section}.{name} = {_plain(there)}, and this run {_plain(here)}; to start from it, "
@@ -95,8 +98,10 @@ def _compare(section: str, names: tuple[str, ...], found: Any, wanted: Any, path
 
 
 def _from_checkpoint(settings: Settings, earlier: BaseLearner, state: State, path: Path) -> BaseLearner:
-    _compare("policy", _ARCHITECTURE, earlier.settings.policy, settings.policy, path)
-    _compare("learning", ("normalize_observations",), earlier.settings.learning, settings.learning, path)
+    found = earlier.settings
+    _compare("policy", {name: getattr(found.policy, name) for name in _ARCHITECTURE}, settings.policy, path)
+    normalized = {"normalize_observations": found.learning.normalize_observations}
+    _compare("learning", normalized, settings.learning, path)
     learner: BaseLearner = find_learner(settings.learner).from_settings(
         settings, earlier.policy_kwargs, earlier.functional_policy.buffers()
     )

@@ -286,6 +286,7 @@ def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True
         finish_run(run, learner, progress_bar=progress_bar)
     finally:
         learner.close()
+        run.unlock()
 
 
 @_failed_threads_quiet()
@@ -310,8 +311,9 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
             # A learner that does not train is validated without a step, whose callback would have saved it.
             last.write_cost(learner) if learner.trains else last.save(learner)
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to report
-            learner.logger.close()
+        for output in learner.logger.output_formats:
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                output.close()
         raise
     with naming(run.folder):
         learner.logger.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -44,9 +45,10 @@ class _ForgivingStream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def isatty(self) -> bool:
+    def has_room(self) -> bool:
+        """Return whether it is a terminal with a size; without one, a bar would not be visible."""
         try:
-            return self._stream.isatty()
+            return self._stream.isatty() and min(os.get_terminal_size(self._stream.fileno())) > 0
         except (OSError, ValueError):
             return False
 
@@ -113,7 +115,7 @@ def progress_bar(done: int, more: int | None, *, shown: bool) -> tqdm | _Progres
     if not shown or sys.stderr is None:
         return tqdm(total=total, disable=True)
     stream = _ForgivingStream(sys.stderr)
-    if not stream.isatty():
+    if not stream.has_room():
         return _ProgressLines(done, total, stream)
     return tqdm(total=total, initial=done, unit="iteration", file=stream, dynamic_ncols=True)
 
