@@ -1,6 +1,6 @@
 """Runs that are killed at any moment from their first instruction on, and must go on to the same bits.
 
-``kill_and_resume`` is a function of a seed. ``python tests/support/kills.py --kills 500`` tries so many.
+``kill_and_resume`` is a function of a seed. ``make kills KILLS=500`` tries so many.
 """
 
 from __future__ import annotations
