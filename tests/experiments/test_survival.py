@@ -22,13 +22,13 @@ def wholes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, kills.Whole]:
     return kills.make_wholes(tmp_path_factory.mktemp("wholes"))
 
 
-def damage(made: Path, work: Path, seeds: range) -> None:
+def damage(made: Path, work: Path, seeds: range) -> float:
+    """Return the share of the runs that could be mended."""
     mended = 0
     for seed in seeds:
         (work / str(seed)).mkdir()
         mended += "status 0" in damages.damage_and_resume(made, work / str(seed), seed)
-    # Neither all nor none can be mended, else the damages are not what they should be.
-    assert len(seeds) / 4 < mended < len(seeds)
+    return mended / len(seeds)
 
 
 def kill(wholes: dict[str, kills.Whole], work: Path, seeds: range) -> Counter[str]:
@@ -40,12 +40,13 @@ def kill(wholes: dict[str, kills.Whole], work: Path, seeds: range) -> Counter[st
 
 
 def test_damaged_folders_go_on_to_the_same_bits_or_say_what_stops_them(made: Path, tmp_path: Path) -> None:
-    damage(made, tmp_path, range(30))
+    # Neither all nor none, else the damages are not what they should be.
+    assert 0.25 < damage(made, tmp_path, range(30)) < 1.0
 
 
 @pytest.mark.full
 def test_many_damaged_folders_go_on_to_the_same_bits_or_say_what_stops_them(made: Path, tmp_path: Path) -> None:
-    damage(made, tmp_path, range(1000, 1300))
+    assert 0.25 < damage(made, tmp_path, range(1000, 1300)) < 1.0
 
 
 def test_a_killed_run_of_each_learner_goes_on_to_the_same_bits(wholes: dict[str, kills.Whole], tmp_path: Path) -> None:
