@@ -29,10 +29,23 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", help="another spelling of seed=N")
     train.add_argument("--device", help="another spelling of device=NAME: auto, cpu, cuda")
     train.add_argument("--out", type=Path, help="where run folders go (default: runs)")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
+    train.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with a run's folder; a finished one with more iterations, as learning.iterations=200",
+    )
+    train.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="SOURCE",
+        help="start from the parameters of a run's folder, a checkpoint, or a PPO or A2C model of stable-baselines3",
+    )
+    train.add_argument("--quiet", action="store_true", help="print only the result, and errors")
     train.add_argument("--profile", action="store_true", help="write a trace of one iteration for ui.perfetto.dev")
 
-    evaluate = commands.add_parser("evaluate", help="evaluate a finished run again on test tasks")
+    evaluate = commands.add_parser("evaluate", help="evaluate a run again on test tasks")
     evaluate.add_argument("run", type=Path, help="a run's folder")
     evaluate.add_argument("--tasks", type=int, help="test tasks (default: the run's)")
     evaluate.add_argument("--episodes", type=int, help="for each task and step (default: the run's)")
@@ -58,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--out", type=Path, default=Path("comparison"), help="the folder (default: comparison)")
 
-    picture = commands.add_parser("picture", help="draw how a finished run adapts to test tasks")
+    picture = commands.add_parser("picture", help="draw how a run adapts to test tasks")
     picture.add_argument("run", type=Path, help="a run's folder")
     picture.add_argument("--out", type=Path, help="the file: .png, .svg or .pdf (default: adaptation.png in the run)")
     picture.add_argument("--tasks", type=int, help="test tasks the returns are of (default: the run's)")

@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def open_missing() -> None:
@@ -51,6 +56,30 @@ def complain(text: str) -> None:
         sys.stderr.flush()
     except (OSError, ValueError):
         _let_go(sys.stderr)
+
+
+@contextlib.contextmanager
+def warnings_in_sentences() -> Iterator[None]:
+    """Write each ``UserWarning`` as one sentence to standard error, without the place in the code that raised it."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, UserWarning) and file is None:
+                text = _COLOUR.sub("", " ".join(str(message).split()))
+                complain(f"warning: {text.removeprefix('WARN: ')}")
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def flush() -> None:

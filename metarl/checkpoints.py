@@ -37,6 +37,37 @@ def checkpoint_path(path: str | Path) -> Path:
     return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
 
 
+def stored_checkpoint(path: str | Path) -> Path:
+    """Return the checkpoint file that a path names: as given to ``save``, or a run's folder.
+
+    Of a run's folder it is ``checkpoints/best.zip``, the best on validation tasks so far; before the first validation
+    it is ``checkpoints/last.zip``, the latest.
+
+    Raises:
+        ValueError: a folder without these, or both a run's folder and a file that ``save`` wrote.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return checkpoint_path(path)
+    # The folder one is in, ".", has no name by itself.
+    named = folder if folder.name else folder.absolute()
+    file = checkpoint_path(named) if named.name else named
+    kept = [folder / "checkpoints" / name for name in ("best.zip", "last.zip")]
+    found = next((each for each in kept if each.is_file()), None)
+    saved = file != folder and file.is_file()
+    if found is None and not saved:
+        raise ValueError(
+            f"{str(folder)!r} is a folder without checkpoints/best.zip and checkpoints/last.zip; expected a run's "
+            "folder, as runs/navigation, or a file that save() wrote"
+        )
+    if found is not None and saved:
+        raise ValueError(
+            f"{str(folder)!r} may be the run in that folder or the file {str(file)!r}; name {str(found)!r} or "
+            f"{str(file)!r}"
+        )
+    return found or file
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The contents of a checkpoint file.

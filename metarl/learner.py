@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from metarl import seeding
 from metarl.agent import MetaAgent
 from metarl.agents import Normalizer, Parameters, Policy
-from metarl.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
+from metarl.checkpoints import checkpoint_path, read_checkpoint, stored_checkpoint, write_checkpoint
 from metarl.envs import RandomTask, make, quick_check
 from metarl.envs import tasks as task_tools
 from metarl.envs.references import as_family
@@ -109,10 +109,10 @@ class BaseLearner(MetaAgent):
         )
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """Return a new learner from settings."""
+    def from_settings(cls, settings: Settings, policy_kwargs: Any = None, buffers: Parameters | None = None) -> Self:
+        """Return a new learner from settings, and further arguments and buffers of its policy, as checkpoints have."""
         learner = cls.__new__(cls)
-        learner._begin(settings, {}, 0, None)
+        learner._begin(settings, policy_kwargs or {}, 0, None, buffers=buffers)
         return learner
 
     def _begin(
@@ -286,7 +286,7 @@ class BaseLearner(MetaAgent):
         expected = last_step if iterations is None else steps + iterations
         callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
         try:
-            with loggers.progress_bar(iterations, shown=progress_bar) as bar:
+            with loggers.progress_bar(before, iterations, shown=progress_bar) as bar:
                 train(self, callbacks, bar, last_iteration=last, last_timestep=last_step, log_interval=log_interval)
         finally:
             if self.iteration > before:
@@ -401,7 +401,7 @@ class BaseLearner(MetaAgent):
         """Return the learner of a checkpoint; no code in the file is run.
 
         Args:
-            path: as given to ``save``.
+            path: as given to ``save``, or a run's folder: the best on validation tasks so far.
             device: where updates run; default: the device in the checkpoint's settings.
             policy_kwargs: arguments that the file cannot hold (classes that are not torch's), as given to the class.
 
@@ -409,7 +409,7 @@ class BaseLearner(MetaAgent):
             ValueError: the file is not a checkpoint, is damaged, is of another learner, or its tensors do not fit the
                 policy.
         """
-        path = checkpoint_path(path)
+        path = stored_checkpoint(path)
         checkpoint = read_checkpoint(path)
         facts = checkpoint.facts
         if facts.get("learner") != cls.name:

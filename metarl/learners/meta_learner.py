@@ -75,7 +75,7 @@ class MetaLearner:
         """Return the meta-learner of a checkpoint.
 
         Args:
-            path: as given to ``save``.
+            path: as given to ``save``, or a run's folder: the best on validation tasks so far.
             device: where updates run; default: the device in the checkpoint's settings.
             policy_kwargs: arguments that the file cannot hold (classes that are not torch's), as given to the class.
 

@@ -109,16 +109,17 @@ def load_learner(path: str | Path, *, device: str | None = None, policy_kwargs: 
     """Return the learner of a checkpoint, of the class named in it.
 
     Args:
-        path: of the checkpoint.
+        path: of the checkpoint, or of a run's folder (see ``stored_checkpoint``).
         device: where updates run; default: the device in the checkpoint's settings.
         policy_kwargs: arguments that the file cannot hold, as given to the class.
 
     Raises:
         ValueError: the file is not a checkpoint, is damaged, or is of an unknown learner.
     """
-    from metarl.checkpoints import checkpoint_path, read_checkpoint
+    from metarl.checkpoints import read_checkpoint, stored_checkpoint
 
-    name = str(read_checkpoint(checkpoint_path(path)).facts.get("learner"))
+    path = stored_checkpoint(path)
+    name = str(read_checkpoint(path).facts.get("learner"))
     return find_learner(name).load(path, device=device, policy_kwargs=policy_kwargs)
 
 
