@@ -41,7 +41,7 @@ def load_best(run: Run, settings: Settings, device: str | None) -> BaseLearner:
     Raises:
         ValueError: the file is missing, damaged or of another run.
     """
-    learner: BaseLearner = load_learner(run.best, device=device)
+    learner: BaseLearner = load_learner(run.best, device=device, allow=True)
     if replace(learner.settings, device=settings.device) != settings:
         learner.close()
         raise ValueError(

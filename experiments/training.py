@@ -151,7 +151,7 @@ def resume_run(folder: Path, device: str | None) -> tuple[Run, BaseLearner]:
         raise ValueError(f"the run {str(folder)!r} has no checkpoint to go on from; delete its folder and begin anew")
     run.lock()
     run.sweep()
-    learner: BaseLearner = load_learner(run.last, device=device)
+    learner: BaseLearner = load_learner(run.last, device=device, allow=True)
     try:
         if replace(learner.settings, device=settings.device) != settings:
             raise ValueError(

@@ -15,7 +15,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from metarl import seeding
 from metarl.agent import MetaAgent
 from metarl.agents import Normalizer, Parameters, Policy
-from metarl.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
+from metarl.checkpoints import (
+    Allowed,
+    checked_settings,
+    checkpoint_path,
+    read_checkpoint,
+    refuse_imports,
+    refused_in_a_sentence,
+    write_checkpoint,
+)
 from metarl.envs import RandomTask, RolloutError, make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
@@ -25,10 +33,11 @@ from metarl.gradients.meta_update import TrustRegion
 from metarl.gradients.parallel import one_thread
 from metarl.learners.registry import option_owner
 from metarl.sb3 import loggers
+from metarl.sb3.bounds import Bounded
 from metarl.sb3.callbacks import as_callback, episodes_for_callbacks
 from metarl.sb3.models_in import take_over
-from metarl.sb3.policy_arguments import decode, encode
-from metarl.settings import Settings, as_dict, structure, structure_arguments
+from metarl.sb3.policy_arguments import encode
+from metarl.settings import Settings, as_dict, structure_arguments
 from metarl.state import Outcome, State, advance, check_outcome
 from metarl.version import __version__
 
@@ -397,7 +406,11 @@ class BaseLearner(MetaAgent):
             self._callback_env.close()
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint to ``path`` (``.zip`` is added if it is missing)."""
+        """Write a checkpoint to ``path`` (``.zip`` is added if it is missing).
+
+        Raises:
+            ValueError: the state has numbers that are not finite, with which nobody could go on; an old file is kept.
+        """
         self._write(checkpoint_path(path), self.state)
 
     def save_best(self, path: str | Path) -> None:
@@ -418,33 +431,46 @@ class BaseLearner(MetaAgent):
         write_checkpoint(path, state, best, facts, self.functional_policy.buffers())
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
-        """Return the learner of a checkpoint; no code in the file is run.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        allow: Allowed = False,
+    ) -> Self:
+        """Return the learner of a checkpoint.
+
+        The file holds no code, but may name modules of yours: of the learner, the policy, the family and its arguments.
+        Such a module is imported, and so run, only if ``allow`` names it or it needs no permission: modules that your
+        program has imported already, those of metarl, torch, stable_baselines3, gymnasium and numpy, and those that
+        installed packages name in the entry-point groups ``metarl.envs`` and ``metarl.learners``.
 
         Args:
             path: as given to ``save``.
             device: where updates run; default: the device in the checkpoint's settings.
             policy_kwargs: arguments that the file cannot hold (classes that are not torch's), as given to the class.
+            allow: modules that may be imported, a name or several, each with the modules inside it; True: any.
 
         Raises:
-            ValueError: the file is not a checkpoint, is damaged, is of another learner, or its tensors do not fit the
-                policy.
+            ValueError: the file is not a checkpoint, is damaged, is of another learner, names a module that may not be
+                imported, or its tensors do not fit the policy.
         """
         path = checkpoint_path(path)
         checkpoint = read_checkpoint(path)
-        facts = checkpoint.facts
-        if facts.get("learner") != cls.name:
-            raise ValueError(f"{str(path)!r} is a checkpoint of learner {facts.get('learner')!r}, not {cls.name!r}")
-        try:
-            data = dict(facts["settings"])
-            kept = decode(facts["policy_kwargs"], policy_kwargs or {})
-            if device is not None:
-                data["device"] = device
-            settings = structure(data, cls, option_owner)
+        facts, tensors = checkpoint.facts, checkpoint.all_tensors()
+        if facts["learner"] != cls.name:
+            raise ValueError(f"{str(path)!r} is a checkpoint of learner {facts['learner']!r}, not {cls.name!r}")
+        refuse_imports(path, facts, allow)
+        with refused_in_a_sentence(path), Bounded(tensors):
+            settings, kept = checked_settings(facts, tensors, cls, option_owner, device, policy_kwargs)
             learner = cls.__new__(cls)
             learner._begin(settings, kept, 0, None, buffers=checkpoint.tensors.get("buffers"))
-            learner.state, best = checkpoint.states(learner.state)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{str(path)!r} is damaged or no checkpoint of metarl ({error!r})") from error
+            try:
+                checkpoint.check_buffers(learner.functional_policy.buffers())
+                learner.state, best = checkpoint.states(learner.state)
+            except BaseException:
+                learner.close()
+                raise
         learner.best = None if best is None else Best(*best)
         return learner
