@@ -41,8 +41,8 @@ def refuse_larger(arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
             weights = sum(one * other for one, other in itertools.pairwise(widths))
             if len(widths) > layers or max(widths, default=0) > numbers or weights > numbers:
                 raise ValueError(
-                    f"its tensors do not fit its policy: {key} describes {len(widths)} layers, more or larger ones than "
-                    f"its {len(tensors)} tensors can hold"
+                    f"its tensors do not fit its policy: {key} describes {len(widths)} layers, more or larger ones "
+                    f"than its {len(tensors)} tensors can hold"
                 )
 
 

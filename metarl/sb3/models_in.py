@@ -244,8 +244,8 @@ def check_space(described: str, kind: str, found: dict[str, Any], *accepted: spa
             return space
     trained = {field.strip("_"): found[field] for field in _SPACE_FIELDS if found.get(field) is not None}
     raise ValueError(
-        f"{described} was trained with the {kind} {shown(trained)}; the family's is {accepted[0]}; if they mean the same, "
-        "insist with from_pretrained(..., check_spaces=False)"
+        f"{described} was trained with the {kind} {shown(trained)}; the family's is {accepted[0]}; if they mean the "
+        "same, insist with from_pretrained(..., check_spaces=False)"
     )
 
 
@@ -304,9 +304,8 @@ def _check_tensors(module: ActorCriticPolicy, tensors: dict[str, Tensor]) -> Non
     for name, value in module.state_dict().items():
         if name in tensors and tensors[name].is_floating_point() != value.is_floating_point():
             raise ValueError(f"its tensor {name!r} is of {tensors[name].dtype}, and the policy's of {value.dtype}")
-        if name in tensors and not bool(
-            (tensors[name].isfinite() if name in weights else ~tensors[name].isnan()).all()
-        ):
+        numbers = tensors.get(name, value)
+        if not bool((numbers.isfinite() if name in weights else ~numbers.isnan()).all()):
             raise ValueError(f"its tensor {name!r} has numbers that are not finite")
 
 
