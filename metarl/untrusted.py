@@ -19,6 +19,7 @@ CHUNK = 1 << 18
 JSON_BYTES = 4 << 20  # settings are a few kilobytes
 TABLE_BYTES = 1 << 20  # of a zip file's table of members
 _ENTRIES = 500_000  # values in a JSON text
+_DIGITS = 400  # of a whole number
 _DEPTH = 64  # tables and lists within each other
 # What a compressed member may hold: this many bytes, or this many times its own size. Networks hardly compress.
 _UNPACKED_BYTES = 32 << 20
@@ -71,6 +72,8 @@ class _Guarded(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a position."""
+        if whence == io.SEEK_SET and offset < 0:
+            raise zipfile.BadZipFile("it refers to a place before its beginning")
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -157,8 +160,7 @@ def read_json(raw: bytes, *, finite: bool = True) -> Any:
         finite: refuse numbers that are not finite, which strict JSON does not have.
 
     Raises:
-        ValueError: it is no JSON, names a key twice, or has too many values or levels.
-        RecursionError: it has far too many levels.
+        ValueError: it is no JSON, names a key twice, or has too many values, digits or levels.
     """
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > _ENTRIES:
         raise ValueError(f"its JSON has more than {_ENTRIES} values")
@@ -169,10 +171,24 @@ def read_json(raw: bytes, *, finite: bool = True) -> Any:
             raise ValueError(f"its JSON has the number {shown(text, 40)}, which is not finite")
         return value
 
-    found = json.loads(raw.decode("utf-8"), object_pairs_hook=_table, parse_float=number, parse_constant=number)
+    try:
+        text = raw.decode("utf-8")
+        found = json.loads(
+            text, object_pairs_hook=_table, parse_float=number, parse_constant=number, parse_int=_whole_number
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError("its JSON is no text in UTF-8") from error
+    except RecursionError as error:
+        raise ValueError(f"its JSON has more than {_DEPTH} tables and lists within each other") from error
     for _ in walk(found):
         pass
     return found
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"its JSON has a whole number of {len(text)} digits")
+    return int(text)
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,11 +7,12 @@ finite numbers, and cannot make ``load`` run code.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor
 from metarl.checkpoints.facts import COUNTS, FORMAT, VERSION, OtherVersionError, check_facts
 from metarl.checkpoints.values import check_values
 from metarl.files import replacing
+from metarl.sb3.bounds import refuse_larger
 from metarl.state import State
 from metarl.untrusted import JSON_BYTES, in_words, member_chunks, member_size, open_zip, read_json, read_member
 
@@ -29,7 +31,7 @@ _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _DIGEST = "digest.sha256"
 _DIGEST_BYTES = 64  # in hexadecimal
-_HEADER_BYTES = 4 << 20  # of the names and shapes of tensors
+_HEADER_BYTES = 1 << 20  # of the names and shapes of tensors
 _BEST_PARTS = {
     "parameters": "best",
     "critic": "best_critic",
@@ -135,6 +137,7 @@ def write_checkpoint(
     try:
         check_facts(body)
         check_values(parts, own_learner=_is_own(body))
+        refuse_larger(body["settings"].get("policy", {}), host)
         members = {
             _STATE: json.dumps(body, indent=1, allow_nan=False).encode(),
             _TENSORS: safetensors.torch.save(host),
@@ -162,25 +165,34 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ValueError: the file does not exist, is not a checkpoint of metarl, is damaged, or has another version.
     """
-    if not path.is_file():
-        raise ValueError(f"there is no checkpoint {str(path)!r}")
-    try:
-        with open_zip(path) as archive:
-            names = set(archive.namelist())
-            if not {_STATE, _TENSORS} <= names:
-                raise ValueError("it is a zip file without a checkpoint; expected one by save()")
-            if not names <= {_STATE, _TENSORS, _DIGEST}:
-                raise ValueError("it has members that are none of a checkpoint")
-            if _DIGEST in names:
-                _check_digest(archive)
-            facts = read_json(read_member(archive, _STATE, JSON_BYTES))
-            check_facts(facts)
-            packed = read_member(archive, _TENSORS)
+    with _opened(path) as archive:
+        facts, packed = _read_facts(archive), read_member(archive, _TENSORS)
         _check_sizes({}, packed[:8])
         # Copies, since the last bit of a matrix product can depend on the alignment of a matrix in memory.
         tensors = {name: part.clone() for name, part in safetensors.torch.load(packed).items()}
         by_part = _by_part(tensors, has_best=facts["best"] is not None)
         check_values(by_part, own_learner=_is_own(facts))
+    return Checkpoint(facts, by_part)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the facts of a checkpoint file, whose digest is checked too, but not its tensors.
+
+    Raises:
+        ValueError: see ``read_checkpoint``.
+    """
+    with _opened(path) as archive:
+        return _read_facts(archive)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a checkpoint file, and turn any error of what is read from it into one ``ValueError``."""
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint {str(path)!r}")
+    try:
+        with open_zip(path) as archive:
+            yield archive
     except OtherVersionError as error:
         raise ValueError(f"{str(path)!r} {error}") from error
     except PermissionError as error:
@@ -189,7 +201,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(
             f"{str(path)!r} is damaged or no checkpoint of metarl ({in_words(error)}); take another checkpoint"
         ) from error
-    return Checkpoint(facts, by_part)
+
+
+def _read_facts(archive: zipfile.ZipFile) -> dict[str, Any]:
+    names = set(archive.namelist())
+    if not {_STATE, _TENSORS} <= names:
+        raise ValueError("it is a zip file without a checkpoint; expected one by save()")
+    if not names <= {_STATE, _TENSORS, _DIGEST}:
+        raise ValueError("it has members that are none of a checkpoint")
+    if _DIGEST in names:
+        _check_digest(archive)
+    facts: dict[str, Any] = read_json(read_member(archive, _STATE, JSON_BYTES))
+    check_facts(facts)
+    return facts
 
 
 def _is_own(facts: Mapping[str, Any]) -> bool:

@@ -124,10 +124,10 @@ def load_learner(
         ValueError: the file is not a checkpoint, is damaged, is of an unknown learner, or names a module that may not
             be imported.
     """
-    from metarl.checkpoints import checkpoint_path, read_checkpoint, refuse_imports, refused_in_a_sentence
+    from metarl.checkpoints import checkpoint_path, read_facts, refuse_imports, refused_in_a_sentence
 
     file = checkpoint_path(path)
-    facts = read_checkpoint(file).facts
+    facts = read_facts(file)
     allow = allow if isinstance(allow, bool | str) or not isinstance(allow, Iterable) else tuple(allow)
     refuse_imports(file, facts, allow)
     with refused_in_a_sentence(file):

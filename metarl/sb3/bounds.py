@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 _SPARE = 1 << 25
 # Layers that cost little, since a policy of one's own may have other layers than its settings describe.
 _SMALL, _FEW = 1 << 20, 200
+_MOST = 800  # layers, since more take longer than a second to build
 _MAKERS = {"empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "new_empty", "new_zeros", "new_ones"}
 _MAKERS |= {"new_full", "eye", "arange", "linspace", "randperm"}
 
@@ -34,7 +35,7 @@ def refuse_larger(arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
         ValueError: there are such layers.
     """
     numbers = max(sum(value.numel() for value in tensors.values()), _SMALL)
-    layers = max(len(tensors), _FEW)
+    layers = min(max(len(tensors), _FEW), _MOST)
     for key in ("hidden_sizes", "net_arch"):
         for sizes in _lists(arguments.get(key)):
             widths = [size for size in sizes if isinstance(size, int)]
