@@ -35,11 +35,13 @@ def refuse_larger(arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
         ValueError: there are such layers.
     """
     numbers = max(sum(value.numel() for value in tensors.values()), _SMALL)
-    layers = min(max(len(tensors), _FEW), _MOST)
+    layers = max(len(tensors), _FEW)
     for key in ("hidden_sizes", "net_arch"):
         for sizes in _lists(arguments.get(key)):
             widths = [size for size in sizes if isinstance(size, int)]
             weights = sum(one * other for one, other in itertools.pairwise(widths))
+            if len(widths) > _MOST:
+                raise ValueError(f"{key} describes {len(widths)} layers, and a file may have {_MOST} at most")
             if len(widths) > layers or max(widths, default=0) > numbers or weights > numbers:
                 raise ValueError(
                     f"its tensors do not fit its policy: {key} describes {len(widths)} layers, more or larger ones "
