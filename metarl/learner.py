@@ -334,6 +334,13 @@ class BaseLearner(MetaAgent):
         """
         raise NotImplementedError
 
+    def check_state(self, state: State) -> None:
+        """Check a state that was read from a checkpoint, whose shapes, types and finite numbers were checked before.
+
+        Raises:
+            ValueError: an own tensor has values that the learner's cannot have.
+        """
+
     def training_tasks(self, iteration: int) -> Any:
         """Return an iteration's batch of tasks: newly drawn, or those given to ``learn``."""
         if self._given_tasks is not None:
@@ -469,6 +476,8 @@ class BaseLearner(MetaAgent):
             try:
                 checkpoint.check_buffers(learner.functional_policy.buffers())
                 learner.state, best = checkpoint.states(learner.state)
+                for state in (learner.state, *([] if best is None else [best[1]])):
+                    learner.check_state(state)
             except BaseException:
                 learner.close()
                 raise
