@@ -1,4 +1,4 @@
-"""What a checkpoint's numbers may be, also where the digest was computed again or is missing; and what is not written."""
+"""What a checkpoint's numbers may be, whether or not a digest fits them; and what is not written."""
 
 from __future__ import annotations
 
