@@ -18,8 +18,9 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-# What cannot be imported, by its text.
+# What cannot be imported, by its text; and all texts that the program has asked for.
 _HERE: dict[str, Any] = {}
+_GIVEN: set[str] = set()
 
 
 def reference_to(thing: Callable[..., Any]) -> str:
@@ -32,6 +33,7 @@ def reference_to(thing: Callable[..., Any]) -> str:
     name = getattr(thing, "__qualname__", None) or type(thing).__qualname__
     text = f"{module}:{name}"
     if _find(sys.modules.get(module), name) is thing:
+        _GIVEN.add(text)
         return text
     for number in itertools.count(1):
         numbered = text if number == 1 else f"{text}-{number}"
@@ -65,6 +67,18 @@ def resolve(text: str) -> Any:
     if found is None:
         raise ValueError(f"the module {module!r} was imported but has no {name!r}")
     return found
+
+
+def may_be_called(text: str) -> bool:
+    """Whether a text in a file stands for what is harmless to call; else a file could name ``os:abort``.
+
+    Harmless are registered environments, environments' classes, and what the program itself has named with
+    ``reference_to``.
+    """
+    if text in _HERE or text in _GIVEN or text.rpartition(":")[2] in gymnasium.registry:
+        return True
+    found = resolve(text)
+    return isinstance(found, type) and issubclass(found, gymnasium.Env | gymnasium.vector.VectorEnv)
 
 
 def unregistered(text: str) -> EnvSpec:

@@ -78,7 +78,7 @@ def load_best(run: Run, settings: Settings, device: str | None) -> BaseLearner:
     """
     path = run.best if os.path.lexists(run.best) else run.last
     try:
-        learner: BaseLearner = load_learner(path, device=device)
+        learner: BaseLearner = load_learner(path, device=device, allow=True)
     except ValueError as error:
         raise ValueError(f"{error}; 'metarl train --resume {run.folder}' makes it again if it can") from error
     if not same_run(learner.given_settings, settings):
@@ -119,7 +119,7 @@ def _fault_of_best(run: Run, learner: BaseLearner) -> str | None:
     if not os.path.lexists(run.best):
         return "is missing"
     try:
-        best: BaseLearner = load_learner(run.best, device=learner.given_settings.device)
+        best: BaseLearner = load_learner(run.best, device=learner.given_settings.device, allow=True)
     except ValueError:
         return "is damaged"
     best.close()

@@ -53,7 +53,7 @@ def learner_from(settings: Settings, source: Path) -> tuple[BaseLearner, dict[st
         ) from error
     if is_model:
         return _from_model(settings, path), {**origin, "kind": "stable-baselines3 model"}
-    earlier: BaseLearner = load_learner(path, device=settings.device)
+    earlier: BaseLearner = load_learner(path, device=settings.device, allow=True)
     try:
         state = earlier.state
         if source.is_dir() and path.name == "last.zip" and earlier.best is not None:
@@ -118,8 +118,9 @@ def _taken_over(learner: BaseLearner, earlier: BaseLearner, state: State, path: 
         found, wanted = getattr(earlier, kind), getattr(learner, kind)
         if type(found) is not type(wanted) or found.shape != wanted.shape or flatdim(found) != flatdim(wanted):
             raise ValueError(
-                f"{str(path)!r} was trained with the {kind.replace('_', ' ')} {found} of {earlier.given_settings.family}; "
-                f"that of {learner.given_settings.family} is {wanted}, so it cannot start from it"
+                f"{str(path)!r} was trained with the {kind.replace('_', ' ')} {found} of "
+                f"{earlier.given_settings.family}; that of {learner.given_settings.family} is {wanted}, so it "
+                "cannot start from it"
             )
     own, given = learner.state.tensors(), state.tensors()
     if _shapes(own["parameters"]) != _shapes(given["parameters"]):

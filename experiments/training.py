@@ -200,7 +200,7 @@ def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = ()) -> tuple
         )
     run.lock()
     run.sweep()
-    learner: BaseLearner = load_learner(run.last, device=dict(overrides).get("device"))
+    learner: BaseLearner = load_learner(run.last, device=dict(overrides).get("device"), allow=True)
     try:
         settings = mending.mend_config(run, learner)
         before = replace(learner.given_settings, device=read_checkpoint(run.last).facts["settings"]["device"])
@@ -226,7 +226,7 @@ def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = ()) -> tuple
             with naming(run.last):
                 learner.save(run.last)
             learner.close()
-            learner = load_learner(run.last)
+            learner = load_learner(run.last, allow=True)
         learner.set_logger(run_logger(run.folder, keep_rows=learner.iteration, purge_step=learner.num_timesteps + 1))
     except BaseException:
         learner.close()

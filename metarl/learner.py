@@ -7,30 +7,38 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from metarl import seeding
 from metarl.agent import MetaAgent
 from metarl.agents import Normalizer, Parameters, Policy
-from metarl.checkpoints import checkpoint_path, read_checkpoint, stored_checkpoint, write_checkpoint
+from metarl.checkpoints import (
+    Allowed,
+    checked_settings,
+    checkpoint_path,
+    read_checkpoint,
+    refuse_imports,
+    refused_in_a_sentence,
+    stored_checkpoint,
+    write_checkpoint,
+)
 from metarl.envs import RandomTask, make, quick_check
 from metarl.envs import tasks as task_tools
 from metarl.envs.references import as_family
 from metarl.envs.registry import FamilyLike
-from metarl.envs.tasks import whole_number
 from metarl.evaluation import task_digest
 from metarl.gradients.meta_update import TrustRegion
 from metarl.learners.registry import option_owner
 from metarl.sb3 import loggers
+from metarl.sb3.bounds import Bounded
 from metarl.sb3.callbacks import as_callback
 from metarl.sb3.models_in import take_over
-from metarl.sb3.policy_arguments import decode, encode
-from metarl.settings import Settings, as_dict, structure, structure_arguments
+from metarl.sb3.policy_arguments import encode
+from metarl.settings import Settings, as_dict, structure_arguments
 from metarl.state import Outcome, State
 from metarl.training.adaptation_check import AdaptationCheck
-from metarl.training.loop import Best, train
+from metarl.training.loop import Best, counted, refuse_positional, train
 from metarl.training.schedules import Horizon
 from metarl.training.standstill import Standstill
 from metarl.version import __version__
@@ -178,8 +186,7 @@ class BaseLearner(MetaAgent):
             vec_normalize: the ``VecNormalize`` that the model was trained with, whose observation statistics are taken
                 over and go on running; a model that still has its environments brings its own.
             check_spaces: refuse a model whose spaces are not the family's; False insists that they mean the same.
-            verbose: as for the class.
-            tensorboard_log: as for the class.
+            verbose: as for the class, and so is ``tensorboard_log``.
             sections: as for the class: ``seed``, ``device``, ``family_kwargs``, ``learning``, ``inner``, ...
 
         Raises:
@@ -245,24 +252,11 @@ class BaseLearner(MetaAgent):
             RolloutError: an environment raised an error or returned numbers that are not finite.
             FloatingPointError: the meta-gradient is not finite; the parameters are unchanged.
         """
-        if positional:
-            raise TypeError(
-                f"learn({positional[0]!r}) does not say what it counts: the first argument of stable-baselines3's "
-                "learn() are environment steps, and here training is counted in iterations too; write "
-                f"learn(iterations={positional[0]!r}) or learn(total_timesteps={positional[0]!r})"
-            )
-        if isinstance(total_timesteps, float | np.floating) and float(total_timesteps).is_integer():
-            total_timesteps = int(total_timesteps)
+        refuse_positional(positional)
         if iterations is None and total_timesteps is None:
             iterations = self.settings.learning.iterations
-        iterations, total_timesteps, log_interval = (
-            None if value is None else whole_number(label, value)
-            for label, value in {
-                "iterations": iterations,
-                "total_timesteps": total_timesteps,
-                "log_interval": log_interval,
-            }.items()
-        )
+        iterations, log_interval = counted("iterations", iterations), counted("log_interval", log_interval)
+        total_timesteps = counted("total_timesteps", total_timesteps)
         self.check_family()
         self._given_tasks, digests = None, set()
         if tasks is not None:
@@ -313,6 +307,13 @@ class BaseLearner(MetaAgent):
             iteration: its number, from 1, which is part of the keys of random streams.
         """
         raise NotImplementedError
+
+    def check_state(self, state: State) -> None:
+        """Check a state read from a checkpoint, whose shapes, types and finite numbers were checked before.
+
+        Raises:
+            ValueError: an own tensor has values that the learner's cannot have.
+        """
 
     def training_tasks(self, iteration: int) -> Any:
         """Return an iteration's batch of tasks: newly drawn, or those given to ``learn``."""
@@ -374,7 +375,11 @@ class BaseLearner(MetaAgent):
             self._callback_env.close()
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint to ``path`` (``.zip`` is added if it is missing)."""
+        """Write a checkpoint to ``path`` (``.zip`` is added if it is missing).
+
+        Raises:
+            ValueError: the state has numbers that are not finite, with which nobody could go on; an old file is kept.
+        """
         self._write(checkpoint_path(path), self.state)
 
     def save_best(self, path: str | Path) -> None:
@@ -397,35 +402,50 @@ class BaseLearner(MetaAgent):
         write_checkpoint(path, state, best, facts, self.functional_policy.buffers())
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
-        """Return the learner of a checkpoint; no code in the file is run.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        allow: Allowed = False,
+    ) -> Self:
+        """Return the learner of a checkpoint.
+
+        The file holds no code, but may name modules of yours: of the learner, the policy, the family and its arguments.
+        Such a module is imported, and so run, only if ``allow`` names it or it needs no permission: modules that your
+        program has imported already, those of metarl, torch, stable_baselines3, gymnasium and numpy, and those that
+        installed packages name in the entry-point groups ``metarl.envs`` and ``metarl.learners``.
 
         Args:
             path: as given to ``save``, or a run's folder: the best on validation tasks so far.
             device: where updates run; default: the device in the checkpoint's settings.
             policy_kwargs: arguments that the file cannot hold (classes that are not torch's), as given to the class.
+            allow: modules that may be imported, a name or several, each with the modules inside it; True: any.
 
         Raises:
-            ValueError: the file is not a checkpoint, is damaged, is of another learner, or its tensors do not fit the
-                policy.
+            ValueError: the file is not a checkpoint, is damaged, is of another learner, names a module that may not be
+                imported, or its tensors do not fit the policy.
         """
         path = stored_checkpoint(path)
         checkpoint = read_checkpoint(path)
-        facts = checkpoint.facts
-        if facts.get("learner") != cls.name:
-            raise ValueError(f"{str(path)!r} is a checkpoint of learner {facts.get('learner')!r}, not {cls.name!r}")
-        try:
-            data = dict(facts["settings"])
-            kept = decode(facts["policy_kwargs"], policy_kwargs or {})
-            if device is not None:
-                data["device"] = device
-            settings = structure(data, cls, option_owner)
+        facts, tensors = checkpoint.facts, checkpoint.all_tensors()
+        if facts["learner"] != cls.name:
+            raise ValueError(f"{str(path)!r} is a checkpoint of learner {facts['learner']!r}, not {cls.name!r}")
+        refuse_imports(path, facts, allow)
+        with refused_in_a_sentence(path), Bounded(tensors):
+            settings, kept = checked_settings(facts, tensors, cls, option_owner, device, policy_kwargs)
             learner = cls.__new__(cls)
             learner._begin(settings, kept, 0, None, buffers=checkpoint.tensors.get("buffers"))
-            learner.state, best = checkpoint.states(learner.state)
-            learner.horizon = Horizon(**facts.get("horizon", {}))
-            learner.tasks_trained_on = frozenset(facts.get("tasks_trained_on", ()))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{str(path)!r} is damaged or no checkpoint of metarl ({error!r})") from error
+            try:
+                checkpoint.check_buffers(learner.functional_policy.buffers())
+                learner.state, best = checkpoint.states(learner.state)
+                for state in [learner.state] if best is None else [learner.state, best[1]]:
+                    learner.check_state(state)
+            except BaseException:
+                learner.close()
+                raise
+        learner.horizon = Horizon(**facts.get("horizon", {}))
+        learner.tasks_trained_on = frozenset(facts.get("tasks_trained_on", ()))
         learner.best = None if best is None else Best(*best)
         return learner

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from metarl.checkpoints import Allowed
 from metarl.envs.registry import FamilyLike
 from metarl.evaluation import Evaluation
 from metarl.learner import BaseLearner
@@ -71,17 +72,25 @@ class MetaLearner:
         self.learner.save(path)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
-        """Return the meta-learner of a checkpoint.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        allow: Allowed = False,
+    ) -> Self:
+        """Return the meta-learner of a checkpoint; see ``BaseLearner.load``.
 
         Args:
             path: as given to ``save``, or a run's folder: the best on validation tasks so far.
             device: where updates run; default: the device in the checkpoint's settings.
             policy_kwargs: arguments that the file cannot hold (classes that are not torch's), as given to the class.
+            allow: modules that may be imported besides those that need no permission, a name or several; True: any.
 
         Raises:
-            ValueError: the file is not a checkpoint, or is damaged.
+            ValueError: the file is not a checkpoint, is damaged, or names a module that may not be imported.
         """
         short = cls.__new__(cls)
-        short.learner = load_learner(path, device=device, policy_kwargs=policy_kwargs)
+        short.learner = load_learner(path, device=device, policy_kwargs=policy_kwargs, allow=allow)
         return short

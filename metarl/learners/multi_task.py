@@ -80,6 +80,16 @@ class MultiTask(BaseLearner):
         components = flatten_tasks(self.functional_policy.components(state.parameters))
         return replace(state, own_tensors={_TASKS: vectors, **first_moments("adam", components)})
 
+    def check_state(self, state: State) -> None:
+        """Check that the components' tasks lie in the task space.
+
+        Raises:
+            ValueError: one does not.
+        """
+        space = task_tools.task_space(self._env)
+        for task in task_tools.unstack_tasks(space, self.component_tasks(state)):
+            task_tools.as_task(self._env, task)
+
     def component_tasks(self, state: State) -> Any:
         """Return the components' tasks as a batch."""
         vectors = state.own_tensors[_TASKS].cpu().numpy()

@@ -14,6 +14,7 @@ from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFor
 
 from metarl.agents import Rollouts
 from metarl.envs import RolloutError
+from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation
 from metarl.figures import has_paths, paths_figure
 from metarl.gradients import task_axis
@@ -71,6 +72,33 @@ class TrainedLearner(Protocol):
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write what was recorded since the last write."""
+
+
+def refuse_positional(arguments: tuple[object, ...]) -> None:
+    """Refuse arguments of ``learn`` by position, of which nobody can tell what they count.
+
+    Raises:
+        TypeError: there is one.
+    """
+    if arguments:
+        raise TypeError(
+            f"learn({arguments[0]!r}) does not say what it counts: the first argument of stable-baselines3's learn() "
+            "are environment steps, and here training is counted in iterations too; write "
+            f"learn(iterations={arguments[0]!r}) or learn(total_timesteps={arguments[0]!r})"
+        )
+
+
+def counted(name: str, value: Any) -> int | None:
+    """Return how many of something there are to be, where a whole number may be written as ``1e5``; None for no limit.
+
+    Raises:
+        ValueError: it is no whole number of at least 1.
+    """
+    if value is None:
+        return None
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return whole_number(name, value)
 
 
 def train(

@@ -33,7 +33,7 @@ def test_save_and_load_keep_everything(tmp_path: Path) -> None:
 def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
     small().save(tmp_path / "model.zip")
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
-        assert sorted(archive.namelist()) == ["state.json", "tensors.safetensors"]
+        assert sorted(archive.namelist()) == ["digest.sha256", "state.json", "tensors.safetensors"]
 
 
 def test_policy_arguments_of_stable_baselines3_are_kept(tmp_path: Path) -> None:
