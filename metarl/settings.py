@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from metarl.fields import FORBID, Count, Finite, Positive, Switch, Unit
+from metarl.fields import FORBID, Count, Finite, Name, Positive, Sizes, Switch, Unit, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +24,19 @@ class Learning:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    iterations: Count = 100
-    tasks: Count = 20  # newly drawn in each iteration
-    episodes: Count = 20  # for each task and each adaptation step
-    gamma: Unit = 0.99
-    gae_lambda: Unit = 0.9
-    normalize_observations: Switch = False  # by running mean and deviation over all training tasks
-    normalize_rewards: Switch = False  # by the running deviation of discounted returns; reported returns are not
-    workers: Literal["auto"] | Count = "auto"  # processes that step environments without a batched implementation
-    step_timeout: Positive = 60.0  # seconds that a worker may take for one step of its environments
+    iterations: Count = setting(100, "how often the shared parameters are updated", "meta-updates")
+    tasks: Count = setting(20, "tasks that are newly drawn in each iteration")
+    episodes: Count = setting(20, "episodes of each task, before adaptation and after each inner step")
+    gamma: Unit = setting(0.99, "discount of rewards", "factor for each step")
+    gae_lambda: Unit = setting(0.9, "lambda of generalized advantage estimation: lower is less noise and more bias")
+    normalize_observations: Switch = setting(False, "by running mean and deviation over all training tasks")
+    normalize_rewards: Switch = setting(
+        False, "by the running deviation of discounted returns; returns that are reported are not normalized"
+    )
+    workers: Literal["auto"] | Count = setting(
+        "auto", "processes that step environments without a batched implementation; auto: chosen by the machine"
+    )
+    step_timeout: Positive = setting(60.0, "longest time a worker may take for a step of its environments", "seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +51,15 @@ class Inner:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    steps: Count = 1
-    step_size: Positive = 0.1
-    later_step_scale: Positive = 0.5  # factor on the step size from the second step on, in evaluation only
-    objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = "auto"
-    baseline: Literal["linear", "none"] = "linear"  # subtracted from returns; none is for dice only
+    steps: Count = setting(1, "inner updates in training, each on new episodes", "adaptation steps")
+    step_size: Positive = setting(0.1, "length of an inner step along the policy gradient (the learning rate)")
+    later_step_scale: Positive = setting(
+        0.5, "from the second adaptation step on, in evaluation only", "factor on step_size"
+    )
+    objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = setting(
+        "auto", "loss that the inner update descends; auto: the learner's own"
+    )
+    baseline: Literal["linear", "none"] = setting("linear", "what is subtracted from returns; none is for dice only")
 
     def objective_of(self, learner: Any) -> str:
         """Return the objective that a learner (or its class) descends."""
@@ -64,12 +72,20 @@ class PolicyNetwork:
     """The policy and its initial weights."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    name: Annotated[str, Field(strict=True, min_length=1)] = "MlpPolicy"  # or "module:Class", a policy of your own
-    hidden_sizes: tuple[Count, ...] = (64, 64)
-    activation: Literal["tanh", "relu"] = "tanh"
-    output_gain: Positive = 1.0  # with a small gain, learning collapses on navigation
-    log_std_init: Finite = 0.0
-    log_std_min: Finite = -1.6094379124341003  # floor on the exploration noise: a standard deviation of 0.2
+    name: Name = setting("MlpPolicy", "MlpPolicy, CnnPolicy, MultiInputPolicy, or module:Class, a policy of your own")
+    hidden_sizes: Sizes = setting(
+        (64, 64), "widths of the hidden layers; after an image's features in CnnPolicy", "units"
+    )
+    activation: Literal["tanh", "relu"] = setting("tanh", "nonlinearity of the hidden layers")
+    output_gain: Positive = setting(1.0, "of the last layer's initial weights; small ones can collapse", "factor")
+    log_std_init: Finite = setting(
+        0.0, "initial exploration noise; actions are in [-1, 1]", "log of a standard deviation"
+    )
+    log_std_min: Finite = setting(
+        -1.6094379124341003,
+        "floor on the exploration noise; -1.609 is a deviation of 0.2",
+        "log of a standard deviation",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +93,13 @@ class Evaluating:
     """Validation during training, and the test at its end."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    every: Count = 10  # iterations between validations
-    tasks: Count = 40  # validation tasks
-    test_tasks: Count = 500
-    episodes: Count = 20  # for each task and adaptation step
-    steps: Count = 3  # adaptation steps
+    every: Count = setting(
+        10, "how long between validations, of which the best one's parameters are kept", "iterations"
+    )
+    tasks: Count = setting(40, "tasks of a validation")
+    test_tasks: Count = setting(500, "tasks of the test after training")
+    episodes: Count = setting(20, "episodes of each task, before adaptation and after each adaptation step")
+    steps: Count = setting(3, "adaptation steps in validation and test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +107,13 @@ class Settings:
     """All settings of a run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    family: Annotated[str, Field(strict=True, min_length=1)] = "metarl/Navigation2D-v0"
-    learner: Annotated[str, Field(strict=True, min_length=1)] = "maml"
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 1
-    device: Annotated[str, Field(strict=True, min_length=1)] = "auto"
-    family_kwargs: dict[str, Any] = field(default_factory=dict)
+    family: Name = setting("metarl/Navigation2D-v0", "id of the environment family, or module:Id")
+    learner: Name = setting("maml", "meta-learner: a name of 'metarl learners', or module:Class")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = setting(1, "of everything that is random")
+    device: Name = setting("auto", "where updates run: cpu, cuda, cuda:1; auto: the GPU if there is one")
+    family_kwargs: dict[str, Any] = field(
+        default_factory=dict, metadata={"meaning": "arguments of the family's constructor, and max_episode_steps"}
+    )
     learning: Learning = field(default_factory=Learning)
     inner: Inner = field(default_factory=Inner)
     outer: Any = None  # one of the learner's ``outer_settings``, with the learner's ``options``
