@@ -132,8 +132,8 @@ class BaseLearner(MetaAgent):
         buffers: Parameters | None = None,
     ) -> None:
         super().__init__(settings, policy_kwargs, policy, normalizer, buffers)
-        self.verbose = verbose
-        self.tensorboard_log = tensorboard_log
+        self.verbose = loggers.checked_verbosity(verbose)
+        self.tensorboard_log = loggers.checked_folder(tensorboard_log)
         self.best: Best | None = None
         self._given_tasks: Any = None
         self._close_outside()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,6 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from metarl.fields import FORBID, Count, Finite, Name, Positive, Sizes, Switch, Unit, setting
+from metarl.guide import faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +125,9 @@ class Settings:
         return self.learning.tasks * self.learning.episodes * (self.inner.steps + 1)
 
 
+_WORDS = ("family", "seed", "device")  # settings that are no tables, and for which None stands for nothing
+
+
 @functools.cache
 def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
@@ -156,7 +158,7 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
     try:
         settings: Settings = _adapter(Settings).validate_python({**data, "outer": outer})
     except ValidationError as error:
-        problems += _sentences(error.errors(), valid_keys(kind))
+        problems += faults.sentences(error.errors(), valid_keys(kind))
     if problems:
         raise ValueError("; ".join(dict.fromkeys(problems)))
     if settings.policy.log_std_init < settings.policy.log_std_min:
@@ -193,9 +195,14 @@ def structure_arguments(
     Raises:
         ValueError: see ``structure``.
     """
+    if policy_kwargs is not None and not isinstance(policy_kwargs, dict):
+        raise ValueError(
+            f"policy_kwargs is {faults.shown(policy_kwargs)}; expected a dict, as in {{'hidden_sizes': [64, 64]}} (the "
+            "policy itself is the argument policy)"
+        )
     rest = dict(policy_kwargs or {})
     own = {key: rest.pop(key) for key in set(_field_names(PolicyNetwork)) - {"name"} if key in rest}
-    given = {key: {} if value is None else value for key, value in sections.items()}
+    given = {key: {} if value is None and key not in _WORDS else value for key, value in sections.items()}
     return structure({**given, "learner": learner.name, "policy": {"name": policy, **own}}, learner, owner), rest
 
 
@@ -284,12 +291,11 @@ def valid_keys(outer: type) -> list[str]:
 
 def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str], str | None]) -> str:
     keys = [part for part in problem["loc"] if isinstance(part, str | int)]
-    unknown = problem["type"] in ("unexpected_keyword_argument", "extra_forbidden")
     key = str(keys[0]) if keys else ""
     if key == "update" and problem["type"] == "literal_error":
         kinds = ", ".join(repr(getattr(other, "update", None)) for other in learner.outer_settings)
         return f"outer.update is {problem['input']!r}; learner {learner.name!r} takes {kinds}"
-    if unknown:
+    if faults.is_unknown(problem):
         for other in outer_kinds(learner):
             if key in _field_names(other):
                 return (
@@ -299,35 +305,4 @@ def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str
         name = owner(key)
         if name is not None:
             return f"outer.{key} is a setting of learner {name!r}, not of {learner.name!r}; leave it out"
-    return _sentence(".".join(["outer", *map(str, keys)]), problem, valid_keys(kind))
-
-
-def _sentences(problems: Sequence[Any], keys: list[str]) -> list[str]:
-    """Return a sentence for each wrong setting; for a setting with several types it says what each expects."""
-    sentences: dict[str, str] = {}
-    for problem in problems:
-        # Pydantic adds the type that was tried, as in ("learning", "workers", "literal['auto']").
-        key = ".".join(str(part) for part in problem["loc"] if not re.search(r"[\[-]", str(part)))
-        sentence = _sentence(key, problem, keys)
-        if key in sentences and sentence != sentences[key]:
-            sentence = f"{sentences[key]}, or {problem['msg'].replace('Input should ', '', 1)}"
-        sentences[key] = sentence
-    return list(sentences.values())
-
-
-def _sentence(key: str, problem: Any, keys: list[str]) -> str:
-    given = problem["input"]
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown setting {key!r}{_nearest(key, keys)}"
-    if problem["type"] == "dataclass_type":
-        return f"{key or 'the configuration'} is {given!r}; expected a table of settings"
-    message = problem["msg"].replace("Input should", "it should", 1)
-    return f"{key} is {given!r}; {message}" if key else message
-
-
-def _nearest(key: str, keys: list[str]) -> str:
-    last = {name.rpartition(".")[2]: name for name in reversed(keys)}
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
-    near = near or [last[match] for match in difflib.get_close_matches(key.rpartition(".")[2], last, n=1, cutoff=0.6)]
-    near = near or difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
-    return f"; the nearest is {near[0]!r}"
+    return faults.sentence(".".join(["outer", *map(str, keys)]), problem, valid_keys(kind))

@@ -31,11 +31,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "basics": "",
         "gradients": "gradients agents basics",
         "sb3": "sb3 agents envs basics",
-        "root": "root basics gradients sb3 agents envs names",
+        "guide": "guide root basics agents envs names",
+        "root": "root guide basics gradients sb3 agents envs names",
         "names": "names root",
         "learners": "learners names root basics gradients sb3 agents envs",
-        "front": "front learners names root gradients sb3 agents envs",
-        "experiments": "experiments front learners names root basics gradients sb3 agents envs",
+        "front": "front learners names root guide gradients sb3 agents envs",
+        "experiments": "experiments front learners names root guide basics gradients sb3 agents envs",
     }.items()
 }
 # Packages of other people that a room does without.
