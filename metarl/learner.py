@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,24 +23,17 @@ from metarl.figures import has_paths, paths_figure
 from metarl.gradients import task_axis
 from metarl.gradients.meta_update import TrustRegion
 from metarl.gradients.parallel import one_thread
+from metarl.guide.meanings import Documented
 from metarl.learners.registry import option_owner
 from metarl.sb3 import loggers
 from metarl.sb3.callbacks import as_callback, episodes_for_callbacks
 from metarl.sb3.models_in import take_over
 from metarl.sb3.policy_arguments import decode, encode
 from metarl.settings import Settings, as_dict, structure, structure_arguments
-from metarl.state import Outcome, State, advance, check_outcome
+from metarl.state import Best, Outcome, State, advance, check_outcome
 from metarl.version import __version__
 
 _PICTURED_TASKS = 4
-
-
-@dataclass(frozen=True)
-class Best:
-    """The state with the best validation so far."""
-
-    score: float
-    state: State
 
 
 class BaseLearner(MetaAgent):
@@ -76,6 +69,7 @@ class BaseLearner(MetaAgent):
     source: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
+        cls.__doc__ = Documented(cls.__doc__)  # type: ignore[assignment]
         if "name" not in cls.__dict__:
             cls.name = f"{cls.__module__}:{cls.__qualname__}"
 

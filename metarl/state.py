@@ -63,6 +63,14 @@ class State:
         )
 
 
+@dataclass(frozen=True)
+class Best:
+    """The state with the best validation so far."""
+
+    score: float
+    state: State
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """The result of a meta-iteration.
