@@ -28,9 +28,11 @@ class Learning:
     episodes: Count = setting(20, "episodes of each task, before adaptation and after each inner step")
     gamma: Unit = setting(0.99, "discount of rewards", "factor for each step")
     gae_lambda: Unit = setting(0.9, "lambda of generalized advantage estimation: lower is less noise and more bias")
-    normalize_observations: Switch = setting(False, "by running mean and deviation over all training tasks")
+    normalize_observations: Switch = setting(
+        False, "whether observations are, by running mean and deviation over all training tasks"
+    )
     normalize_rewards: Switch = setting(
-        False, "by the running deviation of discounted returns; returns that are reported are not normalized"
+        False, "whether rewards are, by the running deviation of discounted returns; reported returns are not"
     )
     workers: Literal["auto"] | Count = setting(
         "auto", "processes that step environments without a batched implementation; auto: chosen by the machine"
@@ -53,7 +55,7 @@ class Inner:
     steps: Count = setting(1, "inner updates in training, each on new episodes", "adaptation steps")
     step_size: Positive = setting(0.1, "length of an inner step along the policy gradient (the learning rate)")
     later_step_scale: Positive = setting(
-        0.5, "from the second adaptation step on, in evaluation only", "factor on step_size"
+        0.5, "of the steps after the first one, in evaluation only", "factor on step_size"
     )
     objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = setting(
         "auto", "loss that the inner update descends; auto: the learner's own"
@@ -76,7 +78,9 @@ class PolicyNetwork:
         (64, 64), "widths of the hidden layers; after an image's features in CnnPolicy", "units"
     )
     activation: Literal["tanh", "relu"] = setting("tanh", "nonlinearity of the hidden layers")
-    output_gain: Positive = setting(1.0, "of the last layer's initial weights; small ones can collapse", "factor")
+    output_gain: Positive = setting(
+        1.0, "initial size of the last layer's weights; with a small one learning can collapse", "factor"
+    )
     log_std_init: Finite = setting(
         0.0, "initial exploration noise; actions are in [-1, 1]", "log of a standard deviation"
     )
@@ -108,7 +112,7 @@ class Settings:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     family: Name = setting("metarl/Navigation2D-v0", "id of the environment family, or module:Id")
     learner: Name = setting("maml", "meta-learner: a name of 'metarl learners', or module:Class")
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = setting(1, "of everything that is random")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = setting(1, "seed of everything that is random")
     device: Name = setting("auto", "where updates run: cpu, cuda, cuda:1; auto: the GPU if there is one")
     family_kwargs: dict[str, Any] = field(
         default_factory=dict, metadata={"meaning": "arguments of the family's constructor, and max_episode_steps"}

@@ -63,7 +63,8 @@ def find_policy_class(name: str) -> type[ActorCriticPolicy] | type[Policy]:
         is_family = "/" in name or re.search(r"-v\d+$", name)
         hint = f"; the family is the second argument: ('MlpPolicy', {name!r})" if is_family else ""
         raise ValueError(
-            f"unknown policy {name!r}; expected one of {', '.join(MODULES)}, or 'module:Class' for one of your own{hint}"
+            f"unknown policy {name!r}; expected one of {', '.join(MODULES)}, or 'module:Class' for one of your own"
+            f"{hint}"
         )
     try:
         found = getattr(importlib.import_module(module), attribute)

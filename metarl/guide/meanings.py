@@ -17,12 +17,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from metarl.learners.registry import LEARNERS, find_learner
 from metarl.settings import Settings, outer_kinds
 
-_MEASURES = (
-    ("minimum", "at least"),
-    ("exclusiveMinimum", "above"),
-    ("maximum", "at most"),
-    ("exclusiveMaximum", "below"),
-)
+_LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 _TYPES = {"integer": "a whole number", "number": "a number", "string": "a text", "boolean": "true or false"}
 
 
@@ -101,14 +96,15 @@ def _outer(learners: Sequence[str] | Mapping[str, str]) -> list[Meaning]:
     """Return the settings of ``[outer]``; one that is the same for several learners appears once."""
     together: dict[tuple[str, ...], list[tuple[Meaning, str, str]]] = {}
     for name in learners:
-        for kind in outer_kinds(find_learner(name)):
-            update = str(getattr(kind, "update", ""))
+        kinds = outer_kinds(find_learner(name))
+        for kind in kinds:
+            update = str(getattr(kind, "update", "")) if len(kinds) > 1 else ""
             for one in fields_of(kind, "outer"):
                 same = (one.key, repr(one.default), one.meaning)
                 together.setdefault(same, []).append((one, name, update))
     found = []
     for entries in together.values():
-        updates = list(dict.fromkeys(update for _, _, update in entries))
+        updates = list(dict.fromkeys(update for _, _, update in entries if update))
         found.append(
             dataclasses.replace(
                 entries[0][0],
@@ -148,7 +144,7 @@ def _expected(schema: Mapping[str, Any]) -> str:
     if schema.get("type") == "object":
         return "a table"
     words = _TYPES.get(schema.get("type", ""), "")
-    limits = [f"{word} {schema[name]:g}" for name, word in _MEASURES if name in schema]
+    limits = [f"{word} {schema[name]}" for name, word in _LIMITS.items() if name in schema]
     of = " of" if limits and limits[0].startswith("at") else ""
     return f"{words}{of} {', '.join(limits)}" if limits else words
 

@@ -50,8 +50,8 @@ def defaults(family: str, **family_kwargs: Any) -> dict[str, Any]:
 def sized(observation_space: spaces.Space[Any], action_space: spaces.Space[Any], horizon: int) -> dict[str, Any]:
     """Return settings, as arguments of a learner, that fit two spaces and a length of episodes.
 
-    - ``learning.tasks * learning.episodes * horizon`` is near ``TARGET_STEPS``, or ``TARGET_STEPS_IMAGES`` with images,
-      with twice as many tasks as episodes of each, within ``FEWEST_...`` and ``MOST_...``.
+    - ``learning.tasks * learning.episodes * horizon`` is near ``TARGET_STEPS``, or ``TARGET_STEPS_IMAGES`` with
+      images, with twice as many tasks as episodes of each, within ``FEWEST_...`` and ``MOST_...``.
     - ``learning.gamma`` is ``1 - 1 / horizon``, from 0.95 to 0.995: the discount reaches about as far as an episode.
     - ``learning.normalize_observations``: where a number may be further from 0 than ``LARGE``; images are scaled anyway.
     - The policy is ``MultiInputPolicy`` for dicts, ``CnnPolicy`` for images that are large enough for it, else
