@@ -61,14 +61,19 @@ def _train(options: argparse.Namespace) -> int:
 def _train_or_say_why_not(options: argparse.Namespace) -> int:
     from metarl.envs import RolloutError
     from metarl.experiments import training
+    from metarl.experiments.configuration import how_sized, is_sized
 
     try:
         if options.resume is not None:
-            if options.config is not None or options.name or options.seed or options.out:
+            changes = (options.config, options.overrides, options.vary, options.name, options.seed, options.out)
+            if any(changes):
                 raise ValueError("--resume goes on with a run as it was configured; give only --device beside it")
             run, learner = training.resume_run(options.resume, options.device)
         else:
             standard, settings = _settings(options)
+            if is_sized(options.config):
+                streams.complain(how_sized(options.config, settings))
+            # What is to be checked before training is checked here, where no folder has been made yet.
             run, learner = training.start_run(settings, options.out or Path("runs"), options.name, standard)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
@@ -92,7 +97,11 @@ def _settings(options: argparse.Namespace) -> Any:
     from metarl.experiments.configuration import parse_override, read_configuration
 
     if options.config is None:
-        raise ValueError("no configuration is given; name one, as in 'metarl train navigation'")
+        first = f" before {options.overrides[0]}" if options.overrides else ""
+        raise ValueError(
+            f"no configuration is given; name one or an environment{first}, as in 'metarl {options.command} navigation'"
+            f" or 'metarl {options.command} CartPole-v1 --vary gravity=5..15'"
+        )
     overrides, faults = [], []
     for text in options.overrides:
         try:
@@ -101,11 +110,34 @@ def _settings(options: argparse.Namespace) -> Any:
             faults.append(str(error))
     if faults:
         raise ValueError("; ".join(faults))
-    if options.seed is not None:
+    if getattr(options, "seed", None) is not None:
         overrides.append(parse_override(f"seed={options.seed}"))
-    if options.device is not None:
+    if getattr(options, "device", None) is not None:
         overrides.append(("device", options.device))
-    return read_configuration(options.config, overrides)
+    return read_configuration(options.config, overrides, options.vary)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from metarl.experiments.start.template import template
+
+    try:
+        _, settings = _settings(options)
+        text = template(settings)
+    except (ValueError, TypeError) as error:
+        return _complain(_one_line(error))
+    streams.say(text)
+    return 0
+
+
+def _explain_settings(options: argparse.Namespace) -> int:
+    from metarl.experiments.start.settings_page import listing
+
+    try:
+        text = listing(options.name)
+    except ValueError as error:
+        return _complain(_one_line(error))
+    streams.say(text)
+    return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -228,10 +260,12 @@ def _learners(options: argparse.Namespace) -> int:
 
 _WORK: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
+    "init": _init,
     "evaluate": _evaluate,
     "compare": _compare,
     "picture": _picture,
     "check": _check,
     "envs": _envs,
     "learners": _learners,
+    "settings": _explain_settings,
 }

@@ -52,6 +52,8 @@ def room_of(module: str) -> str:
     """Return the room that a module of the four folders is in."""
     if module == "metarl":
         return "front"
+    if module == "metarl.__main__":
+        return "experiments"
     if module in ("metarl.fields", "metarl.files"):
         return "basics"
     top = ".".join(module.split(".")[:2])

@@ -53,7 +53,7 @@ def sized(observation_space: spaces.Space[Any], action_space: spaces.Space[Any],
     - ``learning.tasks * learning.episodes * horizon`` is near ``TARGET_STEPS``, or ``TARGET_STEPS_IMAGES`` with
       images, with twice as many tasks as episodes of each, within ``FEWEST_...`` and ``MOST_...``.
     - ``learning.gamma`` is ``1 - 1 / horizon``, from 0.95 to 0.995: the discount reaches about as far as an episode.
-    - ``learning.normalize_observations``: where a number may be further from 0 than ``LARGE``; images are scaled anyway.
+    - ``learning.normalize_observations``: where a number may be further from 0 than ``LARGE``; images are scaled.
     - The policy is ``MultiInputPolicy`` for dicts, ``CnnPolicy`` for images that are large enough for it, else
       ``MlpPolicy``. Its hidden layers have 64 units for up to 50 observed numbers and actions, 128 for up to 200, or
       else 256.
