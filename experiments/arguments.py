@@ -49,8 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", help="auto, cpu, cuda (default: the run's)")
 
     compare = commands.add_parser("compare", help="train several learners with several seeds; a table and a picture")
-    compare.add_argument("config", help=f"{_CONFIG}, or an environment family")
+    compare.add_argument("config", help=f"{_CONFIG}, or an environment; as for train")
     compare.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of all runs")
+    compare.add_argument("--vary", action="append", default=[], metavar="NAME=LOW..HIGH", help=_VARY)
     compare.add_argument(
         "--learners",
         required=True,

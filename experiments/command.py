@@ -121,7 +121,8 @@ def _init(options: argparse.Namespace) -> int:
     from metarl.experiments.start.template import template
 
     try:
-        _, settings = _settings(options)
+        with streams.others_to_stderr():
+            _, settings = _settings(options)
         text = template(settings)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
@@ -171,7 +172,7 @@ def _compare(options: argparse.Namespace) -> int:
                 raise ValueError(f"--{name} is {getattr(options, name)}; expected a whole number of at least 1")
         overrides = [parse_override(text) for text in options.overrides]
         rows = compare.parse_rows(options.learners)
-        jobs = compare.plan(options.config, rows, options.seeds, options.out, overrides)
+        jobs = compare.plan(options.config, rows, options.seeds, options.out, overrides, options.vary)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     try:

@@ -69,15 +69,23 @@ def parse_rows(text: str) -> list[Row]:
     return list({row.label: row for row in rows}.values())
 
 
-def plan(config: str, rows: Sequence[Row], seeds: int, out: Path, overrides: Sequence[tuple[str, Any]]) -> list[Job]:
+def plan(
+    config: str,
+    rows: Sequence[Row],
+    seeds: int,
+    out: Path,
+    overrides: Sequence[tuple[str, Any]],
+    vary: Sequence[str] = (),
+) -> list[Job]:
     """Return all runs of a comparison, including those that are done.
 
     Args:
-        config: a shipped configuration or a TOML file.
+        config: a shipped configuration, a TOML file or an environment.
         rows: of the comparison.
         seeds: the number of seeds, 1, 2, ..., of each row.
         out: the folder of the runs' folders, ``<learner>-<seed>``.
         overrides: settings of all rows; a row's own settings have precedence.
+        vary: what varies in an environment, as for ``read_configuration``.
 
     Raises:
         ValueError: settings are wrong or would give rows different test tasks, a learner does not support the family,
@@ -92,7 +100,7 @@ def plan(config: str, rows: Sequence[Row], seeds: int, out: Path, overrides: Seq
         folder = re.sub(r"[^A-Za-z0-9._-]+", "-", row.label).strip("-")
         for seed in range(1, seeds + 1):
             try:
-                found = read_configuration(config, [("learner", row.learner), ("seed", seed), *settings])[1]
+                found = read_configuration(config, [("learner", row.learner), ("seed", seed), *settings], vary)[1]
             except ValueError as error:
                 raise ValueError(f"{row.label}: {error}") from error
             jobs.append(Job(row, seed, f"{folder}-{seed}", found))

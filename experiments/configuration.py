@@ -81,8 +81,8 @@ def how_sized(environment: str, settings: Settings) -> str:
     learning = settings.learning
     return (
         f"{environment} has no configuration of its own, so it trains with settings of a general size: "
-        f"{learning.tasks} tasks x {learning.episodes} episodes, {settings.policy.name}; 'metarl init' writes a "
-        "configuration to edit"
+        f"{learning.tasks} tasks x {learning.episodes} episodes, {settings.policy.name}; 'metarl init', called alike, "
+        "prints them as a file to edit"
     )
 
 

@@ -25,7 +25,7 @@ from metarl.guide.sizes import defaults
 PARAMETERIZED = "metarl/Parameterized-v0"
 _SHOWN = 8  # parameters that a sentence names
 # Numbers that many environments have and nobody wants to vary.
-_NOT_PHYSICS = re.compile(r"screen|render|fps|window|seed|episode|max_steps|camera|verbose")
+_NOT_PHYSICS = re.compile(r"screen|render|fps|window|seed|episode|max_|camera|verbose|tile|^width$|^height$")
 
 
 def is_environment(name: str) -> bool:
@@ -103,19 +103,27 @@ def _without_tasks(name: str, kwargs: Mapping[str, Any], error: TypeError) -> Va
             f"{start}, where NAME is an argument of its constructor or an attribute; no number was found that could "
             "vary, so give it one, or a task_space"
         )
-    first, own = next(iter(found.items()))
-    low, high = (0.5, 2) if own is None else sorted((own / 2, own * 2))
     shown = ", ".join(list(found)[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
-    return ValueError(f"{start}, as in --vary {first}={low:g}..{high:g}; its parameters are {shown}")
+    return ValueError(f"{start}, as in --vary {_example(found)}; its parameters are {shown}")
 
 
-def varying_parameters(env: gymnasium.Env[Any, Any], name: str) -> dict[str, float | None]:
+def _example(found: Mapping[str, float | int | None]) -> str:
+    """Return a range of the first parameter: from half of its own value to twice as much."""
+    name, own = next(iter(found.items()))
+    if isinstance(own, int):
+        low, high = sorted((own // 2 or own, own * 2))
+        return f"{name}={low}..{high}:int"
+    low, high = (0.5, 2.0) if own is None else sorted((own / 2, own * 2))
+    return f"{name}={low:g}..{high:g}"
+
+
+def varying_parameters(env: gymnasium.Env[Any, Any], name: str) -> dict[str, float | int | None]:
     """Return what could vary in an environment and its own values; None for fields of a model, which are scaled.
 
     Only numbers other than 0 are listed: fields of a MuJoCo model, arguments of the constructor, keys of the
-    dictionary ``config``, and attributes.
+    dictionary ``config``, and attributes; whole numbers, which seldom are physics, at the end.
     """
-    found: dict[str, float | None] = {}
+    found: dict[str, float | int | None] = {}
     model = model_fields.model_of(env)
     if model is not None:
         known = model_fields.field_names(model)
@@ -125,8 +133,8 @@ def varying_parameters(env: gymnasium.Env[Any, Any], name: str) -> dict[str, flo
     for place in (arguments, configuration_of(env), _attributes(env.unwrapped)):
         for key, value in place.items():
             if isinstance(key, str) and _is_physical(key, value) and key not in derived:
-                found.setdefault(key, float(value))
-    return found
+                found.setdefault(key, int(value) if isinstance(value, numbers.Integral) else float(value))
+    return dict(sorted(found.items(), key=lambda item: isinstance(item[1], int)))
 
 
 def _attributes(env: object) -> dict[str, Any]:
@@ -161,7 +169,7 @@ def unknown_name(name: str, shipped: Iterable[str]) -> ValueError:
     called |= {known.lower(): f"{known!r} (a shipped configuration)" for known in shipped}
     short = {re.sub(r"-v\d+$", "", spelling): spelling for spelling in reversed(called)}
     near = difflib.get_close_matches(name.lower(), [*called, *short], n=4, cutoff=0.7)
-    found = list(dict.fromkeys(called[short.get(spelling, spelling)] for spelling in near))
+    found = list(dict.fromkeys(called.get(spelling) or called[short[spelling]] for spelling in near))
     if (Path(name) / "config.toml").is_file():
         hint = f"it is a run's folder: 'metarl train --resume {name}' goes on with it"
     elif found:
