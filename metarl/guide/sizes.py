@@ -105,30 +105,17 @@ def horizon_of(env: gymnasium.Env[Any, Any]) -> int:
     return min(limits) if limits else _measured(env)
 
 
-def has_limit(env: gymnasium.Env[Any, Any]) -> bool:
-    """Whether an environment has a time limit, in its registration, in a wrapper or in the environment it plays."""
-    return bool(_limits(env))
-
-
 def _limits(env: gymnasium.Env[Any, Any]) -> list[int]:
+    """Return the time limits of an environment's layers; the ``spec`` of a ``TimeLimit`` has the wrapper's."""
     found = []
     layer: Any = env
-    while True:
-        spec = getattr(layer, "spec", None)
-        found += [
-            limit
-            for limit in (
-                getattr(spec, "max_episode_steps", None),
-                getattr(layer, "_max_episode_steps", None) if isinstance(layer, gymnasium.wrappers.TimeLimit) else None,
-            )
-            if limit is not None
-        ]
-        if isinstance(layer, gymnasium.Wrapper):
-            layer = layer.env
-        elif isinstance(getattr(layer, "inner", None), gymnasium.Env):  # of metarl/Parameterized-v0
-            layer = layer.inner
-        else:
-            return [int(limit) for limit in found]
+    while layer is not None:
+        limit = getattr(getattr(layer, "spec", None), "max_episode_steps", None)
+        if limit is not None:
+            found.append(int(limit))
+        # That of metarl/Parameterized-v0 is in the environment that it plays.
+        layer = layer.env if isinstance(layer, gymnasium.Wrapper) else getattr(layer, "inner", None)
+    return found
 
 
 def _measured(env: gymnasium.Env[Any, Any]) -> int:
