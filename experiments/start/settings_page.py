@@ -58,10 +58,10 @@ def _chosen(name: str | None) -> Sequence[Meaning]:
         lambda one: _section(one) == wanted,
         lambda one: name in one.learners,
         lambda one: one.key.rpartition(".")[2] == wanted,
-        lambda one: bool(wanted) and wanted in one.key,
+        lambda one: wanted in one.key,
     ):
         found = [one for one in every if fits(one)]
-        if found:
+        if found and wanted:
             return found
     keys = [*TITLES, *(one.key for one in every)]
     raise ValueError(f"there is no setting {name!r}; {nearest(wanted, list(dict.fromkeys(filter(None, keys))))}")

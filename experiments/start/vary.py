@@ -47,7 +47,7 @@ def _parse(text: str) -> tuple[str, Any]:
         raise ValueError(f"--vary {text!r} says no values; {USAGE}")
     values, *kinds = (part.strip() for part in written.split(":"))
     interval = re.fullmatch(rf"({_NUMBER})\s*\.\.\s*({_NUMBER})", values)
-    if interval is not None:
+    if interval is not None and "..." not in values:
         return name, _interval(text, _number(interval[1]), _number(interval[2]), kinds)
     if ".." in values or "…" in values or re.search(r"[\[\]{}]", values):
         raise ValueError(f"--vary {text!r} has the range {values!r}, whose ends are no two numbers; {USAGE}")

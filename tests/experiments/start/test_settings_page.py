@@ -1,4 +1,4 @@
-"""``metarl settings``, docs/settings.md and the configurations that ``metarl init`` prints are in step with the code."""
+"""``metarl settings``, docs/settings.md and what ``metarl init`` prints are in step with the code."""
 
 from __future__ import annotations
 

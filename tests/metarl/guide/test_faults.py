@@ -98,7 +98,7 @@ def test_a_callback_that_is_none_is_a_sentence(callback: Any, message: str) -> N
 
 @pytest.mark.parametrize("family", [FAMILY, None, [0.5], np.zeros(2)])
 def test_as_task_of_no_environment_is_a_sentence(family: Any) -> None:
-    with pytest.raises(TypeError, match="expected an environment of it, as metarl.make"):
+    with pytest.raises(TypeError, match=r"expected an environment of it, as metarl.make"):
         metarl.as_task(family, [0.5] * 5)
 
 

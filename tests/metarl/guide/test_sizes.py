@@ -89,7 +89,7 @@ def test_the_policy_fits_the_observations(space: spaces.Space[Any], policy: str,
     [
         (BOX, False),
         (spaces.Box(-np.inf, np.inf, (2,), np.float32), True),
-        (spaces.Box(np.array([0.0, 0.0]), np.array([1.0, 500.0])), True),
+        (spaces.Box(np.zeros(2, np.float32), np.array([1.0, 500.0], np.float32)), True),
         (IMAGE, False),
         (spaces.Discrete(1000), False),
         (spaces.Dict({"near": BOX, "far": spaces.Box(-90.0, 90.0, (1,), np.float32)}), True),
