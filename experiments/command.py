@@ -62,12 +62,17 @@ def _train(options: argparse.Namespace) -> int:
 def _train_or_say_why_not(options: argparse.Namespace) -> int:
     from metarl.envs import RolloutError
     from metarl.experiments import training
+    from metarl.experiments.configuration import how_sized, is_sized
 
     try:
         if options.resume is not None:
+            if options.vary:
+                raise ValueError("--resume goes on with a run as it was configured; leave --vary out")
             run, learner = training.resume_run(options.resume, _resumed_settings(options))
         else:
             standard, settings = _settings(options)
+            if is_sized(options.config) and not options.quiet:
+                streams.complain(how_sized(options.config, settings))
             source = options.source
             run, learner = training.start_run(settings, options.out or Path("runs"), options.name, standard, source)
     except (ValueError, TypeError) as error:
@@ -125,13 +130,41 @@ def _settings(options: argparse.Namespace) -> Any:
     from metarl.experiments.configuration import parse_override, read_configuration
 
     if options.config is None:
-        raise ValueError("no configuration is given; name one, as in 'metarl train navigation'")
+        first = f" before {options.overrides[0]}" if options.overrides else ""
+        raise ValueError(
+            f"no configuration is given; name one or an environment{first}, as in 'metarl {options.command} navigation'"
+            f" or 'metarl {options.command} CartPole-v1 --vary gravity=5..15'"
+        )
     overrides = _overrides(options.overrides)
-    if options.seed is not None:
+    if getattr(options, "seed", None) is not None:
         overrides.append(parse_override(f"seed={options.seed}"))
-    if options.device is not None:
+    if getattr(options, "device", None) is not None:
         overrides.append(("device", options.device))
-    return read_configuration(options.config, overrides)
+    return read_configuration(options.config, overrides, options.vary)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from metarl.experiments.start.template import template
+
+    try:
+        with streams.others_to_stderr():
+            _, settings = _settings(options)
+        text = template(settings)
+    except (ValueError, TypeError) as error:
+        return _complain(_one_line(error))
+    streams.say(text)
+    return 0
+
+
+def _explain_settings(options: argparse.Namespace) -> int:
+    from metarl.experiments.start.settings_page import listing
+
+    try:
+        text = listing(options.name)
+    except ValueError as error:
+        return _complain(_one_line(error))
+    streams.say(text)
+    return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -165,7 +198,7 @@ def _compare(options: argparse.Namespace) -> int:
                 raise ValueError(f"--{name} is {getattr(options, name)}; expected a whole number of at least 1")
         overrides = [parse_override(text) for text in options.overrides]
         rows = compare.parse_rows(options.learners)
-        asked = (options.config, rows, options.seeds, options.out, overrides)
+        asked = (options.config, rows, options.seeds, options.out, overrides, options.vary)
         jobs = compare.plan(*asked)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
@@ -266,10 +299,12 @@ def _learners(options: argparse.Namespace) -> int:
 
 _WORK: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
+    "init": _init,
     "evaluate": _evaluate,
     "compare": _compare,
     "picture": _picture,
     "check": _check,
     "envs": _envs,
     "learners": _learners,
+    "settings": _explain_settings,
 }

@@ -93,17 +93,25 @@ def _is_of(run: Run, job: Job) -> bool:
     return same_run(found, job.settings) and length[0] == length[1]
 
 
-def plan(config: str, rows: Sequence[Row], seeds: int, out: Path, overrides: Sequence[tuple[str, Any]]) -> list[Job]:
+def plan(
+    config: str,
+    rows: Sequence[Row],
+    seeds: int,
+    out: Path,
+    overrides: Sequence[tuple[str, Any]],
+    vary: Sequence[str] = (),
+) -> list[Job]:
     """Return all runs of a comparison, including those that are done.
 
     Rows and seeds of the tables that are in the folder already are part of it, so that no table loses a row.
 
     Args:
-        config: a shipped configuration or a TOML file.
+        config: a shipped configuration, a TOML file or an environment.
         rows: of the comparison.
         seeds: the number of seeds, 1, 2, ..., of each row.
         out: the folder of the runs' folders, ``<learner>-<seed>``.
         overrides: settings of all rows; a row's own settings have precedence.
+        vary: what varies in an environment, as for ``read_configuration``.
 
     Raises:
         ValueError: settings are wrong or would give rows different test tasks, a learner does not support the family,
@@ -123,7 +131,7 @@ def plan(config: str, rows: Sequence[Row], seeds: int, out: Path, overrides: Seq
         asked = range(1, given.get(row.label, 0) + 1)
         for seed in sorted({*asked, *(_tested_seeds(out, folder) if row.label in earlier else ())}):
             try:
-                found = read_configuration(config, [("learner", row.learner), ("seed", seed), *settings])[1]
+                found = read_configuration(config, [("learner", row.learner), ("seed", seed), *settings], vary)[1]
             except ValueError as error:
                 raise ValueError(f"{row.label}: {error}") from error
             jobs.append(Job(row, seed, f"{folder}-{seed}", found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import re
@@ -89,6 +90,22 @@ def flush() -> None:
             stream.flush()
         except (OSError, ValueError):
             _let_go(stream)
+
+
+@contextlib.contextmanager
+def others_to_stderr() -> Iterator[None]:
+    """Let what other code prints meanwhile, in Python or C, go to standard error instead of standard output."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).fflush(None)  # C keeps what it prints in a buffer of its own
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _let_go(stream: TextIO) -> None:

@@ -25,6 +25,7 @@ from metarl.version import __version__
 
 if TYPE_CHECKING:
     from metarl.evaluation import Evaluation as Evaluation
+    from metarl.guide.sizes import defaults as defaults
     from metarl.learner import BaseLearner as BaseLearner
     from metarl.learners.anil import ANIL as ANIL
     from metarl.learners.cavia import CAVIA as CAVIA
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _LAZY = {
     **class_places(),
     "BaseLearner": "metarl.learner",
+    "defaults": "metarl.guide.sizes",
     "Evaluation": "metarl.evaluation",
     "MetaLearner": "metarl.learners.meta_learner",
 }

@@ -10,25 +10,16 @@ from typing import Any, ClassVar, Self
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from metarl import seeding
+from metarl import checkpoints, seeding
 from metarl.agent import MetaAgent
 from metarl.agents import Normalizer, Parameters, Policy
-from metarl.checkpoints import (
-    Allowed,
-    checked_settings,
-    checkpoint_path,
-    read_checkpoint,
-    refuse_imports,
-    refused_in_a_sentence,
-    stored_checkpoint,
-    write_checkpoint,
-)
 from metarl.envs import RandomTask, make, quick_check
 from metarl.envs import tasks as task_tools
 from metarl.envs.references import as_family
 from metarl.envs.registry import FamilyLike
 from metarl.evaluation import task_digest
 from metarl.gradients.meta_update import TrustRegion
+from metarl.guide.meanings import Documented
 from metarl.learners.registry import option_owner
 from metarl.sb3 import loggers
 from metarl.sb3.bounds import Bounded
@@ -36,9 +27,9 @@ from metarl.sb3.callbacks import as_callback
 from metarl.sb3.models_in import take_over
 from metarl.sb3.policy_arguments import encode
 from metarl.settings import Settings, as_dict, structure_arguments
-from metarl.state import Outcome, State
+from metarl.state import Best, Outcome, State
 from metarl.training.adaptation_check import AdaptationCheck
-from metarl.training.loop import Best, counted, refuse_positional, train
+from metarl.training.loop import counted, refuse_positional, train
 from metarl.training.schedules import Horizon
 from metarl.training.standstill import Standstill
 from metarl.version import __version__
@@ -78,6 +69,7 @@ class BaseLearner(MetaAgent):
     source: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
+        cls.__doc__ = Documented(cls.__doc__)  # type: ignore[assignment]
         if "name" not in cls.__dict__:
             cls.name = f"{cls.__module__}:{cls.__qualname__}"
 
@@ -134,8 +126,8 @@ class BaseLearner(MetaAgent):
         buffers: Parameters | None = None,
     ) -> None:
         super().__init__(settings, policy_kwargs, policy, normalizer, buffers)
-        self.verbose = verbose
-        self.tensorboard_log = tensorboard_log
+        self.verbose = loggers.checked_verbosity(verbose)
+        self.tensorboard_log = loggers.checked_folder(tensorboard_log)
         self.best: Best | None = None
         self.horizon = Horizon()
         self.adaptation_check = AdaptationCheck()
@@ -186,7 +178,8 @@ class BaseLearner(MetaAgent):
             vec_normalize: the ``VecNormalize`` that the model was trained with, whose observation statistics are taken
                 over and go on running; a model that still has its environments brings its own.
             check_spaces: refuse a model whose spaces are not the family's; False insists that they mean the same.
-            verbose: as for the class, and so is ``tensorboard_log``.
+            verbose: as for the class.
+            tensorboard_log: as for the class.
             sections: as for the class: ``seed``, ``device``, ``family_kwargs``, ``learning``, ``inner``, ...
 
         Raises:
@@ -380,7 +373,7 @@ class BaseLearner(MetaAgent):
         Raises:
             ValueError: the state has numbers that are not finite, with which nobody could go on; an old file is kept.
         """
-        self._write(checkpoint_path(path), self.state)
+        self._write(checkpoints.checkpoint_path(path), self.state)
 
     def save_best(self, path: str | Path) -> None:
         """Write a checkpoint with the parameters of the best validation.
@@ -391,7 +384,7 @@ class BaseLearner(MetaAgent):
         if self.best is None:
             raise ValueError("there was no validation yet; learn() validates every evaluation.every iterations")
         # The steps of the whole training, since all of it was used to choose these parameters.
-        self._write(checkpoint_path(path), replace(self.best.state, num_timesteps=self.num_timesteps))
+        self._write(checkpoints.checkpoint_path(path), replace(self.best.state, num_timesteps=self.num_timesteps))
 
     def _write(self, path: Path, state: State) -> None:
         facts = {"learner": self.name, "metarl": __version__, "settings": as_dict(self.given_settings)}
@@ -399,7 +392,7 @@ class BaseLearner(MetaAgent):
         facts["horizon"] = asdict(self.horizon)
         facts["tasks_trained_on"] = sorted(self.tasks_trained_on)
         best = None if self.best is None else (self.best.score, self.best.state)
-        write_checkpoint(path, state, best, facts, self.functional_policy.buffers())
+        checkpoints.write_checkpoint(path, state, best, facts, self.functional_policy.buffers())
 
     @classmethod
     def load(
@@ -408,7 +401,7 @@ class BaseLearner(MetaAgent):
         *,
         device: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
-        allow: Allowed = False,
+        allow: checkpoints.Allowed = False,
     ) -> Self:
         """Return the learner of a checkpoint.
 
@@ -427,14 +420,14 @@ class BaseLearner(MetaAgent):
             ValueError: the file is not a checkpoint, is damaged, is of another learner, names a module that may not be
                 imported, or its tensors do not fit the policy.
         """
-        path = stored_checkpoint(path)
-        checkpoint = read_checkpoint(path)
+        path = checkpoints.stored_checkpoint(path)
+        checkpoint = checkpoints.read_checkpoint(path)
         facts, tensors = checkpoint.facts, checkpoint.all_tensors()
         if facts["learner"] != cls.name:
             raise ValueError(f"{str(path)!r} is a checkpoint of learner {facts['learner']!r}, not {cls.name!r}")
-        refuse_imports(path, facts, allow)
-        with refused_in_a_sentence(path), Bounded(tensors):
-            settings, kept = checked_settings(facts, tensors, cls, option_owner, device, policy_kwargs)
+        checkpoints.refuse_imports(path, facts, allow)
+        with checkpoints.refused_in_a_sentence(path), Bounded(tensors):
+            settings, kept = checkpoints.checked_settings(facts, tensors, cls, option_owner, device, policy_kwargs)
             learner = cls.__new__(cls)
             learner._begin(settings, kept, 0, None, buffers=checkpoint.tensors.get("buffers"))
             try:

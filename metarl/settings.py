@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,7 +12,8 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from metarl.envs.references import as_family
-from metarl.fields import FORBID, Count, Finite, Positive, Switch, Unit
+from metarl.fields import FORBID, Count, Finite, Name, Positive, Sizes, Switch, Unit, setting
+from metarl.guide import faults
 from metarl.training.schedules import AnySchedule, read_schedule, scheduled, takes_schedule, with_values
 
 
@@ -26,16 +25,26 @@ class Learning:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    iterations: Count = 100
-    tasks: Count = 20  # newly drawn in each iteration
-    episodes: Count = 20  # for each task and each adaptation step
-    gamma: Unit = 0.99
-    gae_lambda: Unit = 0.9
-    normalize_observations: Switch = False  # by running mean and deviation over all training tasks
-    normalize_rewards: Switch = False  # by the running deviation of discounted returns; reported returns are not
-    workers: Literal["auto"] | Count = "auto"  # processes that step environments without a batched implementation
-    step_timeout: Positive = 60.0  # seconds that a worker may take for one step of its environments
-    check: Switch = True  # warn where nothing has to be learned by adaptation, or nothing is
+    iterations: Count = setting(100, "how often the shared parameters are updated", "meta-updates")
+    tasks: Count = setting(20, "tasks that are newly drawn in each iteration")
+    episodes: Count = setting(20, "episodes of each task, before adaptation and after each inner step")
+    gamma: Unit = setting(0.99, "discount of rewards", "factor for each step")
+    gae_lambda: Unit = setting(0.9, "lambda of generalized advantage estimation: lower is less noise and more bias")
+    normalize_observations: Switch = setting(
+        False, "whether observations are, by running mean and deviation over all training tasks"
+    )
+    normalize_rewards: Switch = setting(
+        False, "whether rewards are, by the running deviation of discounted returns; reported returns are not"
+    )
+    workers: Literal["auto"] | Count = setting(
+        "auto", "processes that step environments without a batched implementation; auto: chosen by the machine"
+    )
+    step_timeout: Positive = setting(
+        60.0, "longest time a worker may take for a step of its environments; without workers there is none", "seconds"
+    )
+    check: Switch = setting(
+        True, "whether the family is checked for a few seconds before training, and then whether adaptation helps"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +59,15 @@ class Inner:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    steps: Count = 1
-    step_size: Positive = 0.1
-    later_step_scale: Positive = 0.5  # factor on the step size from the second step on, in evaluation only
-    objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = "auto"
-    baseline: Literal["linear", "none"] = "linear"  # subtracted from returns; none is for dice only
+    steps: Count = setting(1, "inner updates in training, each on new episodes", "adaptation steps")
+    step_size: Positive = setting(0.1, "length of an inner step along the policy gradient (the learning rate)")
+    later_step_scale: Positive = setting(
+        0.5, "of the steps after the first one, in evaluation only", "factor on step_size"
+    )
+    objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = setting(
+        "auto", "loss that the inner update descends; auto: the learner's own"
+    )
+    baseline: Literal["linear", "none"] = setting("linear", "what is subtracted from returns; none is for dice only")
 
     def objective_of(self, learner: Any) -> str:
         """Return the objective that a learner (or its class) descends."""
@@ -67,12 +80,22 @@ class PolicyNetwork:
     """The policy and its initial weights."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    name: Annotated[str, Field(strict=True, min_length=1)] = "MlpPolicy"  # or "module:Class", a policy of your own
-    hidden_sizes: tuple[Count, ...] = (64, 64)
-    activation: Literal["tanh", "relu"] = "tanh"
-    output_gain: Positive = 1.0  # with a small gain, learning collapses on navigation
-    log_std_init: Finite = 0.0
-    log_std_min: Finite = -1.6094379124341003  # floor on the exploration noise: a standard deviation of 0.2
+    name: Name = setting("MlpPolicy", "MlpPolicy, CnnPolicy, MultiInputPolicy, or module:Class, a policy of your own")
+    hidden_sizes: Sizes = setting(
+        (64, 64), "widths of the hidden layers; after an image's features in CnnPolicy", "units"
+    )
+    activation: Literal["tanh", "relu"] = setting("tanh", "nonlinearity of the hidden layers")
+    output_gain: Positive = setting(
+        1.0, "initial size of the last layer's weights; with a small one learning can collapse", "factor"
+    )
+    log_std_init: Finite = setting(
+        0.0, "initial exploration noise; actions are in [-1, 1]", "log of a standard deviation"
+    )
+    log_std_min: Finite = setting(
+        -1.6094379124341003,
+        "floor on the exploration noise; -1.609 is a deviation of 0.2",
+        "log of a standard deviation",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +103,13 @@ class Evaluating:
     """Validation during training, and the test at its end."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    every: Count = 10  # iterations between validations
-    tasks: Count = 40  # validation tasks
-    test_tasks: Count = 500
-    episodes: Count = 20  # for each task and adaptation step
-    steps: Count = 3  # adaptation steps
+    every: Count = setting(
+        10, "how long between validations, of which the best one's parameters are kept", "iterations"
+    )
+    tasks: Count = setting(40, "tasks of a validation")
+    test_tasks: Count = setting(500, "tasks of the test after training")
+    episodes: Count = setting(20, "episodes of each task, before adaptation and after each adaptation step")
+    steps: Count = setting(3, "adaptation steps in validation and test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +117,13 @@ class Settings:
     """All settings of a run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    family: Annotated[str, Field(strict=True, min_length=1)] = "metarl/Navigation2D-v0"
-    learner: Annotated[str, Field(strict=True, min_length=1)] = "maml"
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 1
-    device: Annotated[str, Field(strict=True, min_length=1)] = "auto"
-    family_kwargs: dict[str, Any] = field(default_factory=dict)
+    family: Name = setting("metarl/Navigation2D-v0", "id of the environment family, or module:Id")
+    learner: Name = setting("maml", "meta-learner: a name of 'metarl learners', or module:Class")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = setting(1, "seed of everything that is random")
+    device: Name = setting("auto", "where updates run: cpu, cuda, cuda:1; auto: the GPU if there is one")
+    family_kwargs: dict[str, Any] = field(
+        default_factory=dict, metadata={"meaning": "arguments of the family's constructor, and max_episode_steps"}
+    )
     learning: Learning = field(default_factory=Learning)
     inner: Inner = field(default_factory=Inner)
     outer: Any = None  # one of the learner's ``outer_settings``, with the learner's ``options``
@@ -107,6 +134,9 @@ class Settings:
     def iteration_episodes(self) -> int:
         """The episodes that an iteration of MAML plays in all, and so one of a baseline that is compared with it."""
         return self.learning.tasks * self.learning.episodes * (self.inner.steps + 1)
+
+
+_WORDS = ("family", "seed", "device")  # settings that are no tables, and for which None stands for nothing
 
 
 @functools.cache
@@ -139,7 +169,7 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
     try:
         settings: Settings = _adapter(Settings).validate_python({**data, "outer": outer})
     except ValidationError as error:
-        problems += _sentences(error.errors(), valid_keys(kind))
+        problems += faults.sentences(error.errors(), valid_keys(kind))
     if problems:
         raise ValueError("; ".join(dict.fromkeys(problems)))
     if settings.policy.log_std_init < settings.policy.log_std_min:
@@ -198,10 +228,16 @@ def structure_arguments(
     Raises:
         ValueError: see ``structure``.
     """
+    if policy_kwargs is not None and not isinstance(policy_kwargs, dict):
+        raise ValueError(
+            f"policy_kwargs is {faults.shown(policy_kwargs)}; expected a dict, as in {{'hidden_sizes': [64, 64]}} (the "
+            "policy itself is the argument policy)"
+        )
     rest = dict(policy_kwargs or {})
     own = {key: rest.pop(key) for key in set(_field_names(PolicyNetwork)) - {"name"} if key in rest}
-    given = {key: {} if value is None else value for key, value in sections.items()}
-    given["family"], given["family_kwargs"] = as_family(given["family"], given["family_kwargs"])
+    given = {key: {} if value is None and key not in _WORDS else value for key, value in sections.items()}
+    if isinstance(given["family_kwargs"], dict):
+        given["family"], given["family_kwargs"] = as_family(given["family"], given["family_kwargs"])
     return structure({**given, "learner": learner.name, "policy": {"name": policy, **own}}, learner, owner), rest
 
 
@@ -296,12 +332,11 @@ def valid_keys(outer: type) -> list[str]:
 
 def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str], str | None]) -> str:
     keys = [part for part in problem["loc"] if isinstance(part, str | int)]
-    unknown = problem["type"] in ("unexpected_keyword_argument", "extra_forbidden")
     key = str(keys[0]) if keys else ""
     if key == "update" and problem["type"] == "literal_error":
         kinds = ", ".join(repr(getattr(other, "update", None)) for other in learner.outer_settings)
         return f"outer.update is {problem['input']!r}; learner {learner.name!r} takes {kinds}"
-    if unknown:
+    if faults.is_unknown(problem):
         for other in outer_kinds(learner):
             if key in _field_names(other):
                 return (
@@ -311,35 +346,4 @@ def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str
         name = owner(key)
         if name is not None:
             return f"outer.{key} is a setting of learner {name!r}, not of {learner.name!r}; leave it out"
-    return _sentence(".".join(["outer", *map(str, keys)]), problem, valid_keys(kind))
-
-
-def _sentences(problems: Sequence[Any], keys: list[str]) -> list[str]:
-    """Return a sentence for each wrong setting; for a setting with several types it says what each expects."""
-    sentences: dict[str, str] = {}
-    for problem in problems:
-        # Pydantic adds the type that was tried, as in ("learning", "workers", "literal['auto']").
-        key = ".".join(str(part) for part in problem["loc"] if not re.search(r"[\[-]", str(part)))
-        sentence = _sentence(key, problem, keys)
-        if key in sentences and sentence != sentences[key]:
-            sentence = f"{sentences[key]}, or {problem['msg'].replace('Input should ', '', 1)}"
-        sentences[key] = sentence
-    return list(sentences.values())
-
-
-def _sentence(key: str, problem: Any, keys: list[str]) -> str:
-    given = problem["input"]
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown setting {key!r}{_nearest(key, keys)}"
-    if problem["type"] == "dataclass_type":
-        return f"{key or 'the configuration'} is {given!r}; expected a table of settings"
-    message = problem["msg"].replace("Input should", "it should", 1)
-    return f"{key} is {given!r}; {message}" if key else message
-
-
-def _nearest(key: str, keys: list[str]) -> str:
-    last = {name.rpartition(".")[2]: name for name in reversed(keys)}
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
-    near = near or [last[match] for match in difflib.get_close_matches(key.rpartition(".")[2], last, n=1, cutoff=0.6)]
-    near = near or difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
-    return f"; the nearest is {near[0]!r}"
+    return faults.sentence(".".join(["outer", *map(str, keys)]), problem, valid_keys(kind))

@@ -75,6 +75,14 @@ def _described(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...]
     return {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
 
 
+@dataclass(frozen=True)
+class Best:
+    """The state with the best validation so far."""
+
+    score: float
+    state: State
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """The result of a meta-iteration.

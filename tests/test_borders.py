@@ -32,12 +32,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "checkpoints": "checkpoints root sb3 agents envs basics",
         "gradients": "gradients agents basics",
         "sb3": "sb3 agents envs basics",
-        "root": "root training checkpoints basics gradients sb3 agents envs names",
-        "training": "training root checkpoints basics gradients sb3 agents envs",
+        "guide": "guide root training basics agents envs names",
+        "root": "root guide training checkpoints basics gradients sb3 agents envs names",
+        "training": "training root guide checkpoints basics gradients sb3 agents envs",
         "names": "names root checkpoints",
         "learners": "learners names root training checkpoints basics gradients sb3 agents envs",
-        "front": "front learners names root training checkpoints gradients sb3 agents envs",
-        "experiments": "experiments front learners names root training checkpoints basics gradients sb3 agents envs",
+        "front": "front learners names root guide training checkpoints gradients sb3 agents envs",
+        "experiments": "experiments front learners names root guide training checkpoints basics gradients sb3 agents "
+        "envs",
     }.items()
 }
 # Packages of other people that a room does without.
@@ -53,6 +55,8 @@ def room_of(module: str) -> str:
     """Return the room that a module of the four folders is in."""
     if module == "metarl":
         return "front"
+    if module == "metarl.__main__":
+        return "experiments"
     if module in ("metarl.fields", "metarl.files", "metarl.untrusted"):
         return "basics"
     top = ".".join(module.split(".")[:2])

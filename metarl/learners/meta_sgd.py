@@ -11,7 +11,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from metarl.fields import FORBID, Switch
+from metarl.fields import FORBID, Switch, setting
 from metarl.gradients.adaptation import Adaptation, LinearMap, StepSize
 from metarl.gradients.meta_update import MetaStep
 from metarl.learners.maml import MAML
@@ -25,8 +25,10 @@ class StepSizes:
     """Which step sizes are learned; each starts at ``inner.step_size``."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    step_sizes: Literal["parameter", "layer", "one"] = "parameter"  # one for each number, for each tensor, or for all
-    per_step: Switch = False  # separate ones for each inner step
+    step_sizes: Literal["parameter", "layer", "one"] = setting(
+        "parameter", "learned step sizes: one for each number, for each tensor (layer), or for all"
+    )
+    per_step: Switch = setting(False, "learn separate step sizes for each inner step")
 
 
 class MetaSGD(MAML):

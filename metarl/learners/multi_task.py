@@ -13,7 +13,7 @@ from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
 from metarl.agents.policies import MixturePolicy
 from metarl.agents.policies.mixture import LOGITS
 from metarl.envs import tasks as task_tools
-from metarl.fields import Count, Positive
+from metarl.fields import Count, Positive, setting
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import choose_backend, loss_gradients
 from metarl.gradients.flat import flatten_tasks, named, task_parameters
@@ -30,10 +30,12 @@ _TASKS = "tasks"
 class Components(Epochs):
     """The settings of the components, of their training by PPO's epochs, and of the adaptation of the weights."""
 
-    components: Count = 20
-    weight_step_size: Positive = 100.0  # of adaptation; from the second step on times inner.later_step_scale
-    epochs: Count = 10
-    learning_rate: Positive = 3e-3
+    components: Count = setting(20, "policies in the mixture, each trained on a task of its own")
+    weight_step_size: Positive = setting(
+        100.0, "step size of the weights in adaptation; from the second step on times inner.later_step_scale"
+    )
+    epochs: Count = setting(10, "Adam steps on the same rollouts")
+    learning_rate: Positive = setting(3e-3, "Adam's step size")
 
 
 class MultiTask(BaseLearner):

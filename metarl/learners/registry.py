@@ -55,6 +55,8 @@ def find_learner(name: str) -> type[Any]:
     Raises:
         ValueError: there is no learner with that name.
     """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"the learner is {name!r}; expected its name, as in 'maml', or 'module:Class'")
     known = {**LEARNERS, **installed_learners()}
     entry = known.get(name, name)
     module, separator, attribute = entry.partition(":")

@@ -19,7 +19,7 @@ from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
 from metarl.agents.policies import ContextPolicy
 from metarl.agents.policies.context import CONTEXT
 from metarl.envs import tasks as task_tools
-from metarl.fields import Count, Positive
+from metarl.fields import Count, Positive, setting
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import choose_backend, loss_gradients
 from metarl.gradients.flat import flatten, named
@@ -33,8 +33,8 @@ from metarl.state import Outcome, State
 class AwareTraining(Epochs):
     """The settings of PPO's epochs on the mean over the tasks."""
 
-    epochs: Count = 10
-    learning_rate: Positive = 3e-3
+    epochs: Count = setting(10, "Adam steps on the same rollouts")
+    learning_rate: Positive = setting(3e-3, "Adam's step size")
 
 
 class TaskAware(BaseLearner):

@@ -22,6 +22,7 @@ from stable_baselines3.common.logger import (
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from metarl.envs.tasks import whole_number
 from metarl.files import naming
 from metarl.sb3.progress_file import ProgressFile
 
@@ -212,6 +213,26 @@ def run_logger(folder: Path, *, keep_rows: int = 0, purge_step: int | None = Non
         str(folder),
         [ResumableTensorBoard(folder, purge_step), ProgressFile(folder / "progress.csv", keep_rows)],
     )
+
+
+def checked_verbosity(verbose: Any) -> int:
+    """Return ``verbose`` as a number.
+
+    Raises:
+        ValueError: it is no whole number of at least 0.
+    """
+    return int(verbose) if isinstance(verbose, bool) else whole_number("verbose", verbose, least=0)
+
+
+def checked_folder(folder: Any) -> str | Path | None:
+    """Return the folder for TensorBoard as it was given.
+
+    Raises:
+        ValueError: it is no path.
+    """
+    if folder is not None and not isinstance(folder, str | Path):
+        raise ValueError(f"tensorboard_log is {folder!r}; expected the folder for TensorBoard, as in 'runs', or None")
+    return folder
 
 
 def default_logger(verbose: int, tensorboard_log: str | Path | None, name: str, new: bool) -> Logger:

@@ -211,6 +211,11 @@ def take_over(
     Raises:
         ValueError: see ``BaseLearner.from_pretrained``.
     """
+    for label, given in (("family_kwargs", family_kwargs), ("policy_kwargs", policy_kwargs)):
+        if not isinstance(given, dict):
+            raise ValueError(f"{label} is {given!r}; expected a dict")
+    if vec_normalize is not None and not isinstance(vec_normalize, VecNormalize):
+        raise ValueError(_no_statistics(vec_normalize, family))
     found = read_source(source, policy_kwargs)
     env = make(family, **family_kwargs)
     try:
@@ -231,6 +236,17 @@ def take_over(
     if isinstance(mapped, spaces.Box):
         described["log_std_min"] = min(log_std_min, float(module.log_std.detach().min()))
     return TakenOver(name, described, module, None if statistics is None else take_statistics(space, statistics))
+
+
+def _no_statistics(given: Any, family: str) -> str:
+    """Return the sentence on a ``vec_normalize`` that is none; its file holds pickled code, which is not run here."""
+    if not isinstance(given, str | Path):
+        return f"vec_normalize is {given!r}; expected the VecNormalize that the model was trained with"
+    return (
+        f"vec_normalize is the path {str(given)!r}; expected the VecNormalize itself, since its file is pickled code "
+        "that only you can trust: from_pretrained(..., "
+        f"vec_normalize=VecNormalize.load({str(given)!r}, DummyVecEnv([lambda: metarl.make({family!r})])))"
+    )
 
 
 def check_space(described: str, kind: str, found: dict[str, Any], *accepted: spaces.Space[Any]) -> spaces.Space[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
@@ -23,20 +23,12 @@ from metarl.sampler import Sampler
 from metarl.sb3 import loggers
 from metarl.sb3.callbacks import episodes_for_callbacks
 from metarl.settings import Settings
-from metarl.state import Outcome, State, advance, check_outcome
+from metarl.state import Best, Outcome, State, advance, check_outcome
 from metarl.training.adaptation_check import LEAST_DONE, SENTENCES, AdaptationCheck
 from metarl.training.schedules import Horizon, scheduled
 from metarl.training.standstill import Standstill
 
 _PICTURED_TASKS = 4
-
-
-@dataclass(frozen=True)
-class Best:
-    """The state with the best validation so far."""
-
-    score: float
-    state: State
 
 
 class TrainedLearner(Protocol):

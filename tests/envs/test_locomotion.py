@@ -263,7 +263,7 @@ def test_without_mujoco_the_families_are_registered_and_say_what_to_install() ->
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     sentence = (
         "family metarl/AntGoal-v0 cannot be made: the locomotion families need MuJoCo: "
-        "pip install 'metarl-suite[mujoco]'"
+        "pip install 'gymnasium[mujoco]>=1.1'"
     )
     assert done.stdout.splitlines() == [sentence, sentence], done.stderr
 
