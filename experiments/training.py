@@ -221,7 +221,7 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
         if missing > 0:
             last = SaveLast(run)
             callbacks = [last, *([Profile(run.folder, missing)] if profiled else [])]
-            learner.learn(missing, callback=callbacks, reset_num_timesteps=False, progress_bar=progress_bar)
+            learner.learn(iterations=missing, callback=callbacks, reset_num_timesteps=False, progress_bar=progress_bar)
             last.write_cost(learner)
     except BaseException:
         with contextlib.suppress(OSError):  # the first error is the one to report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,6 +40,7 @@ from metarl.gradients.flat import one_task, task_parameters
 from metarl.gradients.parallel import one_thread
 from metarl.sampler import Sampler
 from metarl.sb3.models_out import Model, fit_value, refuse_other_algorithms, to_model
+from metarl.sb3.own_actions import which_actions
 from metarl.settings import Settings
 from metarl.state import State
 from metarl.training.schedules import in_force
@@ -221,8 +223,7 @@ class MetaAgent:
                 adapter.play()
             return adapter.policy
         parameters = self._adapt_to(self._one_task(task), steps, episodes, seed)
-        self._say_which_actions()
-        return self.as_policy(task_parameters(parameters, 0), self.state)
+        return self._for_made_environments(self.as_policy(task_parameters(parameters, 0), self.state))
 
     def adapter(self, env: gymnasium.Env[Any, Any], *, episodes: int | None = None, seed: int | None = None) -> Adapter:
         """Return an ``Adapter``, which adapts to one environment episode by episode, in a loop of your own.
@@ -415,8 +416,7 @@ class MetaAgent:
         It acts in the action space of ``metarl.make``, as that of ``adapt(task)``; ``adapt(env, steps=0)`` returns the
         one for an environment of your own.
         """
-        self._say_which_actions()
-        return self.as_policy(self.parameters, self.state)
+        return self._for_made_environments(self.as_policy(self.parameters, self.state))
 
     def predict(
         self,
@@ -429,20 +429,21 @@ class MetaAgent:
         return self.policy.predict(observation, state, episode_start, deterministic)
 
     def say_once(self, sentence: str) -> None:
-        """Give a warning, unless this learner has given the same one."""
-        if sentence not in self._said:
-            self._said |= {sentence}
-            warnings.warn(sentence, UserWarning, stacklevel=3)
+        """Give a warning at the line that called metarl, unless this learner has given the same one."""
+        if sentence in self._said:
+            return
+        self._said |= {sentence}
+        frame, level = inspect.currentframe(), 1
+        while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "metarl":
+            frame, level = frame.f_back, level + 1
+        warnings.warn(sentence, UserWarning, stacklevel=level - 1)
 
-    def _say_which_actions(self) -> None:
-        """Warn if an environment of the family that ``metarl.make`` did not make has another action space."""
+    def _for_made_environments(self, policy: ActorCriticPolicy) -> ActorCriticPolicy:
+        """Return a policy; warn if environments of the family that ``metarl.make`` did not make take other actions."""
         own = own_actions(self._env)
         if own != self.action_space:
-            self.say_once(
-                f"this policy acts in {self.action_space}, as environments of metarl.make take it, and the family's "
-                f"own action space is {own}: use it in environments of metarl.make, or get one for another "
-                "environment with adapt(env), where steps=0 gives the policy before adaptation"
-            )
+            self.say_once(which_actions(self.action_space, own))
+        return policy
 
     def close(self) -> None:
         """Close the environments."""
