@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -44,6 +42,7 @@ from metarl.sb3.own_actions import which_actions
 from metarl.settings import Settings
 from metarl.state import State
 from metarl.training.schedules import in_force
+from metarl.training.warning import warn_caller
 
 Objective = Literal["policy-gradient", "likelihood-ratio", "dice"]
 
@@ -57,6 +56,7 @@ class MetaAgent:
     Attributes:
         settings: all settings of a run; step sizes with a schedule have the value in force in the last iteration.
         given_settings: all settings as they were given, with schedules.
+        functional_policy: the policy as pure functions of its parameters.
         tasks_trained_on: digests of the tasks that were given to ``learn`` (``evaluation.task_digest``).
         functional_policy: the policy as pure functions of its parameters.
         state: everything that training changes.
@@ -430,13 +430,9 @@ class MetaAgent:
 
     def say_once(self, sentence: str) -> None:
         """Give a warning at the line that called metarl, unless this learner has given the same one."""
-        if sentence in self._said:
-            return
-        self._said |= {sentence}
-        frame, level = inspect.currentframe(), 1
-        while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "metarl":
-            frame, level = frame.f_back, level + 1
-        warnings.warn(sentence, UserWarning, stacklevel=level - 1)
+        if sentence not in self._said:
+            self._said |= {sentence}
+            warn_caller(sentence)
 
     def _for_made_environments(self, policy: ActorCriticPolicy) -> ActorCriticPolicy:
         """Return a policy; warn if environments of the family that ``metarl.make`` did not make take other actions."""

@@ -119,6 +119,7 @@ def test_it_is_said_once_in_which_actions_a_policy_acts() -> None:
     (warning,) = caught
     assert str(warning.message).startswith("this policy acts in Box(-1.0, 1.0, (1,), float32)")
     assert "Box(-2.0, 2.0, (1,), float32)" in str(warning.message)
+    assert warning.filename == __file__, "it names the line that called metarl"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         small(family=SIGN, family_kwargs={"actions": "standard box"}).adapt([0.5])

@@ -141,7 +141,7 @@ def test_the_spelling_is_the_same_everywhere(tmp_path: Path) -> None:
 def test_a_function_is_kept_by_its_place(tmp_path: Path) -> None:
     values = Values()
     small(inner={"step_size": np.exp2}).close()  # a callable that is no Python function
-    model = small(inner={"step_size": "small_schedules:falling"}).learn(iterations=3, callback=values)
+    model = small(inner={"step_size": "small:falling"}).learn(iterations=3, callback=values)
     assert values.inner == pytest.approx([0.2, 0.15, 0.1])
     model.save(tmp_path / "model")
     assert MAML.load(tmp_path / "model").settings.inner.step_size == pytest.approx(0.1)
@@ -167,7 +167,7 @@ class OwnCalls:
         ("no_such_module:rate", "cannot be imported"),
         ("math:pi", "which is a float; expected a function"),
         ("operator:index", "the step size operator:index cannot be computed where 1 of the training remains"),
-        ("small_schedules:negative", "is -0.5 where 0.5 of the training remains"),
+        ("small:negative", "is -0.5 where 0.5 of the training remains"),
         ("large", "inner.step_size is 'large'; it should be a valid number"),
     ],
 )
