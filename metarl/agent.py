@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -41,9 +40,11 @@ from metarl.gradients.flat import one_task, task_parameters
 from metarl.gradients.parallel import one_thread
 from metarl.sampler import Sampler
 from metarl.sb3.models_out import Model, fit_value, refuse_other_algorithms, to_model
+from metarl.sb3.own_actions import which_actions
 from metarl.settings import Settings
 from metarl.state import State
 from metarl.training.schedules import in_force
+from metarl.training.warning import warn_caller
 
 Objective = Literal["policy-gradient", "likelihood-ratio", "dice"]
 
@@ -57,6 +58,7 @@ class MetaAgent:
     Attributes:
         settings: all settings of a run; step sizes with a schedule have the value in force in the last iteration.
         given_settings: all settings as they were given, with schedules.
+        functional_policy: the policy as pure functions of its parameters.
         tasks_trained_on: digests of the tasks that were given to ``learn`` (``evaluation.task_digest``).
         functional_policy: the policy as pure functions of its parameters.
         state: everything that training changes.
@@ -223,8 +225,7 @@ class MetaAgent:
                 adapter.play()
             return adapter.policy
         parameters = self._adapt_to(self._one_task(task), steps, episodes, seed)
-        self._say_which_actions()
-        return self.as_policy(task_parameters(parameters, 0), self.state)
+        return self._for_made_environments(self.as_policy(task_parameters(parameters, 0), self.state))
 
     def adapter(self, env: gymnasium.Env[Any, Any], *, episodes: int | None = None, seed: int | None = None) -> Adapter:
         """Return an ``Adapter``, which adapts to one environment episode by episode, in a loop of your own.
@@ -413,8 +414,7 @@ class MetaAgent:
         It acts in the action space of ``metarl.make``, as that of ``adapt(task)``; ``adapt(env, steps=0)`` returns the
         one for an environment of your own.
         """
-        self._say_which_actions()
-        return self.as_policy(self.parameters, self.state)
+        return self._for_made_environments(self.as_policy(self.parameters, self.state))
 
     def predict(
         self,
@@ -427,20 +427,17 @@ class MetaAgent:
         return self.policy.predict(observation, state, episode_start, deterministic)
 
     def say_once(self, sentence: str) -> None:
-        """Give a warning, unless this learner has given the same one."""
+        """Give a warning at the line that called metarl, unless this learner has given the same one."""
         if sentence not in self._said:
             self._said |= {sentence}
-            warnings.warn(sentence, UserWarning, stacklevel=3)
+            warn_caller(sentence)
 
-    def _say_which_actions(self) -> None:
-        """Warn if an environment of the family that ``metarl.make`` did not make has another action space."""
+    def _for_made_environments(self, policy: ActorCriticPolicy) -> ActorCriticPolicy:
+        """Return a policy; warn if environments of the family that ``metarl.make`` did not make take other actions."""
         own = own_actions(self._env)
         if own != self.action_space:
-            self.say_once(
-                f"this policy acts in {self.action_space}, as environments of metarl.make take it, and the family's "
-                f"own action space is {own}: use it in environments of metarl.make, or get one for another "
-                "environment with adapt(env), where steps=0 gives the policy before adaptation"
-            )
+            self.say_once(which_actions(self.action_space, own))
+        return policy
 
     def close(self) -> None:
         """Close the environments."""

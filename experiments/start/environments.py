@@ -16,7 +16,7 @@ from gymnasium import spaces
 from metarl.envs import list_families
 from metarl.envs.families import model_fields
 from metarl.envs.families.constructors import configuration_of, constructor_arguments
-from metarl.envs.families.parameters import DERIVED
+from metarl.envs.families.places import derived_attributes, values_in
 from metarl.envs.registry import find_family
 from metarl.envs.tasks import attribute
 from metarl.experiments.start.vary import parse_parameters
@@ -121,16 +121,17 @@ def varying_parameters(env: gymnasium.Env[Any, Any], name: str) -> dict[str, flo
     """Return what could vary in an environment and its own values; None for fields of a model, which are scaled.
 
     Only numbers other than 0 are listed: fields of a MuJoCo model, arguments of the constructor, keys of the
-    dictionary ``config``, and attributes; whole numbers, which seldom are physics, at the end.
+    dictionary ``config``, attributes, and values inside them; whole numbers, which seldom are physics, at the end.
     """
     found: dict[str, float | int | None] = {}
     model = model_fields.model_of(env)
     if model is not None:
         known = model_fields.field_names(model)
         found.update({field: None for field in ("body_mass", "geom_friction", "dof_damping") if field in known})
-    derived = {key for base in type(env.unwrapped).__mro__ for key in DERIVED.get(base.__name__, {})}
+    derived = derived_attributes(env)
     arguments, _ = constructor_arguments(find_family(name))
-    for place in (arguments, configuration_of(env), _attributes(env.unwrapped)):
+    nested = {path: value for path, value in values_in(env.unwrapped, "") if not path.isidentifier()}
+    for place in (arguments, configuration_of(env), _attributes(env.unwrapped), nested):
         for key, value in place.items():
             if isinstance(key, str) and _is_physical(key, value) and key not in derived:
                 found.setdefault(key, int(value) if isinstance(value, numbers.Integral) else float(value))

@@ -13,6 +13,9 @@ from stable_baselines3.common.preprocessing import is_image_space
 from metarl.agents.observations import channels_first, subspaces
 from metarl.envs import make
 from metarl.envs import tasks as task_tools
+from metarl.envs.checker.quick import time_limit
+from metarl.envs.registry import FamilyLike
+from metarl.envs.sync import close_or_warn
 
 # Environment steps that an iteration plays before adaptation, and as many after each inner step: a few seconds for
 # a perceptron on two cores, and for a convolutional network on images, whose second derivatives take most of the time.
@@ -26,14 +29,14 @@ SMALLEST_IMAGE = 36  # pixels of the shorter side, below which stable-baselines3
 MEASURED_EPISODES, MEASURED_STEPS = 5, 1000
 
 
-def defaults(family: str, **family_kwargs: Any) -> dict[str, Any]:
+def defaults(family: FamilyLike, **family_kwargs: Any) -> dict[str, Any]:
     """Return settings that fit a family, as arguments of a learner: ``MAML(family=..., **metarl.defaults(...))``.
 
     These are ``policy`` (its name), ``policy_kwargs``, ``learning``, ``inner`` and ``evaluation``; ``metarl train
     FAMILY`` uses the same. They are a start that was not tuned for the family; ``sized`` says how they are chosen.
 
     Args:
-        family: the id of a family, or ``module:Name``.
+        family: the id of a family, or ``module:Name``; what ``metarl.parameterized`` returns; or a class or function.
         family_kwargs: arguments of its constructor, and ``max_episode_steps``; give the learner the same ones.
 
     Raises:
@@ -44,7 +47,7 @@ def defaults(family: str, **family_kwargs: Any) -> dict[str, Any]:
     try:
         return sized(env.observation_space, env.action_space, horizon_of(env))
     finally:
-        env.close()
+        close_or_warn(env)
 
 
 def sized(observation_space: spaces.Space[Any], action_space: spaces.Space[Any], horizon: int) -> dict[str, Any]:
@@ -101,21 +104,7 @@ def horizon_of(env: gymnasium.Env[Any, Any]) -> int:
     Raises:
         ValueError: there is no time limit, and a random episode does not end in ``MEASURED_STEPS`` steps or fails.
     """
-    limits = _limits(env)
-    return min(limits) if limits else _measured(env)
-
-
-def _limits(env: gymnasium.Env[Any, Any]) -> list[int]:
-    """Return the time limits of an environment's layers; the ``spec`` of a ``TimeLimit`` has the wrapper's."""
-    found = []
-    layer: Any = env
-    while layer is not None:
-        limit = getattr(getattr(layer, "spec", None), "max_episode_steps", None)
-        if limit is not None:
-            found.append(int(limit))
-        # That of metarl/Parameterized-v0 is in the environment that it plays.
-        layer = layer.env if isinstance(layer, gymnasium.Wrapper) else getattr(layer, "inner", None)
-    return found
+    return time_limit(env) or _measured(env)
 
 
 def _measured(env: gymnasium.Env[Any, Any]) -> int:

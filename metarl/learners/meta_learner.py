@@ -9,6 +9,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from metarl.checkpoints import Allowed
 from metarl.envs.registry import FamilyLike
+from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
@@ -52,11 +53,14 @@ class MetaLearner:
         Raises:
             ValueError: tasks that are not in the family's task space, or a count that is not positive.
         """
+        epochs = whole_number("epochs", epochs)
         self.learner.learn(iterations=epochs, tasks=tasks, reset_num_timesteps=False)
         return self
 
     def evaluate(self, tasks: Any) -> Evaluation:
         """Return the mean return on a batch of tasks after 0, 1, ... adaptation steps.
+
+        A warning says how many of the tasks the learner was fitted to.
 
         Raises:
             ValueError: tasks that are not in the family's task space.

@@ -16,6 +16,7 @@ from metarl.gradients.adaptation import Adaptation, LinearMap, StepSize
 from metarl.gradients.meta_update import MetaStep
 from metarl.learners.maml import MAML
 from metarl.state import State
+from metarl.training.schedules import scheduled
 
 SIZES = "step_sizes"
 
@@ -43,6 +44,19 @@ class MetaSGD(MAML):
     name = "meta-sgd"
     options = StepSizes
     source = "Li et al. 2017"
+
+    def validate(self) -> None:
+        """Check that the first step sizes are numbers.
+
+        Raises:
+            ValueError: ``inner.step_size`` has a schedule; or see ``MAML``.
+        """
+        if "inner.step_size" in scheduled(self.given_settings):
+            raise ValueError(
+                f"learner {self.name} learns its step sizes, which begin at inner.step_size; give a number in place "
+                "of a schedule"
+            )
+        super().validate()
 
     def initial_tensors(self) -> dict[str, Tensor]:
         """Return the step sizes before training."""

@@ -61,6 +61,15 @@ def unfold_actions(module: ActorCriticPolicy, own: spaces.Space[Any]) -> ActorCr
     return module
 
 
+def which_actions(seen: spaces.Space[Any], own: spaces.Space[Any]) -> str:
+    """Return a sentence about a policy for mapped actions, where the environment's own are others."""
+    return (
+        f"this policy acts in {seen}, as environments of metarl.make take it, and the family's own action space is "
+        f"{own}: use it in environments of metarl.make, or get one for another environment with adapt(env), where "
+        "steps=0 gives the policy before adaptation"
+    )
+
+
 def _affine(own: spaces.Box) -> tuple[Tensor, Tensor]:
     """Return middle and half width of each entry of a box; 0 and 1 for those without two finite ends."""
     low, high = (torch.as_tensor(limit, dtype=torch.float64).flatten() for limit in (own.low, own.high))

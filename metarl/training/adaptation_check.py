@@ -82,7 +82,7 @@ def judge(start: Returns, validations: Sequence[Returns]) -> Finding | None:
     - ``no change``: since the first validation, the returns of the tasks before adaptation have changed by less than a
       tenth of their noise (all validations play the same tasks with the same random numbers, so that an unchanged
       policy has the same returns), and no number of steps has a gain whose interval is above 0.
-    - ``harm``: every number of steps has a gain whose interval is below 0.
+    - ``harm``: every number of steps has a gain whose interval is below 0, and loses more than training has gained.
 
     Args:
         start: ``[task]``, the returns before adaptation and training, on other tasks.
@@ -102,6 +102,8 @@ def _judge_one(start: Returns, first: Returns, returns: Returns) -> Finding | No
     improvement = float(before.mean() - start.mean())
     # Of independent tasks: the squares of the distances from the means to the ends add up.
     below = float(np.hypot(before.mean() - bootstrap_interval(before)[0], bootstrap_interval(start)[1] - start.mean()))
+    if all(high < 0.0 and gain.mean() < -improvement for gain, (_, high) in zip(gains, intervals, strict=True)):
+        return "harm"
     if improvement > below and all(
         high <= _SMALL * improvement or (low <= 0.0 and high <= _AT_MOST * improvement) for low, high in intervals
     ):
@@ -110,4 +112,4 @@ def _judge_one(start: Returns, first: Returns, returns: Returns) -> Finding | No
     change = float(np.sqrt(np.mean(np.square(before - first))))
     if change <= _SAME * noise and all(low <= 0.0 for low, _ in intervals):
         return "no change"
-    return "harm" if all(high < 0.0 for _, high in intervals) else None
+    return None

@@ -62,6 +62,9 @@ class TrainedLearner(Protocol):
     def evaluate_rollouts(self, split: str) -> tuple[Evaluation, list[Any], list[Rollouts]]:
         """Return an evaluation and some of its rollouts."""
 
+    def say_once(self, sentence: str) -> None:
+        """Give a warning, unless the learner has given the same one."""
+
     def dump_logs(self, iteration: int = 0) -> None:
         """Write what was recorded since the last write."""
 
@@ -210,4 +213,4 @@ def _check_adaptation(learner: TrainedLearner, returns: np.ndarray[Any, np.dtype
         steps = [name for name in ("learning_rate", "max_kl") if hasattr(learner.settings.outer, name)]
         outer = " or ".join(f"outer.{name}" for name in steps) or "those of [outer]"
         sentence = SENTENCES[kind].format(outer=outer, **numbers)
-        warnings.warn(f"after iteration {state.iteration}: {sentence}", UserWarning, stacklevel=4)
+        learner.say_once(f"after iteration {state.iteration}: {sentence}")

@@ -82,8 +82,8 @@ def test_an_adapted_policy_goes_on_learning_in_stable_baselines3(algorithm: Any)
 def test_the_value_function_that_goes_to_stable_baselines3_fits() -> None:
     model = small(family_kwargs={}, learning={"episodes": 20})
     task = [0.4, 0.4]
-    ppo = model.to_sb3(PPO, task)
-    again = model.to_sb3(PPO, task)
+    ppo = model.to_sb3(PPO, task, steps=1, episodes=20)
+    again = model.to_sb3(PPO, task, steps=1, episodes=20)
     assert torch.equal(ppo.policy.value_net.weight, again.policy.value_net.weight)
     env = metarl.make(NAVIGATION, task=task)
     values, returns = [], []

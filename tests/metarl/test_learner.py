@@ -146,6 +146,29 @@ def test_bad_counts_of_learn_are_named(arguments: dict[str, Any]) -> None:
         small().learn(**arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"total_timesteps": 1.5}, {"total_timesteps": "many"}, {"total_timesteps": True}]
+)
+def test_environment_steps_are_whole_numbers(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"total_timesteps is .*; expected a whole number of at least 1"):
+        small().learn(**arguments)
+
+
+def test_environment_steps_may_be_written_as_in_stable_baselines3() -> None:
+    whole, written = small().learn(total_timesteps=300), small().learn(total_timesteps=3e2)
+    assert written.num_timesteps == whole.num_timesteps >= 300
+    assert same(whole.parameters, written.parameters)
+    with pytest.raises(ValueError, match=r"iterations is 2\.0; expected a whole number"):
+        small().learn(iterations=2.0)
+
+
+def test_what_learn_counts_has_to_be_named() -> None:
+    model = small()
+    with pytest.raises(TypeError, match=r"write learn\(iterations=100000\) or learn\(total_timesteps=100000\)"):
+        model.learn(100_000)
+    assert model.iteration == 0
+
+
 def test_tensorboard_runs_are_numbered(tmp_path: Path) -> None:
     for _ in range(2):
         small(tensorboard_log=str(tmp_path)).learn(iterations=1)

@@ -19,6 +19,9 @@ import metarl
 from metarl import MAML
 from metarl.agents.normalization import Moments, new_normalizer
 
+# What a policy is for is said where it is tested (sb3/test_own_actions.py).
+pytestmark = pytest.mark.filterwarnings("ignore:this policy acts in:UserWarning")
+
 
 def learner(**changes: Any) -> MAML:
     learning = {"normalize_observations": True, "normalize_rewards": True, **changes.pop("learning", {})}

@@ -20,6 +20,9 @@ from metarl.envs import tasks as task_tools
 from metarl.sampler import Sampler
 from metarl.state import State
 
+# What a policy is for is said where it is tested (sb3/test_own_actions.py).
+pytestmark = pytest.mark.filterwarnings("ignore:this policy acts in:UserWarning")
+
 
 def collect(tasks: Any, numbers: range, episodes: int = 2, model: MAML | None = None) -> Rollouts:
     model = model or small()

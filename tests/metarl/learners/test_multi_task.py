@@ -20,6 +20,9 @@ from metarl.envs import tasks as task_tools
 from metarl.gradients.adaptation import choose_backend, inner_update
 from metarl.gradients.flat import flatten_tasks, named
 
+# What a policy is for is said where it is tested (sb3/test_own_actions.py).
+pytestmark = pytest.mark.filterwarnings("ignore:this policy acts in:UserWarning")
+
 
 def mixture(**changes: Any) -> MultiTask:
     model: MultiTask = small("multi-task", **{"outer": {"components": 5}, **changes})

@@ -21,6 +21,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import metarl
 from metarl import MAML
 
+# What a policy is for is said where it is tested (sb3/test_own_actions.py).
+pytestmark = pytest.mark.filterwarnings("ignore:this policy acts in:UserWarning")
+
 SMALL: dict[str, Any] = {name: SECTIONS[name] for name in ("learning", "evaluation")}
 
 

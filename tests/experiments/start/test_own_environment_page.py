@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "any-environment.md").read_text()
 ENVIRONMENT, SCRIPT = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 TINY = ["learning.tasks=2", "learning.episodes=2", "evaluation.tasks=2", "evaluation.test_tasks=2"]
