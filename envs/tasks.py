@@ -53,9 +53,10 @@ def task_space(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> space
     Raises:
         TypeError: the environment has no ``task_space``, so it is no family; or it is no environment.
     """
-    if not isinstance(env, gymnasium.Env | VectorEnv):
-        made = f"metarl.make({env!r})" if isinstance(env, str) else "metarl.make('metarl/Navigation2D-v0')"
-        raise TypeError(f"the family is {short(env)}; expected an environment of it, as {made} returns")
+    given: object = env
+    if not isinstance(given, gymnasium.Env | VectorEnv):
+        made = f"metarl.make({given!r})" if isinstance(given, str) else "metarl.make('metarl/Navigation2D-v0')"
+        raise TypeError(f"the family is {short(given)}; expected an environment of it, as {made} returns")
     space = attribute(env, "task_space")
     if not isinstance(space, spaces.Space):
         raise TypeError(

@@ -185,7 +185,8 @@ def _refuse_arguments(name: str, kind: type[ActorCriticPolicy], arguments: dict[
     """Refuse arguments that a policy does not take, and the usual mistakes in those that it takes."""
     known = inspect.signature(kind).parameters
     settings = ("hidden_sizes", "activation", "output_gain", "log_std_init", "log_std_min")
-    names = [*settings, *known]
+    spaces_and_schedule = ("observation_space", "action_space", "lr_schedule")
+    names = [*settings, *(key for key in known if key not in (*settings, *spaces_and_schedule))]
     open_ended = any(one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in known.values())
     for key, value in arguments.items():
         if key not in known and not open_ended:

@@ -113,8 +113,8 @@ def _example(found: Mapping[str, float | int | None]) -> str:
     if isinstance(own, int):
         low, high = sorted((own // 2 or own, own * 2))
         return f"{name}={low}..{high}:int"
-    low, high = (0.5, 2.0) if own is None else sorted((own / 2, own * 2))
-    return f"{name}={low:g}..{high:g}"
+    ends = [0.5, 2.0] if own is None else sorted((own / 2, own * 2))
+    return f"{name}={ends[0]:g}..{ends[1]:g}"
 
 
 def varying_parameters(env: gymnasium.Env[Any, Any], name: str) -> dict[str, float | int | None]:
