@@ -168,13 +168,15 @@ def _unregistered(family: str) -> EnvSpec:
         raise ValueError(f"{error}, and it registers no environment of this name") from error
     if isinstance(made_by, type) and issubclass(made_by, BatchedFamily):
         batched = unregistered_id(family)
-        return EnvSpec(batched, entry_point=functools.partial(_one_of, made_by), vector_entry_point=made_by)
+        one: Any = functools.partial(_one_of, made_by)
+        many: Any = made_by
+        return EnvSpec(batched, entry_point=one, vector_entry_point=many)
     return unregistered(family)
 
 
 def _one_of(batched: type[BatchedFamily], **kwargs: Any) -> SingleFamily:
     """Return the single environment of a batched family that has no class for it."""
-    return SingleFamily(batched(1, **kwargs))  # type: ignore[arg-type]
+    return SingleFamily(batched(1, **kwargs))
 
 
 def make(family: FamilyLike, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:

@@ -28,10 +28,11 @@ from metarl.experiments.runs import CHANGEABLE, Run, same_run, set_aside
 from metarl.experiments.starting import learner_from
 from metarl.experiments.streams import complain
 from metarl.files import naming
-from metarl.learner import BaseLearner, Best
+from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
 from metarl.sb3.loggers import run_logger, write_hparams
 from metarl.settings import Settings, as_dict
+from metarl.state import Best
 
 
 class Terminated(BaseException):

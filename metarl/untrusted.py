@@ -98,7 +98,7 @@ def open_zip(source: Path | bytes) -> Iterator[zipfile.ZipFile]:
     """
     with contextlib.ExitStack() as stack:
         file = io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(source.open("rb"))
-        archive = stack.enter_context(zipfile.ZipFile(_Guarded(file)))  # type: ignore[arg-type]
+        archive = stack.enter_context(zipfile.ZipFile(_Guarded(file)))
         names = archive.namelist()
         if len(set(names)) != len(names):
             raise zipfile.BadZipFile("two of its members have the same name")

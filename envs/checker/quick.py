@@ -68,7 +68,7 @@ def _check(family: str, env: gymnasium.Env[Any, Any]) -> list[str]:
     space = task_tools.task_space(env)
     batch = task_tools.draw_tasks(env, TASKS, task_tools.task_rng(SEED, "train"), "train")
     limit = time_limit(env)
-    played = []
+    played: list[tuple[list[list[Any]], bool]] = []
     for task in task_tools.unstack_tasks(space, batch):
         if len(played) < 2 or time.monotonic() < until:
             played.append(_play(family, env, task, limit or STEPS, until))

@@ -167,7 +167,7 @@ def _put(container: Any, steps: list[Step], value: Any) -> Any:
         return container
     if kind == "attribute" or (kind == "any" and not _has_items(container, name)):
         if not isinstance(container, tuple) and is_replaced(container):
-            return dataclasses.replace(container, **{name: inside})  # type: ignore[type-var]
+            return dataclasses.replace(container, **{name: inside})
         if isinstance(container, tuple) and name in getattr(container, "_fields", ()):
             return container._replace(**{name: inside})  # type: ignore[attr-defined]
         setattr(container, name, inside)
@@ -185,8 +185,8 @@ def _put(container: Any, steps: list[Step], value: Any) -> Any:
 
 def is_replaced(container: Any) -> bool:
     """Whether an object cannot be changed, so that a changed copy takes its place."""
-    frozen = dataclasses.is_dataclass(container) and type(container).__dataclass_params__.frozen  # type: ignore[attr-defined]
-    return isinstance(container, tuple) or bool(frozen)
+    dataclass: Any = getattr(type(container), "__dataclass_params__", None)
+    return isinstance(container, tuple) or (dataclass is not None and bool(dataclass.frozen))
 
 
 def _has_items(container: Any, name: Any) -> bool:
