@@ -284,10 +284,13 @@ class BaseLearner(MetaAgent):
     def check_family(self) -> None:
         """Play a few episodes before training begins, once, if ``learning.check`` is on; warn of what may be wrong.
 
+        Not where ``learning.workers`` keeps environments in other processes, since this plays in the learner's own.
+
         Raises:
             ValueError: no episode ends and there is no time limit, or a number is not finite.
         """
-        if self.iteration == 0 and self.settings.learning.check and not self._family_checked:
+        learning, here = self.settings.learning, self.settings.learning.workers in ("auto", 1)
+        if self.iteration == 0 and learning.check and here and not self._family_checked:
             for sentence in quick_check(self.settings.family, **self.settings.family_kwargs):
                 warnings.warn(sentence, UserWarning, stacklevel=3)
         self._family_checked = True
