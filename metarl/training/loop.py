@@ -144,10 +144,12 @@ def _iterate(learner: TrainedLearner, callbacks: BaseCallback, bar: Any) -> None
     iteration = before.iteration + 1
     callbacks.on_rollout_start()
     learner.logger.record("rollout/iteration", iteration)
-    remaining = learner.horizon.remaining(before.iteration, before.num_timesteps)
+    schedules = scheduled(learner.given_settings)
+    # Without schedules nothing depends on it, and a run that gets more iterations keeps the bits of a longer one.
+    remaining = learner.horizon.remaining(before.iteration, before.num_timesteps) if schedules else 1.0
     learner.state = replace(before, progress_remaining=remaining)
     try:
-        for key, schedule in scheduled(learner.given_settings).items():
+        for key, schedule in schedules.items():
             learner.logger.record(f"train/{key.replace('.', '_')}", schedule.value(remaining))
         with one_thread():
             outcome = learner.meta_iteration(learner.state, iteration)
