@@ -38,8 +38,8 @@ class Standstill:
         if self.zero_gradients >= ZERO_GRADIENTS:
             return (
                 f"the meta-gradient has been exactly 0 for {self.zero_gradients} iterations, so nothing is learned: "
-                "the rewards of a task may be the same whatever the policy does, or its actions may not reach the "
-                "environment"
+                "the returns of a task do not depend on what the policy does, as where rewards or the effect of actions "
+                "are missing, or the policy is as good as it gets"
             )
         return (
             f"the line search of the meta-update has accepted no step for {self.failed_searches} iterations, so "
