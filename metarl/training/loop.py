@@ -82,15 +82,15 @@ def refuse_positional(arguments: tuple[object, ...]) -> None:
         )
 
 
-def counted(name: str, value: Any) -> int | None:
-    """Return how many of something there are to be, where a whole number may be written as ``1e5``; None for no limit.
+def counted(name: str, value: Any, *, as_float: bool = False) -> int | None:
+    """Return how many of something there are to be; None for no limit. With ``as_float`` it may be written as ``1e5``.
 
     Raises:
         ValueError: it is no whole number of at least 1.
     """
     if value is None:
         return None
-    if isinstance(value, float | np.floating) and float(value).is_integer():
+    if as_float and isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)
     return whole_number(name, value)
 

@@ -57,7 +57,7 @@ def env() -> gymnasium.Env[Any, Any]:
         (lambda: {"policy": ActorCriticPolicy}, "is the class ActorCriticPolicy; expected 'MlpPolicy'"),
         (
             lambda: {"family": env()},
-            "^the family is an environment that is already made .BernoulliBanditEnv.* give its class",
+            "^the family is an environment that is already made .* give its class",
         ),
         (lambda: {"family": int}, "the class int, which is no gymnasium.Env"),
         (lambda: {"family": None}, "^the family is None; expected its id"),

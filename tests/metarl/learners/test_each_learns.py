@@ -23,7 +23,6 @@ from metarl.learners.registry import find_learner
         ("multi-task", {"step_size": 0.1}, {"learning_rate": 0.03}, 12),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*as good as it gets")
 def test_each_learns_to_adapt(name: str, inner: dict[str, Any], outer: dict[str, Any], iterations: int) -> None:
     """Probe (f): the reward's sign is the hidden task, so 0 is the best before adaptation and 1 after it."""
     model = find_learner(name)(

@@ -12,13 +12,12 @@ from metarl.training.standstill import FAILED_SEARCHES, ZERO_GRADIENTS, Standsti
 
 def test_rewards_that_nothing_changes_are_said() -> None:
     model = small(family="toy_faults:Huge", family_kwargs={"reward": 1.0})
-    with pytest.warns(UserWarning) as said:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         model.learn(iterations=6)
-    sentence = "the meta-gradient has been exactly 0 for 3 iterations, so nothing is learned"
-    assert [str(one.message) for one in said if sentence in str(one.message)] == [
-        f"iteration 3: {sentence}: the returns of a task do not depend on what the policy does, as where rewards or the "
-        "effect of actions are missing, or the policy is as good as it gets"
-    ]
+    sentence = "iteration 3: the meta-gradient has been exactly 0 for 3 iterations, so nothing is learned: the rewards"
+    assert [str(one.message)[: len(sentence)] for one in said].count(sentence) == 1
+    assert sum("meta-gradient" in str(one.message) for one in said) == 1
 
 
 def test_line_searches_that_fail_in_a_row_are_said_once() -> None:
