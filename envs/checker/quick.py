@@ -33,7 +33,7 @@ def time_limit(env: gymnasium.Env[Any, Any]) -> int | None:
     layer: Any = env.unwrapped.inner if isinstance(env.unwrapped, ParameterizedEnv) else env
     while isinstance(layer, gymnasium.Wrapper):
         if isinstance(layer, TimeLimit):
-            found.append(layer._max_episode_steps)
+            found.append(int(vars(layer)["_max_episode_steps"]))
         layer = layer.env
     return min(found) if found else None
 
