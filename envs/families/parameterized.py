@@ -366,7 +366,8 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         if isinstance(self.action_space, spaces.Box) and not np.isfinite(action).all():
             raise ValueError(f"the action of {self._inner_spec.id} is {action}; expected finite numbers")
         # As it is: whoever plays checks what the environment returns, and names it.
-        return self.inner.step(action)
+        answer: Any = self.inner.step(action)
+        return answer  # type: ignore[no-any-return]
 
     def render(self) -> Any:
         """Draw what the environment draws; None where ``render_mode`` is None."""
