@@ -24,6 +24,7 @@ SECONDS = 4.0  # that a check may take, except for a step or reset that takes lo
 LEAK_STEPS = 100  # of the episodes that are compared to find environments that change each other
 STEPS = 10_000  # after which an episode without a time limit counts as endless
 TASKS = 4
+EPISODES = 32  # more, of other tasks and seeds, to find what goes wrong in some episodes only
 SEED = 1
 
 
@@ -37,7 +38,7 @@ def time_limit(env: gymnasium.Env[Any, Any]) -> int | None:
 
 
 def quick_check(family: FamilyLike, **kwargs: Any) -> list[str]:
-    """Play a few episodes of random actions; return sentences about what may be wrong.
+    """Play episodes of random actions for a few seconds at most; return sentences about what may be wrong.
 
     Warned of: a parameter, or tasks altogether, that change nothing.
 
@@ -86,6 +87,7 @@ def _check(family: str, env: gymnasium.Env[Any, Any], other: gymnasium.Env[Any, 
     if time.monotonic() < until:
         _refuse_leaks(family, env, other, tasks, first)
     idle = idle_parameters(env, until - time.monotonic())
+    _play_more(family, env, limit or STEPS, until)
     different = len({repr(task_tools.plain(task)) for task in tasks}) > 1
     if idle or not different or not all(_same_start(first, numbers) for numbers, _ in played[1:]):
         return idle
@@ -94,6 +96,19 @@ def _check(family: str, env: gymnasium.Env[Any, Any], other: gymnasium.Env[Any, 
         f"episodes of {len(played)} different tasks of {family} with the same seed and actions are the same, so there "
         f"is nothing to adapt to; {do}"
     ]
+
+
+def _play_more(family: str, env: gymnasium.Env[Any, Any], steps: int, until: float) -> None:
+    """Play episodes of new tasks and seeds as long as there is time.
+
+    Raises:
+        RolloutError: an observation or reward is not finite.
+    """
+    batch = task_tools.draw_tasks(env, EPISODES, task_tools.task_rng(SEED + 1, "train"), "train")
+    for number, task in enumerate(task_tools.unstack_tasks(task_tools.task_space(env), batch)):
+        if time.monotonic() > until:
+            break
+        _play(family, env, task, steps, until, seed=SEED + 1 + number)
 
 
 def _refuse_leaks(
@@ -122,10 +137,11 @@ def _play(
     steps: int,
     until: float,
     after_reset: Callable[[], Any] = lambda: None,
+    seed: int = SEED,
 ) -> tuple[list[list[Any]], bool]:
     """Return the numbers of each step of an episode, and whether it ended."""
-    env.action_space.seed(SEED)
-    observation, _ = env.reset(seed=SEED, options={"task": task})
+    env.action_space.seed(seed)
+    observation, _ = env.reset(seed=seed, options={"task": task})
     after_reset()
     numbers = [_numbers(family, task, observation, 0.0, 0)]
     for step in range(1, steps + 1):
