@@ -18,6 +18,7 @@ from metarl.envs.registry import (
 from metarl.envs.single import SingleFamily
 from metarl.envs.sync import RolloutError
 from metarl.envs.tasks import as_task
+from metarl.envs.trial import Trial
 from metarl.envs.workers import WorkerFamilyVectorEnv, choose_workers
 from metarl.envs.wrappers import FixedTask, RandomTask
 
@@ -28,6 +29,7 @@ __all__ = [
     "RandomTask",
     "RolloutError",
     "SingleFamily",
+    "Trial",
     "WorkerFamilyVectorEnv",
     "as_task",
     "check_family",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from metarl.envs import RandomTask, as_task, check_family, make, make_vec, sample_tasks
+from metarl.envs import RandomTask, Trial, as_task, check_family, make, make_vec, sample_tasks
 from metarl.learners.registry import class_places
 from metarl.version import __version__
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from metarl.learners.promp import ProMP as ProMP
     from metarl.learners.random import Random as Random
     from metarl.learners.reptile import Reptile as Reptile
+    from metarl.learners.rl2 import RL2 as RL2
     from metarl.learners.scratch import Scratch as Scratch
     from metarl.learners.task_aware import TaskAware as TaskAware
 
@@ -42,6 +43,7 @@ _LAZY = {
 __all__ = [
     *_LAZY,
     "RandomTask",
+    "Trial",
     "__version__",
     "as_task",
     "check_family",

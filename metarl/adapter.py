@@ -59,7 +59,7 @@ class Adapter:
         self._learner = learner
         self._state = state
         self._env = env
-        self._to_env = _action_map(learner, env)
+        self._to_env = action_map(learner, env)
         self._episodes = episodes
         self._seed = seed
         self._space = env.observation_space
@@ -170,7 +170,7 @@ class Adapter:
         self.returns.append([])
 
 
-def _action_map(learner: AdaptingLearner, env: gymnasium.Env[Any, Any]) -> Callable[[Any], Any]:
+def action_map(learner: AdaptingLearner, env: gymnasium.Env[Any, Any]) -> Callable[[Any], Any]:
     """Return the map from the actions that a learner's policy samples to an environment's actions.
 
     Raises:

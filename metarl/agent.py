@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -68,6 +67,8 @@ class MetaAgent:
     # What the inner update descends where ``inner.objective`` is "auto".
     inner_objective: ClassVar[InnerObjective | Objective] = "policy-gradient"
     adapts_by_experience: ClassVar[bool] = True  # False: ``adapt`` needs only the task, and plays no episodes
+    fewest_steps: ClassVar[int] = 1  # of adaptation in an evaluation
+    policy_name: ClassVar[str] = "MlpPolicy"  # where policy.name is not given
 
     def __init__(
         self,
@@ -106,9 +107,7 @@ class MetaAgent:
         self._env = make(self.settings.family, **self.settings.family_kwargs)
 
     def _build_policy(self) -> Policy:
-        network = self.settings.policy
-        arguments = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
-        arguments |= self.policy_kwargs
+        arguments = {**vars(self.settings.policy), **self.policy_kwargs}
         return build_policy(self.observation_space, self.action_space, seed=self.settings.seed, **arguments)
 
     def prepare_policy(self, policy: Policy) -> Policy:
@@ -117,6 +116,7 @@ class MetaAgent:
         Raises:
             ValueError: the learner cannot train such a policy.
         """
+        policy.need_no_memory(self.name)
         return policy
 
     def adapting_parameters(self, policy: Policy) -> frozenset[str] | None:
@@ -360,8 +360,8 @@ class MetaAgent:
         seed: int | None = None,
     ) -> tuple[Evaluation, list[Any], list[Rollouts]]:
         """Return an evaluation, and its first batch of tasks with their rollouts after 0, 1, ... steps."""
-        evaluating = self.settings.evaluation
-        steps = evaluating.steps if steps is None else whole_number("steps", steps)
+        evaluating, state = self.settings.evaluation, self.state
+        steps = evaluating.steps if steps is None else whole_number("steps", steps, least=self.fewest_steps)
         episodes = evaluating.episodes if episodes is None else whole_number("episodes", episodes)
         seed = self.settings.seed if seed is None else whole_number("seed", seed, least=0)
         if tasks is None:
@@ -374,8 +374,7 @@ class MetaAgent:
         # As many tasks at once as in training, so that the same vector environments can be used.
         size = self.settings.learning.tasks
         groups = [range(start, min(start + size, len(single))) for start in range(0, len(single), size)]
-        state = self.state
-        rollouts = [self._adapt_group(state, single, group, episodes, steps, seed, split) for group in groups]
+        rollouts = [self.evaluation_rollouts(state, single, group, episodes, steps, seed, split) for group in groups]
         shared = task_tools.attribute(self._env, "splits_share_tasks", False)
         oracle = task_tools.attribute(self._env, "oracle_return")
         evaluation = evaluation_of(
@@ -392,9 +391,10 @@ class MetaAgent:
         )
         return evaluation, [single[i] for i in groups[0]], rollouts[0]
 
-    def _adapt_group(
+    def evaluation_rollouts(
         self, state: State, single: list[Any], group: range, episodes: int, steps: int, seed: int, split: str
     ) -> list[Rollouts]:
+        """Return the rollouts of a group of an evaluation's tasks after 0, 1, ... adaptation steps."""
         tasks = task_tools.stack_tasks(task_tools.task_space(self._env), [single[i] for i in group])
         key = (seeding.EVALUATION, SPLITS.index(split))
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,8 @@ class Evaluation:
         oracle: ``[task]``, the best expected return, or None if the family does not define it.
         statistics: further statistics of episodes by name (``statistics.STATISTICS``), ``[step, task]``.
         timesteps: environment steps of training, or None if they were not counted.
+        counted: what the axis ``step`` counts. For learners with memory it is the earlier episodes of the trial, and
+            ``episodes`` is the number of trials of each task.
     """
 
     family: str
@@ -49,6 +51,12 @@ class Evaluation:
     oracle: NDArray[np.float64] | None
     timesteps: int | None = None
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    counted: Literal["adaptation steps", "earlier episodes"] = "adaptation steps"
+
+    @property
+    def score(self) -> float:
+        """The mean return after adaptation, or over a whole trial, by which the best parameters are chosen."""
+        return float(self.returns[1:].mean() if self.counted == "adaptation steps" else self.returns.mean())
 
     def mean(self, step: int) -> float:
         """Return the mean return over tasks after ``step`` adaptation steps."""
@@ -79,6 +87,7 @@ class Evaluation:
             "level": LEVEL,
             "seeds": [self.seed],
             "iteration": self.iteration,
+            "counted": self.counted,
             "timesteps": self.timesteps,
             "oracle": None if self.oracle is None else float(self.oracle.mean()),
             "adaptation": adaptation,
@@ -86,13 +95,13 @@ class Evaluation:
 
     def table(self) -> str:
         """Return the results as a table for the terminal."""
-        results = self.to_json()
+        results, by_steps = self.to_json(), self.counted == "adaptation steps"
         lines = [
             f"{self.family}, {self.learner}, {self.split} tasks ({self.returns.shape[1]} tasks, "
-            f"{self.episodes} episodes a step, {LEVEL:.0%} intervals over tasks)",
+            f"{self.episodes} {'episodes a step' if by_steps else 'trials each'}, {LEVEL:.0%} intervals over tasks)",
             self._training(),
             "",
-            f"{'adaptation steps':>16}  {'return':>10}  {'interval':>22}"
+            f"{self.counted:>16}  {'return':>10}  {'interval':>22}"
             + "".join(f"  {name:>10}  {'interval':>22}" for name in self.statistics),
         ]
         for entry in results["adaptation"]:

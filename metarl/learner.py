@@ -52,7 +52,7 @@ class BaseLearner(MetaAgent):
     ``State.own_tensors``, which checkpoints hold: ``initial_state`` makes them, ``meta_iteration`` returns new ones.
 
     Args:
-        policy: stable-baselines3's ``"MlpPolicy"``, ``"CnnPolicy"`` or ``"MultiInputPolicy"``, or ``"module:Class"``.
+        policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, ``"GruPolicy"`` or ``"module:Class"``.
         family: the id of an environment family, or ``module:Id``.
         family_kwargs: arguments of the family's constructor.
         learning: a dict of the settings of ``[learning]``, as for ``inner``, ``outer`` and ``evaluation``.
@@ -81,7 +81,7 @@ class BaseLearner(MetaAgent):
 
     def __init__(
         self,
-        policy: str = "MlpPolicy",
+        policy: str | None = None,
         family: str = "metarl/Navigation2D-v0",
         *,
         family_kwargs: dict[str, Any] | None = None,
@@ -354,7 +354,7 @@ class BaseLearner(MetaAgent):
             elsewhere = ("stdout", "log", "json", "csv")
             self.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)
         loggers.record_validation(self.logger, {"return": evaluation.returns, **evaluation.statistics})
-        score = float(evaluation.returns[1:].mean())
+        score = evaluation.score
         if self.best is None or score > self.best.score:
             self.best = Best(score, self.state)
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,7 @@ class Sampler:
         tasks: Any,
         episodes: int,
         streams: Sequence[Stream],
+        play: Callable[..., Rollouts] | None = None,
     ) -> Rollouts:
         """Play ``episodes`` episodes of each task and return the rollouts.
 
@@ -89,6 +90,7 @@ class Sampler:
             tasks: a batch of tasks.
             episodes: for each task.
             streams: the random stream of each task.
+            play: what steps the environments, with the arguments and the result of ``play_episodes``, the default.
 
         Raises:
             RolloutError: an environment raised an error, returned an observation or reward that is not finite, or its
@@ -106,7 +108,7 @@ class Sampler:
                 actor = policy.actor(parameters, normalizer)
                 noise = actor.noise([stream.noise() for stream in streams], episodes)
                 double = bool(normalizer.observations)
-                return play_episodes(env, actor, noise, first, n_tasks, episodes, double=double)
+                return (play or play_episodes)(env, actor, noise, first, n_tasks, episodes, double=double)
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
@@ -218,10 +220,15 @@ def play_episodes(
                 truncated & running,
             )
         )
-        infos.append({name: found for name in SUCCESS_INFO if (found := _numbers(info, name, running)) is not None})
+        infos.append(number_infos(info, running))
         observations.append(transpose_images(space, following))
         running = running & ~(terminated | truncated)
     return stack_steps(observations, steps, n_tasks, episodes, infos, double=double)
+
+
+def number_infos(info: dict[str, Any], running: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Return the numbers of a vector environment's ``info`` that rollouts keep, by name, for running episodes."""
+    return {name: found for name in SUCCESS_INFO if (found := _numbers(info, name, running)) is not None}
 
 
 def _numbers(info: dict[str, Any], name: str, running: NDArray[np.bool_]) -> NDArray[np.float64] | None:

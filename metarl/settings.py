@@ -27,6 +27,7 @@ class Learning:
     iterations: Count = 100
     tasks: Count = 20  # newly drawn in each iteration
     episodes: Count = 20  # for each task and each adaptation step
+    trial_episodes: Count = 2  # in a trial, of learners with memory
     gamma: Unit = 0.99
     gae_lambda: Unit = 0.9
     normalize_observations: Switch = False  # by running mean and deviation over all training tasks
@@ -65,7 +66,7 @@ class PolicyNetwork:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     name: Annotated[str, Field(strict=True, min_length=1)] = "MlpPolicy"  # or "module:Class", a policy of your own
-    hidden_sizes: tuple[Count, ...] = (64, 64)
+    hidden_sizes: tuple[Count, ...] = (64, 64)  # the last one of a GruPolicy is the size of its memory
     activation: Literal["tanh", "relu"] = "tanh"
     output_gain: Positive = 1.0  # with a small gain, learning collapses on navigation
     log_std_init: Finite = 0.0
@@ -124,6 +125,8 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
             values.
     """
     data = _without_numpy(data)
+    if isinstance(policy := data.get("policy", {}), dict):
+        data = {**data, "policy": {"name": learner.policy_name, **policy}}
     problems: list[str] = []
     kind = _outer_kind(learner, data.get("outer"))
     outer: Any = None
@@ -157,7 +160,7 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
 def structure_arguments(
     learner: Any,
     owner: Callable[[str], str | None],
-    policy: str,
+    policy: str | None,
     policy_kwargs: dict[str, Any] | None,
     **sections: Any,
 ) -> tuple[Settings, dict[str, Any]]:
@@ -166,7 +169,7 @@ def structure_arguments(
     Args:
         learner: the learner's class.
         owner: as for ``structure``.
-        policy: its name.
+        policy: its name; None for the learner's default.
         policy_kwargs: settings of ``[policy]``, and other arguments of the policy.
         sections: the other sections and settings by name; None for the defaults.
 
@@ -176,7 +179,8 @@ def structure_arguments(
     rest = dict(policy_kwargs or {})
     own = {key: rest.pop(key) for key in set(_field_names(PolicyNetwork)) - {"name"} if key in rest}
     given = {key: {} if value is None else value for key, value in sections.items()}
-    return structure({**given, "learner": learner.name, "policy": {"name": policy, **own}}, learner, owner), rest
+    named = own if policy is None else {"name": policy, **own}
+    return structure({**given, "learner": learner.name, "policy": named}, learner, owner), rest
 
 
 def _without_numpy(value: Any) -> Any:
