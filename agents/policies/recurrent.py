@@ -28,6 +28,7 @@ from metarl.agents.distributions import Distribution
 from metarl.agents.normalization import Normalizer
 from metarl.agents.observations import Observations, channels_first, map_observations
 from metarl.agents.policies.acting import Actor
+from metarl.agents.policies.gru import GATES, Linear, gru, gru_step
 from metarl.agents.policies.policy import Parameters, Policy
 from metarl.agents.policies.seeded import Seeded
 from metarl.agents.policies.soundness import refuse_unsound_parts
@@ -35,7 +36,6 @@ from metarl.agents.samples import Samples
 from metarl.agents.trials import TOLD, encode_actions, encoded_width
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
-_GATES = 3  # reset, update and new, in torch's order
 
 
 class GruNetwork(nn.Module):
@@ -69,10 +69,10 @@ class GruNetwork(nn.Module):
             layers += [nn.Linear(width, following), activation()]
             width = following
         self.embedding = nn.Sequential(*layers)
-        self.weight_ih = nn.Parameter(torch.empty(_GATES * memory, width))
-        self.weight_hh = nn.Parameter(torch.empty(_GATES * memory, memory))
-        self.bias_ih = nn.Parameter(torch.zeros(_GATES * memory))
-        self.bias_hh = nn.Parameter(torch.zeros(_GATES * memory))
+        self.weight_ih = nn.Parameter(torch.empty(GATES * memory, width))
+        self.weight_hh = nn.Parameter(torch.empty(GATES * memory, memory))
+        self.bias_ih = nn.Parameter(torch.zeros(GATES * memory))
+        self.bias_hh = nn.Parameter(torch.zeros(GATES * memory))
         box = isinstance(action_space, spaces.Box)
         self.action_net = nn.Linear(
             memory, int(np.prod(action_space.shape or ())) if box else encoded_width(action_space)
@@ -86,9 +86,9 @@ class GruNetwork(nn.Module):
             if isinstance(part, nn.Linear):
                 nn.init.xavier_uniform_(part.weight, gain=output_gain if part is self.action_net else 1.0)
                 nn.init.zeros_(part.bias)
-        for gate in self.weight_ih.chunk(_GATES):
+        for gate in self.weight_ih.chunk(GATES):
             nn.init.xavier_uniform_(gate)
-        for gate in self.weight_hh.chunk(_GATES):
+        for gate in self.weight_hh.chunk(GATES):
             nn.init.orthogonal_(gate)
 
     def forward(self, observations: Observations, told: Tensor, sizes: Tensor, hidden: Tensor) -> Tensor:
@@ -100,9 +100,7 @@ class GruNetwork(nn.Module):
         if isinstance(seen, Tensor) and seen.dim() == 1:
             seen = seen[:, None]  # of a box without axes
         embedded = self.embedding(torch.cat([self.features_extractor(seen), told.to(kind)], dim=1))
-        weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
-        found, _ = torch.gru(embedded, sizes, hidden[None], weights, True, 1, 0.0, False, False)
-        return found
+        return gru(embedded, sizes, hidden, (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh))
 
 
 class GruPolicy(Policy):
@@ -355,40 +353,5 @@ class GruActor(Actor):
         return found
 
 
-Linear = tuple[NDArray[Any], NDArray[Any]]
-
-
 def _transposed(weight: Tensor, bias: Tensor) -> Linear:
     return np.ascontiguousarray(weight.numpy().T), bias.numpy()
-
-
-def gru_step(inputs: NDArray[Any], hidden: NDArray[Any], of_input: Linear, of_hidden: Linear) -> NDArray[Any]:
-    """Return the memory ``[row, memory]`` of a GRU after a step.
-
-    ``r = s(W_ir x + b_ir + W_hr h + b_hr)``, ``z = s(W_iz x + b_iz + W_hz h + b_hz)``,
-    ``n = tanh(W_in x + b_in + r (W_hn h + b_hn))``, ``h' = (1 - z) n + z h``, as in ``torch.nn.GRU``.
-
-    Args:
-        inputs: ``[row, input]``.
-        hidden: ``[row, memory]``, before the step.
-        of_input: transposed weights ``[input, 3 memory]`` and biases, of r, z and n side by side.
-        of_hidden: transposed weights ``[memory, 3 memory]`` and biases.
-    """
-    size = hidden.shape[1]
-    given = inputs @ of_input[0]
-    given += of_input[1]
-    kept = hidden @ of_hidden[0]
-    kept += of_hidden[1]
-    gates = given[:, : 2 * size] + kept[:, : 2 * size]
-    gates *= 0.5  # the sigmoid is (1 + tanh(x / 2)) / 2, and numpy's tanh is far faster than its exp
-    np.tanh(gates, out=gates)
-    gates += 1.0
-    gates *= 0.5
-    reset, update = gates[:, :size], gates[:, size:]
-    new = reset * kept[:, 2 * size :]
-    new += given[:, 2 * size :]
-    np.tanh(new, out=new)
-    following = hidden - new
-    following *= update
-    following += new
-    return following
