@@ -110,10 +110,10 @@ def play_trials(
     running = np.ones(rows, dtype=np.bool_)
     while running.any():
         when = f"at step {record.steps} of the trial"
-        if (record.lengths.max(initial=0)) >= MAX_STEPS:
+        if record.elapsed.max() >= MAX_STEPS:
             raise RolloutError(
                 f"is still running after {MAX_STEPS} steps; set family_kwargs.max_episode_steps",
-                int(record.lengths.max(axis=1).argmax()),
+                int(record.elapsed.argmax()),
             )
         shaped = map_observations(lambda part: part.reshape(*shape, *part.shape[1:]), latest)
         actions, log_probs = actor.act(shaped, noise.at(record.steps))
@@ -136,7 +136,7 @@ def play_trials(
             running,
         )
         if record.steps in _CHECKED:
-            refuse_size(record.steps, record.bytes() // record.steps)
+            refuse_size(record.steps, record.bytes_of_step())
         actor.tell(rewards * running, ended)
         latest = after
         if ended.any():
@@ -156,6 +156,7 @@ def play_trials(
     return record.rollouts(double=double)
 
 
+_ARRAY_BYTES = 128  # of an array, besides its numbers
 _CHECKED = frozenset([1, *(2**power for power in range(4, 40))])
 
 
@@ -164,7 +165,8 @@ class _Record:
 
     def __init__(self, rows: int, episodes: int) -> None:
         self.episode = np.zeros(rows, dtype=np.int64)
-        self.lengths = np.zeros((rows, episodes), dtype=np.int64)
+        self.elapsed = np.zeros(rows, dtype=np.int64)  # steps of the current episodes
+        self.lengths = np.zeros((rows, episodes), dtype=np.int64)  # of the episodes that ended
         self.steps = 0
         self._all = np.arange(rows)
         self._observations: list[Any] = []
@@ -183,7 +185,7 @@ class _Record:
         self._observations.append(observations)
         self._parts.append(step)
         self._infos.append(infos)
-        self.lengths[self._all[running], self.episode[running]] += 1
+        self.elapsed += running
         self.steps += 1
 
     def end(self, observations: Any, ended: NDArray[np.bool_]) -> None:
@@ -197,12 +199,14 @@ class _Record:
             last[rows, number] = part[ended]
 
         map_observations(note, self._last, observations)
+        self.lengths[rows, number] = self.elapsed[ended]
+        self.elapsed[ended] = 0
         self.episode[ended] += 1
 
-    def bytes(self) -> int:
-        """Return how many bytes the steps so far take."""
+    def bytes_of_step(self) -> int:
+        """Return how many bytes the last step takes."""
         arrays = [*parts(self._observations[-1]), *self._parts[-1], *self._infos[-1].values()]
-        return self.steps * sum(int(array.nbytes) for array in arrays)
+        return sum(int(array.nbytes) + _ARRAY_BYTES for array in arrays)
 
     def rollouts(self, *, double: bool) -> Rollouts:
         """Return the steps as rollouts ``[trial, episode, time, ...]``."""
