@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", type=Path, help="a run's folder")
     evaluate.add_argument("--tasks", type=int, default=500, help="test tasks (default: 500)")
     evaluate.add_argument("--episodes", type=int, default=20, help="for each task and step (default: 20)")
-    evaluate.add_argument("--steps", type=int, default=3, help="adaptation steps (default: 3)")
+    evaluate.add_argument("--steps", type=int, help="adaptation steps (default: 3), or earlier episodes of a trial")
     evaluate.add_argument("--seed", type=int, help="of tasks and episodes (default: the run's)")
     evaluate.add_argument("--device", help="auto, cpu, cuda (default: the run's)")
 

@@ -30,6 +30,8 @@ from metarl.learners.registry import find_learner, load_learner
 from metarl.sb3.loggers import run_logger, write_hparams
 from metarl.settings import Settings, as_dict
 
+STANDARD_STEPS = 3  # of adaptation, where ``metarl evaluate`` is not told how many
+
 
 class Terminated(BaseException):
     """SIGTERM arrived."""
@@ -241,7 +243,7 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
 
 
 def evaluate_run(
-    folder: Path, *, tasks: int, episodes: int, steps: int, seed: int | None, device: str | None
+    folder: Path, *, tasks: int, episodes: int, steps: int | None, seed: int | None, device: str | None
 ) -> tuple[Evaluation, Path]:
     """Evaluate a finished run's best parameters on test tasks again; return the result and its file.
 
@@ -252,6 +254,8 @@ def evaluate_run(
     if not run.best.exists():
         raise ValueError(f"the run {str(folder)!r} is not finished; go on with 'metarl train --resume {folder}'")
     learner = mending.load_best(run, run.settings(), device)
+    if steps is None and not learner.functional_policy.remembers:  # else a trial as in training
+        steps = STANDARD_STEPS
     try:
         evaluation = learner.evaluate(split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed)
     finally:

@@ -350,7 +350,7 @@ class BaseLearner(MetaAgent):
         evaluation, tasks, rollouts = self.evaluate_rollouts("validation")
         shown = any(isinstance(part, TensorBoardOutputFormat) for part in self.logger.output_formats)
         if shown and has_paths(self._env):
-            picture = paths_figure(self._env, tasks[:_PICTURED_TASKS], rollouts)
+            picture = paths_figure(self._env, tasks[:_PICTURED_TASKS], rollouts, counted=evaluation.counted)
             elsewhere = ("stdout", "log", "json", "csv")
             self.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)
         loggers.record_validation(self.logger, {"return": evaluation.returns, **evaluation.statistics})

@@ -33,9 +33,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "sb3": "sb3 agents envs basics",
         "root": "root basics gradients sb3 agents envs names",
         "names": "names root",
-        "learners": "learners names root basics gradients sb3 agents envs",
-        "front": "front learners names root gradients sb3 agents envs",
-        "experiments": "experiments front learners names root basics gradients sb3 agents envs",
+        "memory": "memory names root basics gradients sb3 agents envs",
+        "learners": "learners memory names root basics gradients sb3 agents envs",
+        "front": "front learners memory names root gradients sb3 agents envs",
+        "experiments": "experiments front learners memory names root basics gradients sb3 agents envs",
     }.items()
 }
 # Packages of other people that a room does without.
