@@ -220,7 +220,7 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
     """Draw the return against the adaptation steps, with intervals over seeds and tasks: all rows, and the better half.
 
     If some learners remember, the axis is the number of earlier episodes of a task instead, which all learners have in
-    common. At each step, the rows are drawn side by side. A row with more steps than others is drawn up to the others' last
+    common. Rows are drawn side by side; one with more steps than others is drawn up to the others' last
     step, and its final return as a dotted line.
     """
     last = common_steps(entries)

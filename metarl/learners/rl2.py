@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metarl import seeding
 from metarl.agents import Parameters, Rollouts
-from metarl.agents.trials import trial_advantages, trial_steps
+from metarl.agents.trials import trial_advantages
 from metarl.envs import task_vectors
 from metarl.envs import tasks as task_tools
 from metarl.fields import FORBID, Count, Inside, NotNegative, Positive, Switch
@@ -139,9 +139,7 @@ class RL2(MemoryLearner):
     def _batch(self, state: State, rollouts: Rollouts, tasks: Tensor) -> tuple[Batch, Parameters, Parameters]:
         """Return what an iteration learns from, and the value function with its units, adjusted to the returns."""
         learning, outer, policy = self.settings.learning, self.settings.outer, self.functional_policy
-        rewards = state.normalizer.scale_rewards(rollouts.rewards)
-        seen = replace(rollouts, observations=state.normalizer.observe(rollouts.observations))
-        steps = trial_steps(policy.action_space, seen, rewards).to(self.device)
+        steps, rewards = self.as_seen(state, rollouts)
         memory = remembered(policy, state.parameters, steps, outer.minibatch_trials, self._chunk)
         beyond = after_cut(policy, state.parameters, steps, memory)
         units = {name: state.own_tensors[name] for name in _UNITS}

@@ -10,11 +10,13 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from torch import Tensor
 
 from metarl import seeding
 from metarl.agent import SPLITS
 from metarl.agents import Parameters, Policy, Rollouts
 from metarl.agents.policies import GruActor, GruPolicy, Memory, TrialPolicy
+from metarl.agents.trials import TrialSteps, trial_steps
 from metarl.envs import RandomTask, Trial, make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
@@ -127,18 +129,32 @@ class MemoryLearner(BaseLearner):
         rollouts = self.sampler.collect(policy, parameters, state.normalizer, played, trials, ours, player)
         return task_axis.same_length(rollouts)
 
+    def as_seen(self, state: State, rollouts: Rollouts) -> tuple[TrialSteps, Tensor]:
+        """Return the steps of trials as the policy sees them, and the rewards that it is told.
+
+        Args:
+            state: whose normaliser is used.
+            rollouts: ``[trial, episode, time, ...]``.
+
+        Returns:
+            the steps, on the device, and rewards ``[trial, episode, time]``.
+        """
+        rewards = state.normalizer.scale_rewards(rollouts.rewards)
+        seen = replace(rollouts, observations=state.normalizer.observe(rollouts.observations))
+        return trial_steps(self.functional_policy.action_space, seen, rewards).to(self.device), rewards
+
     def _size_check(self, trials: int, episodes: int) -> Callable[[int, int], None]:
         limit = None if self._env.spec is None else self._env.spec.max_episode_steps
 
         def refuse(steps: int, bytes_of_step: int) -> None:
-            # All steps of a trial have to fit: as rollouts, and once more while they are put together.
+            # Twice: as single steps, and as the rollouts that they are put together to.
             expected = steps if limit is None else max(steps, limit * episodes)
             needed, free = 2 * expected * bytes_of_step, int(SHARE * free_bytes())
             if needed > free:
+                length = f"{expected:,} steps each so far" if limit is None else f"up to {expected:,} steps each"
                 raise ValueError(
-                    f"{trials} trials of {episodes} episodes, up to {expected:,} steps each, need {needed:,} bytes of "
-                    f"memory, and {free:,} may be used; play fewer or shorter trials at once (learning.trial_episodes, "
-                    "outer.trials, evaluation.episodes, family_kwargs.max_episode_steps)"
+                    f"{trials} trials of {episodes} episodes, {length}, need {needed:,} bytes of memory, and {free:,} may "
+                    "be used; play fewer or shorter trials at once (learning.trial_episodes, outer.trials, evaluation.episodes, family_kwargs.max_episode_steps)"
                 )
 
         return refuse
