@@ -133,13 +133,13 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
     try:
         outer = _adapter(kind).validate_python(data.get("outer", {}))
     except ValidationError as error:
-        problems += [_outer_sentence(problem, learner, kind, owner) for problem in error.errors()]
+        problems += _sentences(error.errors(), lambda _, problem: _outer_sentence(problem, learner, kind, owner))
     except ValueError as error:
         problems.append(str(error))
     try:
         settings: Settings = _adapter(Settings).validate_python({**data, "outer": outer})
     except ValidationError as error:
-        problems += _sentences(error.errors(), valid_keys(kind))
+        problems += _sentences(error.errors(), lambda key, problem: _sentence(key, problem, valid_keys(kind)))
     if problems:
         raise ValueError("; ".join(dict.fromkeys(problems)))
     if settings.policy.log_std_init < settings.policy.log_std_min:
@@ -267,9 +267,9 @@ def valid_keys(outer: type) -> list[str]:
 
 
 def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str], str | None]) -> str:
-    keys = [part for part in problem["loc"] if isinstance(part, str | int)]
+    keys = _places(problem)
     unknown = problem["type"] in ("unexpected_keyword_argument", "extra_forbidden")
-    key = str(keys[0]) if keys else ""
+    key = keys[0] if keys else ""
     if key == "update" and problem["type"] == "literal_error":
         kinds = ", ".join(repr(getattr(other, "update", None)) for other in learner.outer_settings)
         return f"outer.update is {problem['input']!r}; learner {learner.name!r} takes {kinds}"
@@ -283,16 +283,20 @@ def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str
         name = owner(key)
         if name is not None:
             return f"outer.{key} is a setting of learner {name!r}, not of {learner.name!r}; leave it out"
-    return _sentence(".".join(["outer", *map(str, keys)]), problem, valid_keys(kind))
+    return _sentence(".".join(["outer", *keys]), problem, valid_keys(kind))
 
 
-def _sentences(problems: Sequence[Any], keys: list[str]) -> list[str]:
+def _places(problem: Any) -> list[str]:
+    """Return the keys that lead to a wrong setting, without the types that pydantic adds, as ``literal['auto']``."""
+    return [str(part) for part in problem["loc"] if not re.search(r"[\[-]", str(part))]
+
+
+def _sentences(problems: Sequence[Any], describe: Callable[[str, Any], str]) -> list[str]:
     """Return a sentence for each wrong setting; for a setting with several types it says what each expects."""
     sentences: dict[str, str] = {}
     for problem in problems:
-        # Pydantic adds the type that was tried, as in ("learning", "workers", "literal['auto']").
-        key = ".".join(str(part) for part in problem["loc"] if not re.search(r"[\[-]", str(part)))
-        sentence = _sentence(key, problem, keys)
+        key = ".".join(_places(problem))
+        sentence = describe(key, problem)
         if key in sentences and sentence != sentences[key]:
             sentence = f"{sentences[key]}, or {problem['msg'].replace('Input should ', '', 1)}"
         sentences[key] = sentence

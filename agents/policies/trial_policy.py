@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from metarl.agents.normalization import Normalizer
+from metarl.agents.observations import channels_first
 from metarl.agents.policies.policy import Parameters
 from metarl.agents.policies.recurrent import GruPolicy, Memory
 
@@ -46,7 +47,7 @@ class TrialPolicy(BasePolicy):
         start: Memory | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        super().__init__(observation_space, policy.action_space)
+        super().__init__(channels_first(observation_space), policy.action_space)
         self._arguments = (policy, parameters, normalizer, observation_space, tuple(told), start)
         self._policy = policy
         self._told = tuple(told)

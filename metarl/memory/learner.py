@@ -153,8 +153,9 @@ class MemoryLearner(BaseLearner):
             if needed > free:
                 length = f"{expected:,} steps each so far" if limit is None else f"up to {expected:,} steps each"
                 raise ValueError(
-                    f"{trials} trials of {episodes} episodes, {length}, need {needed:,} bytes of memory, and {free:,} may "
-                    "be used; play fewer or shorter trials at once (learning.trial_episodes, outer.trials, evaluation.episodes, family_kwargs.max_episode_steps)"
+                    f"{trials} trials of {episodes} episodes, {length}, need {needed:,} bytes of memory, and {free:,} "
+                    "may be used; play fewer or shorter trials at once (learning.trial_episodes, outer.trials, "
+                    "evaluation.episodes, family_kwargs.max_episode_steps)"
                 )
 
         return refuse

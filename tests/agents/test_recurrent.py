@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from small import SIGN
+from small import LENGTHS_DIFFER, SIGN, remembering, steps_of, trials_of
 from torch import Tensor, nn
-from trials import LENGTHS_DIFFER, remembering, steps_of, trials_of
 
 from metarl.agents.policies import build_policy
 from metarl.agents.policies.gru import gru

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import SIGN, small
-from trials import LENGTHS_DIFFER, remembering, trials_of
+from small import LENGTHS_DIFFER, SIGN, remembering, small, trials_of
 
 import metarl
 from metarl import seeding

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small import LENGTHS_DIFFER, remembering, trials_of
 from torch import Tensor
-from trials import LENGTHS_DIFFER, remembering, trials_of
 
 from metarl.agents import Parameters
 from metarl.agents.trials import pack
