@@ -211,10 +211,10 @@ class Packing:
 
     def chunks(self, steps: int) -> list[Packing]:
         """Return the packing in parts of ``steps`` time steps, the last of which may be shorter."""
-        parts = self.sizes.split(steps)
+        parts = torch.split(self.sizes, steps)
         return [
             Packing(rows, sizes)
-            for rows, sizes in zip(self.rows.split([int(part.sum()) for part in parts]), parts, strict=True)
+            for rows, sizes in zip(torch.split(self.rows, [int(part.sum()) for part in parts]), parts, strict=True)
         ]
 
 

@@ -265,8 +265,9 @@ def zoom(entries: Sequence[Entry]) -> tuple[float, float]:
 
 def _draw_experience(axes: Axes, entry: Entry, number: int) -> None:
     lengths = np.abs(entry.intervals.T - entry.means)
-    style = {"marker": "os^Dv*"[number % 6], "markersize": 4, "color": mpl.colormaps["tab20"](number % 20)}
-    axes.errorbar(entry.experience, entry.means, lengths, label=entry.label, **style)
+    colour = mpl.colormaps["tab20"](number % 20)
+    marker = "os^Dv*"[number % 6]
+    axes.errorbar(entry.experience, entry.means, lengths, marker=marker, markersize=4, color=colour, label=entry.label)
 
 
 def _draw_row(axes: Axes, entry: Entry, number: int, count: int, last: int) -> None:

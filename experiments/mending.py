@@ -9,6 +9,7 @@ import math
 import shutil
 from dataclasses import replace
 
+from metarl.evaluation import points
 from metarl.experiments.runs import Run, set_aside
 from metarl.experiments.streams import complain
 from metarl.files import naming
@@ -136,7 +137,7 @@ def _fits(progress: Progress, learner: BaseLearner) -> bool:
     if learner.best is None or learner.best.state.iteration not in progress.rows:
         return True
     row = progress.row(learner.best.state.iteration)
-    steps = range(1, learner.settings.evaluation.steps + 1)
+    steps = range(0 if learner.remembers else 1, points(learner.settings, remembers=learner.remembers))
     means = [float(row.get(f"validation/return_step_{step}") or math.nan) for step in steps]
     return math.isclose(sum(means) / len(means), learner.best.score, rel_tol=1e-6, abs_tol=1e-9)
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from metarl.evaluation import SCHEMA
+from metarl.evaluation import SCHEMA, points
 from metarl.experiments.configuration import read_configuration, to_toml
 from metarl.files import PART, in_words, new_file, replacing
 from metarl.learners.registry import find_learner
@@ -146,17 +146,19 @@ class Run:
             ValueError: the file is missing, empty or damaged, or is of a run with other settings.
         """
         found = _read_json(self.results)
+        learner = find_learner(settings.learner)
         own = {
             "schema": SCHEMA,
             "family": settings.family,
-            "learner": find_learner(settings.learner).name,
+            "learner": learner.name,
             "seeds": [settings.seed],
         }
         for key, value in own.items():
             if found.get(key) != value:
                 raise ValueError(f"is of another run: its {key} is {found.get(key)!r}, not {value!r}")
         evaluation = settings.evaluation
-        expected = [(step, evaluation.test_tasks, evaluation.episodes) for step in range(evaluation.steps + 1)]
+        count = points(settings, remembers=learner.remembers)
+        expected = [(step, evaluation.test_tasks, evaluation.episodes) for step in range(count)]
         try:
             steps = [(entry["step"], len(entry["per_task"]), entry["episodes"]) for entry in found["adaptation"]]
             finite = all(math.isfinite(value) for entry in found["adaptation"] for value in entry["per_task"])

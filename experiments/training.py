@@ -254,7 +254,7 @@ def evaluate_run(
     if not run.best.exists():
         raise ValueError(f"the run {str(folder)!r} is not finished; go on with 'metarl train --resume {folder}'")
     learner = mending.load_best(run, run.settings(), device)
-    if steps is None and not learner.functional_policy.remembers:  # else a trial as in training
+    if steps is None and not learner.remembers:  # else a trial as in training
         steps = STANDARD_STEPS
     try:
         evaluation = learner.evaluate(split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed)

@@ -21,13 +21,18 @@ from metarl.settings import Settings
 from metarl.state import State
 
 
-class AdaptingLearner(Protocol):
-    """The part of a learner that an ``Adapter`` needs."""
+class FamilyLearner(Protocol):
+    """The part of a learner that says which environments it acts in."""
 
     settings: Settings
-    functional_policy: Policy
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
+
+
+class AdaptingLearner(FamilyLearner, Protocol):
+    """The part of a learner that an ``Adapter`` needs."""
+
+    functional_policy: Policy
 
     def adapted(self, state: State, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
         """Return stacked parameters after an adaptation step."""
@@ -170,7 +175,7 @@ class Adapter:
         self.returns.append([])
 
 
-def action_map(learner: AdaptingLearner, env: gymnasium.Env[Any, Any]) -> Callable[[Any], Any]:
+def action_map(learner: FamilyLearner, env: gymnasium.Env[Any, Any]) -> Callable[[Any], Any]:
     """Return the map from the actions that a learner's policy samples to an environment's actions.
 
     Raises:

@@ -67,7 +67,7 @@ class MetaAgent:
     # What the inner update descends where ``inner.objective`` is "auto".
     inner_objective: ClassVar[InnerObjective | Objective] = "policy-gradient"
     adapts_by_experience: ClassVar[bool] = True  # False: ``adapt`` needs only the task, and plays no episodes
-    fewest_steps: ClassVar[int] = 1  # of adaptation in an evaluation
+    remembers: ClassVar[bool] = False  # True: it adapts by its memory, without inner steps
     policy_name: ClassVar[str] = "MlpPolicy"  # where policy.name is not given
 
     def __init__(
@@ -361,7 +361,7 @@ class MetaAgent:
     ) -> tuple[Evaluation, list[Any], list[Rollouts]]:
         """Return an evaluation, and its first batch of tasks with their rollouts after 0, 1, ... steps."""
         evaluating, state = self.settings.evaluation, self.state
-        steps = evaluating.steps if steps is None else whole_number("steps", steps, least=self.fewest_steps)
+        steps = evaluating.steps if steps is None else whole_number("steps", steps, least=0 if self.remembers else 1)
         episodes = evaluating.episodes if episodes is None else whole_number("episodes", episodes)
         seed = self.settings.seed if seed is None else whole_number("seed", seed, least=0)
         if tasks is None:

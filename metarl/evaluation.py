@@ -14,10 +14,22 @@ from torch import Tensor
 
 from metarl.agents import Rollouts
 from metarl.files import new_file
+from metarl.settings import Settings
 from metarl.statistics import LEVEL, STATISTICS, bootstrap_interval
 
 SCHEMA = "metarl-results-1"
 STATISTIC = "mean undiscounted return of the stochastic policy; interval by bootstrap over tasks"
+
+
+def points(settings: Settings, *, remembers: bool) -> int:
+    """Return how many points an evaluation has, by a run's settings.
+
+    Args:
+        settings: of the run.
+        remembers: whether the learner has a memory; then they are the episodes of a trial, else the adaptation steps
+            and the point before them.
+    """
+    return settings.learning.trial_episodes if remembers else settings.evaluation.steps + 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,9 @@ from metarl.agents.trials import TOLD, encode_actions, encoded_width
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
+_BLOCK = 16  # rows, a multiple of what BLAS computes at once
+
+
 class GruNetwork(nn.Module):
     """The layers of a ``GruPolicy``: features extractor, perceptron, GRU and action head.
 
@@ -332,15 +335,15 @@ class GruActor(Actor):
                 np.zeros((rows, size), np.float32), np.zeros((rows, self._policy.told_size), np.float32)
             )
         features = self._features(map_observations(lambda part: part.reshape(rows, *part.shape[2:]), observations))
-        hidden = np.concatenate([features, self.memory.told], axis=1)
+        hidden = _filled(np.concatenate([features, self.memory.told], axis=1))
         for weight, bias in self._layers:
             hidden = hidden @ weight
             hidden += bias
             hidden = np.tanh(hidden, out=hidden) if self._tanh else np.maximum(hidden, 0.0, out=hidden)
-        memory = gru_step(hidden, self.memory.hidden, self._input, self._recurrent)
-        self.memory = Memory(memory, self.memory.told)
+        memory = gru_step(hidden, _filled(self.memory.hidden), self._input, self._recurrent)
+        self.memory = Memory(memory[:rows], self.memory.told)
         output: NDArray[Any] = memory @ self._head[0] + self._head[1]
-        return output.reshape(*leading, -1)
+        return output[:rows].reshape(*leading, -1)
 
     def _features(self, observations: Any) -> NDArray[np.float32]:
         if self._plain:
@@ -351,6 +354,16 @@ class GruActor(Actor):
             seen = preprocess_obs(given, self._policy.network.observation_space, normalize_images=True)
             found: NDArray[np.float32] = self._extractor(seen).numpy()
         return found
+
+
+def _filled(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows with rows of zeros below, to a multiple of ``_BLOCK``.
+
+    Matrix products compute the rows of an incomplete block in another order, and so with other last bits; filled up,
+    what is acted in a trial does not depend on how many are played side by side.
+    """
+    missing = -len(rows) % _BLOCK
+    return np.concatenate([rows, np.zeros((missing, rows.shape[1]), rows.dtype)]) if missing else rows
 
 
 def _transposed(weight: Tensor, bias: Tensor) -> Linear:

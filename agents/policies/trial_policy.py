@@ -116,7 +116,7 @@ class TrialPolicy(BasePolicy):
         told = torch.where(torch.as_tensor(begins, device=self.device)[:, None], remembered, told)
         rest = {key: part for key, part in given.items() if key not in self._told}
         seen = rest if isinstance(self._policy.observation_space, spaces.Dict) else next(iter(rest.values()))
-        parameters = dict(self.network.named_parameters())
+        parameters: Parameters = {name: value.detach() for name, value in self.network.named_parameters()}
         with torch.no_grad():
             memory = self._policy.remember(
                 parameters,
@@ -136,7 +136,7 @@ class TrialPolicy(BasePolicy):
         if isinstance(self.action_space, spaces.Box):
             mean, log_std = parameters
             return mean if deterministic else mean + log_std.exp() * torch.randn_like(mean)
-        parts = parameters[0].split(self._policy.choices, dim=-1)
+        parts = torch.split(parameters[0], self._policy.choices, dim=-1)
         columns = [
             part.argmax(dim=-1) if deterministic else torch.multinomial(torch.softmax(part, dim=-1), 1)[:, 0]
             for part in parts

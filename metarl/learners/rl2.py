@@ -199,7 +199,7 @@ class RL2(MemoryLearner):
         for _ in range(outer.epochs):
             sums, norms, rows = {}, [], 0
             order = torch.from_numpy(rng.permutation(len(batch.steps.lengths)))
-            for trials in order.split(outer.minibatch_trials):
+            for trials in torch.split(order, outer.minibatch_trials):
                 gradient, parts, count = loss_gradient(
                     policy, named(shapes, vector), batch, trials, weights, self._chunk
                 )

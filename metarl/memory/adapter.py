@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl import seeding
-from metarl.adapter import AdaptingLearner, action_map
+from metarl.adapter import FamilyLearner, action_map
 from metarl.agents import Parameters
 from metarl.agents.observations import map_observations, transpose_images
-from metarl.agents.policies import GruActor, Memory, TrialPolicy
+from metarl.agents.policies import GruPolicy, Memory, TrialPolicy
 from metarl.envs import RolloutError
 from metarl.sampler import MAX_STEPS, refuse_non_finite
 from metarl.state import State
 
 
-class RememberingLearner(AdaptingLearner, Protocol):
+class RememberingLearner(FamilyLearner, Protocol):
     """The part of a learner with memory that a ``TrialAdapter`` needs."""
 
-    def as_policy(  # type: ignore[override]
-        self, parameters: Parameters, state: State, start: Memory | None = None
-    ) -> TrialPolicy:
+    functional_policy: GruPolicy
+
+    def as_policy(self, parameters: Parameters, state: State, start: Memory | None = None) -> TrialPolicy:
         """Return a policy that starts from a memory."""
 
 
@@ -51,9 +51,7 @@ class TrialAdapter:
         self._to_env = action_map(learner, env)
         self._seed = seed
         self._space = env.observation_space
-        actor = learner.functional_policy.actor(state.parameters, state.normalizer)
-        assert isinstance(actor, GruActor)
-        self._actor = actor
+        self._actor = learner.functional_policy.actor(state.parameters, state.normalizer)
         self._memory: Memory | None = None  # after the episodes that have ended
         self._begun = False
         self.returns: list[list[float]] = [[]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
@@ -21,7 +21,7 @@ from metarl.envs import RandomTask, Trial, make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.envs.trial import TOLD_KEYS
-from metarl.evaluation import Evaluation
+from metarl.evaluation import Evaluation, points
 from metarl.gradients import task_axis
 from metarl.learner import BaseLearner
 from metarl.memory.adapter import TrialAdapter
@@ -38,7 +38,7 @@ class MemoryLearner(BaseLearner):
     """
 
     policy_name = "GruPolicy"
-    fewest_steps: ClassVar[int] = 0
+    remembers = True
     functional_policy: GruPolicy
 
     def prepare_policy(self, policy: Policy) -> Policy:
@@ -179,7 +179,7 @@ class MemoryLearner(BaseLearner):
             steps: the number of earlier episodes at the last point; default: that of a trial in training.
             seed: as for ``evaluate``.
         """
-        steps = self.settings.learning.trial_episodes - 1 if steps is None else steps
+        steps = points(self.settings, remembers=True) - 1 if steps is None else steps
         evaluation, *rest = super().evaluate_rollouts(split, tasks, n_tasks, episodes, steps, seed)
         return replace(evaluation, counted="earlier episodes"), *rest  # type: ignore[return-value]
 

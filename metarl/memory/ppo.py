@@ -166,7 +166,7 @@ def remembered(policy: GruPolicy, parameters: Parameters, steps: TrialSteps, at_
     found = torch.zeros(
         len(steps.told), policy.memory_size, dtype=parameters["weight_hh"].dtype, device=steps.told.device
     )
-    for trials in torch.arange(len(steps.lengths)).split(at_once):
+    for trials in torch.split(torch.arange(len(steps.lengths)), at_once):
         for rows, memory in memories(policy, parameters, steps, pack(steps, trials), chunk):
             found[rows] = memory
     return found
