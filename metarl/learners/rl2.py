@@ -20,8 +20,8 @@ from metarl.gradients import task_axis
 from metarl.gradients.flat import flatten, named
 from metarl.gradients.optimizers import ascend, first_moments
 from metarl.memory.learner import MemoryLearner
-from metarl.memory.playing import by_episode
-from metarl.memory.ppo import Batch, Weights, after_cut, loss_gradient, remembered
+from metarl.memory.playing import by_episode, free_bytes
+from metarl.memory.ppo import Batch, Weights, after_cut, gradient_bytes, loss_gradient, remembered
 from metarl.memory.value_head import CENTRE, SCALE, new_value_head, rescaled, standard_values
 from metarl.state import Outcome, State
 
@@ -120,8 +120,10 @@ class RL2(MemoryLearner):
         """Play trials, estimate advantages over whole trials, and train policy and value function by PPO's epochs."""
         tasks = self.training_tasks(iteration)
         streams = self.training_streams(tasks, iteration, 0)
+        self._refuse_long_trials(self.longest_trial(self.settings.learning.trial_episodes) or 1)
         own = self.collect_trials(state, tasks, streams)
         rollouts = task_axis.gather_rollouts(own)
+        self._refuse_long_trials(int(rollouts.mask.sum(dim=(1, 2)).max()))
         batch, head, units = self._batch(state, rollouts, self._told_tasks(tasks))
         found, moments, metrics = self._epochs(state, head, batch, streams[0], iteration)
         parameters = {name: found[name] for name in state.parameters}
@@ -135,6 +137,17 @@ class RL2(MemoryLearner):
             rollouts=by_episode(own, own.n_tasks),
             metrics=metrics,
         )
+
+    def _refuse_long_trials(self, steps: int) -> None:
+        """Refuse trials of so many steps if the gradient through them does not fit into memory."""
+        trials = min(self.trials, self.settings.outer.minibatch_trials)
+        rows = trials * min(steps, self._chunk or steps)
+        needed, free = gradient_bytes(self.functional_policy, rows), free_bytes(self.device)
+        if needed > free:
+            raise ValueError(
+                f"the gradient through {trials} trials of up to {steps:,} steps needs about {needed:,} bytes of memory "
+                f"and {free:,} are free; set outer.chunk to a number of steps, or outer.minibatch_trials to fewer"
+            )
 
     def _batch(self, state: State, rollouts: Rollouts, tasks: Tensor) -> tuple[Batch, Parameters, Parameters]:
         """Return what an iteration learns from, and the value function with its units, adjusted to the returns."""

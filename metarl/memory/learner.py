@@ -143,12 +143,17 @@ class MemoryLearner(BaseLearner):
         seen = replace(rollouts, observations=state.normalizer.observe(rollouts.observations))
         return trial_steps(self.functional_policy.action_space, seen, rewards).to(self.device), rewards
 
-    def _size_check(self, trials: int, episodes: int) -> Callable[[int, int], None]:
+    def longest_trial(self, episodes: int) -> int | None:
+        """Return how many steps a trial can have by the family's time limit; None without a limit."""
         limit = None if self._env.spec is None else self._env.spec.max_episode_steps
+        return None if limit is None else limit * episodes
+
+    def _size_check(self, trials: int, episodes: int) -> Callable[[int, int], None]:
+        limit = self.longest_trial(episodes)
 
         def refuse(steps: int, bytes_of_step: int) -> None:
             # Twice: as single steps, and as the rollouts that they are put together to.
-            expected = steps if limit is None else max(steps, limit * episodes)
+            expected = steps if limit is None else max(steps, limit)
             needed, free = 2 * expected * bytes_of_step, int(SHARE * free_bytes())
             if needed > free:
                 length = f"{expected:,} steps each so far" if limit is None else f"up to {expected:,} steps each"

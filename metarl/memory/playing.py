@@ -21,8 +21,14 @@ from metarl.seeding import Stream, foreign_seed
 SHARE = 0.5  # of the machine's free memory, which the steps of trials may take while they are played
 
 
-def free_bytes() -> int:
-    """Return how many bytes of memory are free; a very large number where the system does not tell."""
+def free_bytes(device: torch.device | None = None) -> int:
+    """Return how many bytes of memory are free; a very large number where the system does not tell.
+
+    Args:
+        device: a GPU, whose memory it is then.
+    """
+    if device is not None and device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
     try:
         with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123
             told = {line.split(":")[0]: line.split()[1] for line in file}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Batch:
     advantages: Tensor
     targets: Tensor
 
-    @property
+    @functools.cached_property
     def trial_of_row(self) -> Tensor:
         """The number of the trial that each row belongs to."""
         device = self.advantages.device
@@ -150,6 +151,15 @@ def loss_gradient(
                     total[name] += part
             sums = {name: sums.get(name, torch.zeros_like(value)) + value for name, value in parts.items()}
     return total, sums, count
+
+
+def gradient_bytes(policy: GruPolicy, rows: int) -> int:
+    """Return about how many bytes the gradient through so many steps needs, without those of a features extractor."""
+    memory = policy.memory_size
+    widths = sum(shape[0] for name, shape in policy.shapes.items() if name.startswith("embedding.") and len(shape) == 2)
+    # Of the GRU: three times its gates, the states before and after a step, and what the backward pass multiplies by.
+    numbers = 2 * (policy.told_size + widths) + 4 * 3 * memory + 8 * memory
+    return 4 * rows * numbers
 
 
 @torch.no_grad()

@@ -138,6 +138,21 @@ def test_trials_that_do_not_fit_into_memory_are_refused_before_they_are_played(m
         bandit.learn(1)
 
 
+def test_gradients_that_do_not_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = remembering(learning={"trial_episodes": 50})
+    monkeypatch.setattr("metarl.learners.rl2.free_bytes", lambda device: 500_000)
+    sentence = (
+        r"the gradient through 4 trials of up to 400 steps needs about [\d,]+ bytes of memory and 500,000 are free"
+    )
+    with pytest.raises(ValueError, match=sentence + "; set outer.chunk to a number of steps"):
+        model.learn(1)
+    assert model.sampler.seconds == 0.0  # nothing was played
+    assert remembering(learning={"trial_episodes": 50}, outer={"chunk": 20}).learn(1).iteration == 1
+    endless = remembering(family="metarl/BernoulliBandit-v0", learning={"trial_episodes": 50})
+    with pytest.raises(ValueError, match="the gradient through 4 trials of up to 500 steps"):  # seen when played
+        endless.learn(1)
+
+
 def test_a_learner_without_memory_plays_as_before() -> None:
     model = small("maml").learn(1)
     assert model.num_timesteps > 0
