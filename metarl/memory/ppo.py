@@ -140,7 +140,7 @@ def loss_gradient(
     total = {name: torch.zeros_like(value) for name, value in shared.items()}
     sums: Parts = {}
     with torch.inference_mode(False), torch.enable_grad():
-        leaves = {name: value.detach().clone().requires_grad_() for name, value in shared.items()}
+        leaves = {name: value.detach().requires_grad_() for name, value in shared.items()}
         own = {name: leaves[name] for name in policy.shapes}
         head = {name: value for name, value in leaves.items() if name not in policy.shapes}
         for rows, memory in memories(policy, own, batch.steps, packing, chunk):
