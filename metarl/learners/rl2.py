@@ -39,7 +39,7 @@ class TrialPPO:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     trials: Literal["auto"] | Count = "auto"
-    minibatch_trials: Count = 32  # trials for each step of Adam
+    minibatch_trials: Count = 32  # trials for each step of Adam, at most; all steps have about as many
     epochs: Count = 4
     learning_rate: Positive = 1e-3
     clip: Inside = 0.2
@@ -125,7 +125,7 @@ class RL2(MemoryLearner):
         rollouts = task_axis.gather_rollouts(own)
         self._refuse_long_trials(int(rollouts.mask.sum(dim=(1, 2)).max()))
         batch, head, units = self._batch(state, rollouts, self._told_tasks(tasks))
-        found, moments, metrics = self._epochs(state, head, batch, streams[0], iteration)
+        found, moments, metrics = self._epochs(state, head, batch, iteration)
         parameters = {name: found[name] for name in state.parameters}
         return Outcome(
             state=replace(
@@ -197,7 +197,7 @@ class RL2(MemoryLearner):
         return None if chunk == "trial" else int(chunk)
 
     def _epochs(
-        self, state: State, head: Parameters, batch: Batch, stream: seeding.Stream, iteration: int
+        self, state: State, head: Parameters, batch: Batch, iteration: int
     ) -> tuple[Parameters, dict[str, Tensor], dict[str, float | str]]:
         """Return all parameters and Adam's moments after the epochs, and metrics of the last of them."""
         outer, policy = self.settings.outer, self.functional_policy
@@ -206,13 +206,13 @@ class RL2(MemoryLearner):
         shapes = {name: value.shape for name, value in shared.items()}
         vector = flatten(shared.values())
         moments = {name: part for name, part in state.own_tensors.items() if name not in _UNITS}
-        rng = stream.noise()
+        rng = seeding.Stream(self.settings.seed, (seeding.TRAINING, iteration, 1)).noise()
         sums: dict[str, Tensor] = {}
         norms: list[Tensor] = []
         for _ in range(outer.epochs):
             sums, norms, rows = {}, [], 0
             order = torch.from_numpy(rng.permutation(len(batch.steps.lengths)))
-            for trials in torch.split(order, outer.minibatch_trials):
+            for trials in torch.tensor_split(order, -(-len(order) // outer.minibatch_trials)):
                 gradient, parts, count = loss_gradient(
                     policy, named(shapes, vector), batch, trials, weights, self._chunk
                 )
