@@ -38,14 +38,14 @@ class Trial(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Args:
         env: of a family, or any environment that plays the same task again when it is reset.
-        episodes: in a trial.
+        episodes: in a trial; a single one suffices for a policy that has adapted before.
 
     Raises:
         ValueError: a count that is not positive, an environment that draws a new task for each episode, or one whose
             spaces cannot be told to an agent.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], episodes: int) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], episodes: int = 1) -> None:
         RecordConstructorArgs.__init__(self, episodes=episodes)
         if not isinstance(env, gymnasium.Env):
             raise ValueError(

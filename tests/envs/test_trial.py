@@ -48,6 +48,17 @@ def test_a_trial_is_several_episodes_of_one_task() -> None:
     assert told(again) == [[0.0], [0.0], [0.0]]
 
 
+def test_any_environment_can_be_wrapped_and_a_trial_has_one_episode_by_default() -> None:
+    env = metarl.Trial(gymnasium.make("CartPole-v1"))
+    env.reset(seed=1)
+    steps = 1
+    while not env.step(1)[2]:
+        steps += 1
+    alone = gymnasium.make("CartPole-v1")
+    alone.reset(seed=1)
+    assert [alone.step(1)[2] for _ in range(steps)] == [False] * (steps - 1) + [True]
+
+
 def test_the_end_of_the_last_episode_is_that_of_the_trial() -> None:
     env = metarl.Trial(metarl.make("metarl/Navigation2D-v0", max_episode_steps=2), 2)
     env.reset(seed=1)
