@@ -66,7 +66,7 @@ def test_the_page_on_the_short_way_runs_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_readme_has_a_row_for_each_learner() -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \| `(\w+)` \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| `(\w+)` \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     assert rows == [(entry["name"], entry["class"]) for entry in describe_learners()]
     assert all(getattr(metarl, name).__name__ == name for _, name in rows)
 
