@@ -82,6 +82,17 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path, monkeypatch
     assert tables[0] == tables[1]
 
 
+def test_trials_too_long_for_the_memory_end_a_run_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "navigation", "learner=rl2", *TINY, "learning.trial_episodes=100000000"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]  # after the progress bar
+    assert line.startswith("metarl: ")
+    assert "the gradient through 1 trials of up to 800,000,000 steps needs about" in line
+    assert "set outer.chunk to a number of steps" in line
+
+
 def test_it_is_compared_by_experience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = "maml,scratch,rl2 learning.trial_episodes=3,rl2 learning.trial_episodes=1"
