@@ -132,12 +132,12 @@ def build_policy(
             log_std_min=log_std_min,
             **policy_kwargs,
         )
+    _refuse_spaces(observation_space, action_space)
     if name in MODULES and isinstance(observation_space, spaces.Dict) != (name == "MultiInputPolicy"):
         raise ValueError(
             f"policy {name!r} does not take observations of type {type(observation_space).__name__}; use "
             f"{'MultiInputPolicy' if isinstance(observation_space, spaces.Dict) else 'MlpPolicy'!r}"
         )
-    _refuse_spaces(observation_space, action_space)
     arguments: dict[str, Any] = {
         "net_arch": {"pi": list(hidden_sizes), "vf": list(hidden_sizes)},
         "activation_fn": ACTIVATIONS[activation],
