@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install train test check-all lint clean
+.PHONY: install train test check-all kills lint clean
 
 install: $(VENV)/installed
 
@@ -18,9 +18,14 @@ train: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# What takes too long for every change: three seeds of the shipped configuration, runs killed at twenty moments.
+# What takes too long for every change: three seeds of the shipped configuration, many damaged and killed runs.
 check-all: install
 	$(BIN)/python -m pytest -m "full or not full"
+
+# Kills so many runs at moments of their own, and lets each go on; longer than what check-all does.
+KILLS := 500
+kills: install
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/support $(BIN)/python tests/support/survival/kills.py --kills $(KILLS)
 
 lint: install
 	$(BIN)/ruff check .

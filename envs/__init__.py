@@ -5,6 +5,9 @@ Importing this package registers the families metarl ships with Gymnasium.
 
 from metarl.envs.batched import BatchedFamily
 from metarl.envs.checker.check import check_family
+from metarl.envs.checker.quick import quick_check
+from metarl.envs.parameterize import parameterized
+from metarl.envs.references import Family
 from metarl.envs.registry import (
     Listing,
     find_family,
@@ -15,20 +18,23 @@ from metarl.envs.registry import (
     register_own,
     sample_tasks,
 )
+from metarl.envs.sequence import Tasks
 from metarl.envs.single import SingleFamily
 from metarl.envs.sync import RolloutError
 from metarl.envs.tasks import as_task
 from metarl.envs.trial import Trial
-from metarl.envs.workers import WorkerFamilyVectorEnv, choose_workers
+from metarl.envs.workers import WorkerFamilyVectorEnv, choose_workers, make_in_processes
 from metarl.envs.wrappers import FixedTask, RandomTask
 
 __all__ = [
     "BatchedFamily",
+    "Family",
     "FixedTask",
     "Listing",
     "RandomTask",
     "RolloutError",
     "SingleFamily",
+    "Tasks",
     "Trial",
     "WorkerFamilyVectorEnv",
     "as_task",
@@ -37,8 +43,11 @@ __all__ = [
     "find_family",
     "list_families",
     "make",
+    "make_in_processes",
     "make_vec",
     "own_actions",
+    "parameterized",
+    "quick_check",
     "sample_tasks",
 ]
 

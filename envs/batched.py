@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
 from metarl.envs.answers import conform
+from metarl.envs.sequence import batch_for
 from metarl.envs.streams import Streams
 
 # Numbers of sub-environments, counted from 0, in ascending order.
@@ -156,8 +157,8 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         return self._observed(), {}
 
     def _assign(self, batch: Any, indices: EnvIndices) -> None:
-        task_tools.check_count(batch, self.num_envs)
         count = self.num_envs
+        batch = batch_for(self.task_space, batch, count)
         if not batch_space(self.task_space, count).contains(batch):
             batch = task_tools.stack_tasks(
                 self.task_space,

@@ -1,16 +1,21 @@
 """Finds families by their names and makes their environments; environments are made nowhere else.
 
-A family is an environment in Gymnasium's registry. It gets there in one of four ways: metarl ships it; an installed
-package names the module that registers it in the entry-point group ``metarl.envs``; the name says which module to
-import (``module:Id-v0``); or the program has imported its module before.
+A family is an environment in Gymnasium's registry, or a class or function that makes one (``module:Name``). It gets
+into
+the registry in one of four ways: metarl ships it; an installed package names the module that registers it in the
+entry-point group ``metarl.envs``; the name says which module to import (``module:Id-v0``); or the program has
+registered
+it before.
 """
 
 from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import importlib
 import importlib.metadata
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +31,15 @@ from metarl.envs.actions import is_standard, standard_actions
 from metarl.envs.batched import BatchedFamily
 from metarl.envs.families.constructors import mutable_defaults
 from metarl.envs.families.parameterized import ParameterizedEnv
+from metarl.envs.references import Family, as_family, resolve, stays_here, unregistered, unregistered_id
+from metarl.envs.sequence import Tasks
 from metarl.envs.single import SingleFamily
-from metarl.envs.sync import SyncFamilyVectorEnv
+from metarl.envs.sync import SyncFamilyVectorEnv, close_or_warn
 from metarl.envs.wrappers import FixedTask
 
 ENTRY_POINT_GROUP = "metarl.envs"
+
+FamilyLike = str | Family | Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +123,11 @@ def list_families() -> list[Listing]:
 
 
 def find_family(family: str) -> EnvSpec:
-    """Return the registration of a family by its id, or by ``module:Id`` after importing the module.
+    """Return the registration of a family.
+
+    Args:
+        family: its id; ``module:Id``, to import the module first; or ``module:Name``, where the name is that of a class
+            or function in the module, which makes the environments.
 
     Raises:
         ValueError: there is no such family, and the message names the nearest; or its module cannot be imported.
@@ -122,35 +135,55 @@ def find_family(family: str) -> EnvSpec:
     if not isinstance(family, str) or not family:
         raise ValueError(f"the family is {family!r}; expected its id, as in 'metarl/Navigation2D-v0'")
     module, separator, name = family.rpartition(":")
-    if separator:
+    if separator and not stays_here(family):
         try:
             importlib.import_module(module)
         except Exception as error:
             raise ValueError(
                 f"the module of family {family!r} cannot be imported ({type(error).__name__}: {error})"
             ) from error
-    if name not in gymnasium.registry and not separator:
-        listings = list_families()
-        if name not in gymnasium.registry:
-            known = [listing.id for listing in listings if listing.fault is None]
-            by_lower = {known_id.lower(): known_id for known_id in known}
-            short = {known_id.rpartition("/")[2].lower(): known_id for known_id in known}
-            near = difflib.get_close_matches(name.lower(), [*by_lower, *short], n=5, cutoff=0.4)
-            names = list(dict.fromkeys(by_lower.get(match) or short[match] for match in near))
-            hint = f"the nearest are {', '.join(names)}" if names else f"installed are {', '.join(known)}"
-            raise ValueError(
-                f"unknown family {family!r}; {hint}; 'metarl envs' lists all, and 'module:Id-v0' names one of yours"
-            )
+    if name in gymnasium.registry:
+        return gymnasium.registry[name]
+    if separator:
+        return _unregistered(family)
+    listings = list_families()
     if name not in gymnasium.registry:
-        raise ValueError(f"the module {module!r} was imported but registers no environment {name!r}")
+        known = [listing.id for listing in listings if listing.fault is None]
+        by_lower = {known_id.lower(): known_id for known_id in known}
+        short = {known_id.rpartition("/")[2].lower(): known_id for known_id in known}
+        near = difflib.get_close_matches(name.lower(), [*by_lower, *short], n=5, cutoff=0.4)
+        names = list(dict.fromkeys(by_lower.get(match) or short[match] for match in near))
+        hint = f"the nearest are {', '.join(names)}" if names else f"installed are {', '.join(known)}"
+        raise ValueError(
+            f"unknown family {family!r}; {hint}; 'metarl envs' lists all, and 'module:Id-v0' names one of yours"
+        )
     return gymnasium.registry[name]
 
 
-def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+def _unregistered(family: str) -> EnvSpec:
+    """Return a registration, outside the registry, of a class or function ``module:Name``."""
+    try:
+        made_by = resolve(family)
+    except ValueError as error:
+        raise ValueError(f"{error}, and it registers no environment of this name") from error
+    if isinstance(made_by, type) and issubclass(made_by, BatchedFamily):
+        batched = unregistered_id(family)
+        one: Any = functools.partial(_one_of, made_by)
+        many: Any = made_by
+        return EnvSpec(batched, entry_point=one, vector_entry_point=many)
+    return unregistered(family)
+
+
+def _one_of(batched: type[BatchedFamily], **kwargs: Any) -> SingleFamily:
+    """Return the single environment of a batched family that has no class for it."""
+    return SingleFamily(batched(1, **kwargs))
+
+
+def make(family: FamilyLike, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     """Make a single environment of a family; a bounded box of actions is mapped to [-1, 1].
 
     Args:
-        family: an id, or ``module:Id``.
+        family: an id or ``module:Id``, a ``Family``, or a class or function that makes an environment.
         task: the task of every episode for which ``reset`` names no other; anything that ``as_task`` takes.
         kwargs: arguments of the family's constructor, ``max_episode_steps`` and ``render_mode``. The environment gets
             deep copies, so nothing that it keeps and changes is shared with the caller or another environment.
@@ -158,8 +191,9 @@ def make(family: str, task: Any = None, **kwargs: Any) -> gymnasium.Env[Any, Any
     Raises:
         ValueError: unknown family, arguments that its constructor does not take or that cannot be copied, or a task
             outside its space.
-        TypeError: the environment has no task space.
+        TypeError: there is no task space, or what the function makes is no environment.
     """
+    family, kwargs = as_family(family, kwargs)
     kwargs = _own_copy(family, kwargs)
     spec = _limited(find_family(family), kwargs)
     kwargs |= mutable_defaults(spec.entry_point, {**spec.kwargs, **kwargs})
@@ -181,7 +215,7 @@ def own_actions(env: gymnasium.Env[Any, Any]) -> spaces.Space[Any]:
     return env.env.action_space if mapped else env.action_space  # type: ignore[attr-defined]
 
 
-def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+def make_vec(family: FamilyLike, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
     """Make ``num_envs`` environments of a family as one vector environment; actions are as with ``make``.
 
     It is the family's own batched implementation, if there is one, or else steps single environments one by one.
@@ -190,6 +224,7 @@ def make_vec(family: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, A
         ValueError: unknown family, or arguments that its constructor does not take or that cannot be copied.
         TypeError: the environment has no task space.
     """
+    family, kwargs = as_family(family, kwargs)
     kwargs = _own_copy(family, kwargs)
     num_envs = task_tools.whole_number("num_envs", num_envs)
     spec = find_family(family)
@@ -236,20 +271,31 @@ def _limited(spec: EnvSpec, kwargs: dict[str, Any]) -> EnvSpec:
 def _construct(spec: EnvSpec, construct: Any) -> Any:
     try:
         return construct()
+    except KeyboardInterrupt:
+        raise
     except (TypeError, ValueError, ImportError, gymnasium.error.Error) as error:
         raise ValueError(f"family {spec.id} cannot be made: {error}") from error
+    except BaseException as error:  # a constructor may raise anything, sys.exit as well
+        raise ValueError(f"family {spec.id} cannot be made: {type(error).__name__}: {error}") from error
 
 
-def sample_tasks(family: str, n: int, seed: int = 0, split: str = "test", **kwargs: Any) -> Any:
-    """Draw ``n`` tasks of a family as a batch; the same arguments give the same tasks.
+def sample_tasks(family: FamilyLike, n: int, seed: int = 0, split: str = "train", **kwargs: Any) -> Tasks:
+    """Draw ``n`` tasks of a family; the same arguments give the same tasks.
 
     The tasks on which ``metarl train`` evaluates are ``sample_tasks(family, n, seed=<its seed>, split="test")``.
+
+    Args:
+        family: an id, or ``module:Id``.
+        n: how many.
+        seed: of the drawing.
+        split: ``train``, ``validation`` or ``test``.
+        kwargs: arguments of the family's constructor.
 
     Raises:
         ValueError: unknown family or split, or ``n`` below 1.
     """
     env = make(family, **kwargs)
     try:
-        return task_tools.draw_tasks(env, n, task_tools.task_rng(seed, split), split)
+        return Tasks(task_tools.task_space(env), task_tools.draw_tasks(env, n, task_tools.task_rng(seed, split), split))
     finally:
-        env.close()
+        close_or_warn(env)

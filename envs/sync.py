@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -14,10 +15,14 @@ from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
 from metarl.envs.answers import Infos, check_reset, check_step
+from metarl.envs.sequence import batch_for
 
 
 class RolloutError(RuntimeError):
     """A rollout failed: an environment raised an error, or gave something that it must not; the message says where.
+
+    ``sys.exit`` and other exceptions that are not errors count as well, except for ``KeyboardInterrupt`` in this
+    process, which is Ctrl-C.
 
     ``env_index`` is the number of the sub-environment, None where it is not known.
     """
@@ -25,6 +30,18 @@ class RolloutError(RuntimeError):
     def __init__(self, message: str, env_index: int | None) -> None:
         super().__init__(message)
         self.env_index = env_index
+
+
+def close_or_warn(env: gymnasium.Env[Any, Any]) -> None:
+    """Close an environment; where it cannot be closed, a warning says so, since nothing may be lost because of it."""
+    try:
+        env.close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit as well
+        warnings.warn(
+            f"{task_tools.family_name(env)} raised {type(error).__name__} in close: {error}", UserWarning, stacklevel=2
+        )
 
 
 class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
@@ -44,7 +61,7 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         env_fns: functions without arguments that make the environments, at least one.
 
     Raises:
-        ValueError: the environments have different spaces.
+        ValueError: the environments have different spaces, or two are the same.
         TypeError: they have no task space.
     """
 
@@ -53,6 +70,10 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
         self.envs = [make() for make in env_fns]
         self.num_envs = len(self.envs)
+        if len({id(env.unwrapped) for env in self.envs}) < self.num_envs:
+            raise ValueError(
+                "the function that makes the environments returned the same one twice; make a new one in every call"
+            )
         first = self.envs[0]
         self.spec, self.render_mode = first.spec, first.render_mode
         self.single_observation_space, self.single_action_space = first.observation_space, first.action_space
@@ -92,7 +113,7 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         batch = options.pop("tasks", None)
         given: list[Any] | None = None
         if batch is not None:
-            task_tools.check_count(batch, self.num_envs)
+            batch = batch_for(self.task_space, batch, self.num_envs)
             given = task_tools.unstack_tasks(self.task_space, batch)
         seed = task_tools.spread_seed(seed, self.num_envs)
         infos = Infos(self.num_envs)
@@ -102,7 +123,9 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
             self._show(index)
             try:
                 answer = self.envs[index].reset(seed=seed[index], options=own)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # sys.exit as well
                 raise RolloutError(f"raised {type(error).__name__} in reset: {error}", index) from error
             try:
                 self._latest[index], info = check_reset(self.single_observation_space, answer)
@@ -131,7 +154,9 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
             self._show(index)
             try:
                 answer = self.envs[index].step(action)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # sys.exit as well
                 raise RolloutError(f"raised {type(error).__name__}: {error}", index) from error
             try:
                 observation, reward, ended, cut, info = check_step(self.single_observation_space, answer)
@@ -168,6 +193,6 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         return tuple(env.render() for env in self.envs)
 
     def close_extras(self, **_: Any) -> None:
-        """Close the environments."""
+        """Close the environments; where one cannot be closed, a warning says so."""
         for env in self.envs:
-            env.close()
+            close_or_warn(env)

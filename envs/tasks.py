@@ -51,14 +51,19 @@ def task_space(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> space
     """Return the task space of a family.
 
     Raises:
-        TypeError: the environment has no ``task_space``, so it is no family.
+        TypeError: the environment has no ``task_space``, so it is no family; or it is no environment.
     """
+    given: object = env
+    if not isinstance(given, gymnasium.Env | VectorEnv):
+        made = f"metarl.make({given!r})" if isinstance(given, str) else "metarl.make('metarl/Navigation2D-v0')"
+        raise TypeError(f"the family is {short(given)}; expected an environment of it, as {made} returns")
     space = attribute(env, "task_space")
     if not isinstance(space, spaces.Space):
         raise TypeError(
             f"{family_name(env)} is no environment family: its task_space is {space!r}, expected a gymnasium.Space; "
-            "give the environment a task_space attribute that says what varies, or leave it as it is and use "
-            f"'metarl/Parameterized-v0' with env={family_name(env)!r} and parameters={{'name': [low, high]}}"
+            "leave the environment as it is and name what varies, with metarl.parameterized(..., name=(low, high)) or "
+            f"as 'metarl/Parameterized-v0' with env={family_name(env)!r} and parameters={{'name': [low, high]}}; or "
+            "give it a task_space attribute"
         )
     return space
 
@@ -70,7 +75,7 @@ def as_task(family: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], value: A
         ValueError: the value has another structure or shape, lies outside the space, or is refused by the family's
             own ``check_task``; the message names the key or part that is wrong.
     """
-    task = _element(task_space(family), value, f"task {_short(value)} of {family_name(family)}")
+    task = _element(task_space(family), value, f"task {short(value)} of {family_name(family)}")
     check = attribute(family, "check_task")
     if check is not None:
         check(task)
@@ -130,7 +135,8 @@ def _array_element(space: spaces.Space[Any], value: Any, what: str) -> Task:
     return array
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a value for a message, cut where it is long."""
     text = repr(value.tolist() if isinstance(value, np.ndarray) else value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -163,6 +169,7 @@ def stack_tasks(space: spaces.Space[Any], tasks: Sequence[Task]) -> Any:
 
 def unstack_tasks(space: spaces.Space[Any], batch: Any) -> list[Task]:
     """Return the single tasks of a batch as a list."""
+    batch = _arrays(batch)
     if isinstance(space, spaces.Dict):
         parts = [unstack_tasks(part, batch[key]) for key, part in space.spaces.items()]
         return [dict(zip(space.spaces, entries, strict=True)) for entries in zip(*parts, strict=True)]
@@ -179,22 +186,17 @@ def _element_of_array(task: Task) -> Task:
     return np.asarray(task) if isinstance(task, np.floating) else task
 
 
+def _arrays(batch: Any) -> Any:
+    """Return the arrays of a ``Tasks`` sequence; a batch is returned as it is."""
+    return getattr(batch, "batch", batch)
+
+
 def count_tasks(batch: Any) -> int:
     """Return how many tasks a batch holds."""
+    batch = _arrays(batch)
     while isinstance(batch, dict | tuple):
         batch = next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
     return len(batch)
-
-
-def check_count(batch: Any, num_envs: int) -> None:
-    """Check that a batch has one task for each sub-environment.
-
-    Raises:
-        ValueError: there are more or fewer tasks.
-    """
-    count = count_tasks(batch)
-    if count != num_envs:
-        raise ValueError(f"{count} tasks for {num_envs} sub-environments; repeat each task for its episodes")
 
 
 def spread_seed(seed: Any, num_envs: int) -> Any:
@@ -217,6 +219,7 @@ def spread_seed(seed: Any, num_envs: int) -> Any:
 
 def take_tasks(batch: Any, indices: Any) -> Any:
     """Return some tasks of a batch as a batch, or one of them; ``indices`` is whatever indexes a numpy array."""
+    batch = _arrays(batch)
     if isinstance(batch, dict):
         return {key: take_tasks(part, indices) for key, part in batch.items()}
     if isinstance(batch, tuple):
@@ -262,6 +265,7 @@ def from_vectors(space: spaces.Space[Any], vectors: NDArray[np.float64]) -> Any:
 
 def plain(task: Task) -> Any:
     """Return a task or a batch of tasks as dicts, lists and Python numbers, which JSON can hold."""
+    task = _arrays(task)
     if isinstance(task, dict):
         return {key: plain(part) for key, part in task.items()}
     if isinstance(task, tuple):
@@ -281,9 +285,12 @@ def draw_tasks(
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     own = attribute(family, "sample_tasks")
-    if own is not None:
-        return own(n, rng, split)
-    space = copy.deepcopy(task_space(family))
+    return uniform_tasks(task_space(family), n, rng) if own is None else own(n, rng, split)
+
+
+def uniform_tasks(space: spaces.Space[Any], n: int, rng: np.random.Generator) -> Any:
+    """Draw a batch of ``n`` elements of a space, as its ``sample`` does."""
+    space = copy.deepcopy(space)
     space.seed(int(rng.integers(2**31)))
     return stack_tasks(space, [space.sample() for _ in range(n)])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
+import pickle
 import threading
 import time
 from multiprocessing.connection import Connection
@@ -11,7 +13,6 @@ from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
 
 from metarl.envs.processes import end_with_parent, interrupts_ignored
 from metarl.envs.registry import make_vec
@@ -25,17 +26,17 @@ class Worker:
 
     Args:
         indices: their numbers in the vector environment.
-        arguments: the arguments of ``serve`` from ``spec`` on.
+        arguments: of ``serve``.
     """
 
-    def __init__(self, indices: range, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, indices: range, arguments: bytes) -> None:
         self.indices = indices
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._at = RawValue("l", 0)
         self._process = context.Process(
             target=serve,
-            args=(theirs, self._at, len(indices), *arguments),
+            args=(theirs, self._at, len(indices), arguments),
             daemon=True,
             name=f"metarl-envs-{indices.start}",
         )
@@ -90,7 +91,7 @@ class Worker:
         self._pipe.close()
 
 
-def serve(pipe: Connection, at: Any, num_envs: int, spec: EnvSpec, family: str, kwargs: dict[str, Any]) -> None:
+def serve(pipe: Connection, at: Any, num_envs: int, arguments: bytes) -> None:
     """Reset and step sub-environments for the parent process, until it sends ``close`` or ends.
 
     Args:
@@ -98,19 +99,25 @@ def serve(pipe: Connection, at: Any, num_envs: int, spec: EnvSpec, family: str, 
             the first two is answered with ``("done", result)`` or ``("failed", message, sub-environment)``.
         at: shared memory with the number of the sub-environment at work, counted from 0 in this process.
         num_envs: how many sub-environments.
-        spec: the registration of the family.
-        family: its id, or ``module:Id``.
-        kwargs: arguments of its constructor.
+        arguments: pickled: registrations of the family and of the environments that its arguments name; the family's
+            id, or ``module:Id``; and the arguments of its constructor.
     """
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
-        if ":" not in family:  # else its module registers it when it is imported
-            gymnasium.registry.setdefault(spec.id, spec)
-        env = make_vec(family if ":" in family else spec.id, num_envs, **kwargs)
+        # Unpickled here, where a module that is missing in this process can be reported.
+        registrations, family, kwargs = pickle.loads(arguments)
+        for spec in registrations:
+            # A module that registers its environments would complain if they were registered before it.
+            if isinstance(spec.entry_point, str):
+                with contextlib.suppress(Exception):
+                    importlib.import_module(spec.entry_point.partition(":")[0])
+            if ":" not in spec.id:
+                gymnasium.registry.setdefault(spec.id, spec)
+        env = make_vec(family, num_envs, **kwargs)
         if isinstance(env, SyncFamilyVectorEnv):
             env.watch = at
         pipe.send(("ready", None))
-    except Exception as error:
+    except BaseException as error:  # sys.exit as well; Ctrl-C does not reach this process
         pipe.send(("failed", f"cannot be made in another process ({type(error).__name__}: {error})", None))
         return
     while True:
@@ -127,7 +134,7 @@ def serve(pipe: Connection, at: Any, num_envs: int, spec: EnvSpec, family: str, 
                 answer = env.step(content[0])
         except RolloutError as error:
             pipe.send(("failed", str(error), error.env_index))
-        except Exception as error:
+        except BaseException as error:  # sys.exit as well
             pipe.send(("failed", f"raised {type(error).__name__}: {error}", None))
         else:
             pipe.send(("done", answer))

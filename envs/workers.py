@@ -7,9 +7,12 @@ threads. They do not import the program's main module, so a script needs no ``if
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pickle
 import time
+import warnings
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import gymnasium
@@ -23,7 +26,10 @@ from numpy.typing import NDArray
 from metarl.envs import tasks as task_tools
 from metarl.envs.answers import join_infos
 from metarl.envs.processes import available_cores, main_left_alone, may_start_processes
-from metarl.envs.registry import find_family, make
+from metarl.envs.references import stays_here
+from metarl.envs.registry import find_family, make, make_vec
+from metarl.envs.sequence import batch_for
+from metarl.envs.sync import RolloutError, close_or_warn
 from metarl.envs.worker_process import CLOSE_SECONDS, Worker
 
 START_SECONDS = 120.0
@@ -32,13 +38,37 @@ WORTH_SECONDS = 4e-3
 PROBE_STEPS = 50
 
 
-def can_leave_process(spec: EnvSpec, kwargs: dict[str, Any]) -> bool:
-    """Whether another process can make the environment: its class can be imported and its arguments be pickled."""
-    try:
-        pickle.dumps((spec, kwargs))
-    except Exception:  # an argument's own pickling may raise anything
-        return False
-    return isinstance(spec.entry_point, str) and not spec.entry_point.startswith("__main__")
+def registrations_of(family: str, kwargs: dict[str, Any]) -> list[EnvSpec]:
+    """Return the registrations that another process needs: the family's, and those of the ids among its arguments."""
+    named = [text.rpartition(":")[2] for text in _texts(kwargs)]
+    return [find_family(family), *(gymnasium.registry[name] for name in named if name in gymnasium.registry)]
+
+
+def why_not_elsewhere(family: str, kwargs: dict[str, Any]) -> str | None:
+    """Return why another process cannot make the environments of a family, as part of a sentence; or None."""
+    for text in (family, *_texts(kwargs)):
+        if stays_here(text):
+            return f"{text!r} is defined in the main program"
+    for spec in registrations_of(family, kwargs):
+        made_by = spec.entry_point
+        module = made_by.partition(":")[0] if isinstance(made_by, str) else getattr(made_by, "__module__", "__main__")
+        if module == "__main__":
+            return f"the class of {spec.id} is defined in the main program"
+        try:
+            pickle.dumps((spec, kwargs))
+        except Exception as error:  # an argument's own pickling may raise anything
+            return f"{spec.id} or its arguments cannot be sent to another process ({type(error).__name__}: {error})"
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in nested arguments."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from itertools.chain.from_iterable(map(_texts, value.values()))
+    elif isinstance(value, list | tuple):
+        yield from itertools.chain.from_iterable(map(_texts, value))
 
 
 def choose_workers(family: str, num_envs: int, **kwargs: Any) -> int:
@@ -46,7 +76,7 @@ def choose_workers(family: str, num_envs: int, **kwargs: Any) -> int:
 
     It steps one environment for a short time: 1, where its steps are so fast that more processes would not pay, else
     one for each core, but no more than there are sub-environments. 1 also where other processes cannot make the
-    environment, and in a daemonic process, which may not start others.
+    environment, which a warning says once, and in a daemonic process, which may not start others.
 
     Raises:
         ValueError: the family is unknown or cannot be made.
@@ -54,16 +84,61 @@ def choose_workers(family: str, num_envs: int, **kwargs: Any) -> int:
     spec = find_family(family)
     if spec.vector_entry_point is not None or available_cores() == 1 or not may_start_processes():
         return 1
-    if not can_leave_process(spec, kwargs):
-        return 1
     env = make(family, **{"disable_env_checker": True, **kwargs})
     try:
         seconds = _seconds_per_step(env)
-    except Exception:  # the rollout will meet the same error and name the task
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # the rollout will meet the same error and name the task
         return 1
     finally:
-        env.close()
-    return min(available_cores(), num_envs) if seconds * num_envs > WORTH_SECONDS else 1
+        close_or_warn(env)
+    if seconds * num_envs <= WORTH_SECONDS:
+        return 1
+    reason = why_not_elsewhere(family, kwargs)
+    if reason is not None:
+        _say_that_one_process_steps(family, reason)
+        return 1
+    return min(available_cores(), num_envs)
+
+
+@functools.cache
+def _say_that_one_process_steps(family: str, reason: str) -> None:
+    """Warn, once for each family and reason."""
+    warnings.warn(
+        f"the environments of {family} step in one process, since another could not make them: {reason}; put the class "
+        "into a module of its own, and name it 'module:Class', to use all cores",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def make_in_processes(
+    family: str, num_envs: int, *, workers: int | str, step_timeout: float, **kwargs: Any
+) -> VectorEnv[Any, Any, Any]:
+    """Return ``num_envs`` environments of a family that step in ``workers`` processes.
+
+    Args:
+        family: an id, or ``module:Id``.
+        num_envs: how many sub-environments.
+        workers: how many processes; ``auto`` is what ``choose_workers`` says, or one where others cannot make the
+            environments, which a warning says. A family with a batched implementation steps in this process.
+        step_timeout: seconds that a worker may take to reset or step its sub-environments.
+        kwargs: arguments of the family's constructor.
+
+    Raises:
+        ValueError: see ``WorkerFamilyVectorEnv``.
+    """
+    chosen = choose_workers(family, num_envs, **kwargs) if isinstance(workers, str) else workers
+    if chosen == 1 or find_family(family).vector_entry_point is not None:
+        return make_vec(family, num_envs, **kwargs)
+    try:
+        return WorkerFamilyVectorEnv(family, num_envs, workers=chosen, step_timeout=step_timeout, **kwargs)
+    except (RolloutError, ValueError) as error:
+        if not isinstance(workers, str):
+            raise
+        _say_that_one_process_steps(family, str(error))
+        return make_vec(family, num_envs, **kwargs)
 
 
 def _seconds_per_step(env: gymnasium.Env[Any, Any]) -> float:
@@ -117,11 +192,11 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
                 'not start others; use learning.workers = 1 or "auto"'
             )
         spec = find_family(family)
-        if not can_leave_process(spec, kwargs):
+        reason = why_not_elsewhere(family, kwargs)
+        if reason is not None:
             raise ValueError(
-                f"family {family} cannot be made in another process, since its class is defined in the main program or "
-                'an argument cannot be pickled; put it into a module of its own and register it as "module:Class", or '
-                "use learning.workers = 1"
+                f"family {family} cannot be made in another process: {reason}; put it into a module of its own and "
+                'register it as "module:Class", or use learning.workers = 1'
             )
         env = make(family, **{"disable_env_checker": True, **kwargs})
         self.spec = spec
@@ -129,13 +204,12 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.task_space: spaces.Space[Any] = task_tools.task_space(env)
-        env.close()
+        close_or_warn(env)
         self._timeout = step_timeout
         bounds = np.linspace(0, self.num_envs, min(workers, self.num_envs) + 1).astype(int)
+        arguments = pickle.dumps((registrations_of(family, kwargs), family, kwargs))
         with main_left_alone():
-            self.workers = [
-                Worker(range(low, high), (spec, family, kwargs)) for low, high in itertools.pairwise(bounds.tolist())
-            ]
+            self.workers = [Worker(range(low, high), arguments) for low, high in itertools.pairwise(bounds.tolist())]
         self._ask([], START_SECONDS)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -144,7 +218,7 @@ class WorkerFamilyVectorEnv(VectorEnv[Any, Any, Any]):
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_)))
         batch = options.pop("tasks", None)
         if batch is not None:
-            task_tools.check_count(batch, self.num_envs)
+            batch = batch_for(self.task_space, batch, self.num_envs)
         seed = task_tools.spread_seed(seed, self.num_envs)
         messages = []
         for worker in self.workers:

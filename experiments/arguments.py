@@ -10,6 +10,8 @@ from typing import NoReturn
 from metarl.version import __version__
 
 BAD_INPUT = 2
+_CONFIG = "a shipped configuration (navigation), a TOML file"
+_VARY = "a parameter of the environment that varies, as gravity=5..15, gravity=5..15:log, size=5..8:int, length=0.5,1,2"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,26 +25,48 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     train = commands.add_parser("train", help="meta-train, then test how the result adapts")
-    train.add_argument("config", nargs="?", help="a shipped configuration (navigation) or a TOML file")
+    train.add_argument("config", nargs="?", help=f"{_CONFIG}, or an environment (CartPole-v1, my_module:MyEnv-v0)")
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as inner.step_size=0.05")
+    train.add_argument("--vary", action="append", default=[], metavar="NAME=LOW..HIGH", help=_VARY)
     train.add_argument("--name", help="the run's folder under --out; numbered configuration name by default")
     train.add_argument("--seed", help="another spelling of seed=N")
     train.add_argument("--device", help="another spelling of device=NAME: auto, cpu, cuda")
     train.add_argument("--out", type=Path, help="where run folders go (default: runs)")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
+    train.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with a run's folder; a finished one with more iterations, as learning.iterations=200",
+    )
+    train.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="SOURCE",
+        help="start from the parameters of a run's folder, a checkpoint, or a PPO or A2C model of stable-baselines3",
+    )
+    train.add_argument("--quiet", action="store_true", help="print only the result, and errors")
     train.add_argument("--profile", action="store_true", help="write a trace of one iteration for ui.perfetto.dev")
 
-    evaluate = commands.add_parser("evaluate", help="evaluate a finished run again on test tasks")
+    init = commands.add_parser("init", help="print a configuration to edit, with the meaning of every setting")
+    init.add_argument("config", nargs="?", help=f"{_CONFIG}, or an environment; as for train")
+    init.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as inner.step_size=0.05")
+    init.add_argument("--vary", action="append", default=[], metavar="NAME=LOW..HIGH", help=_VARY)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate a run again on test tasks")
     evaluate.add_argument("run", type=Path, help="a run's folder")
-    evaluate.add_argument("--tasks", type=int, default=500, help="test tasks (default: 500)")
-    evaluate.add_argument("--episodes", type=int, default=20, help="for each task and step (default: 20)")
-    evaluate.add_argument("--steps", type=int, help="adaptation steps (default: 3), or earlier episodes of a trial")
+    evaluate.add_argument("--tasks", type=int, help="test tasks (default: the run's)")
+    evaluate.add_argument("--episodes", type=int, help="for each task and step (default: the run's)")
+    evaluate.add_argument(
+        "--steps", type=int, help="adaptation steps, or earlier episodes of a trial (default: the run's)"
+    )
     evaluate.add_argument("--seed", type=int, help="of tasks and episodes (default: the run's)")
     evaluate.add_argument("--device", help="auto, cpu, cuda (default: the run's)")
 
     compare = commands.add_parser("compare", help="train several learners with several seeds; a table and a picture")
-    compare.add_argument("config", help="a shipped configuration (navigation) or a TOML file")
+    compare.add_argument("config", help=f"{_CONFIG}, or an environment; as for train")
     compare.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of all runs")
+    compare.add_argument("--vary", action="append", default=[], metavar="NAME=LOW..HIGH", help=_VARY)
     compare.add_argument(
         "--learners",
         required=True,
@@ -58,10 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--out", type=Path, default=Path("comparison"), help="the folder (default: comparison)")
 
-    picture = commands.add_parser("picture", help="draw how a finished run adapts to test tasks")
+    picture = commands.add_parser("picture", help="draw how a run adapts to test tasks")
     picture.add_argument("run", type=Path, help="a run's folder")
     picture.add_argument("--out", type=Path, help="the file: .png, .svg or .pdf (default: adaptation.png in the run)")
-    picture.add_argument("--tasks", type=int, default=100, help="test tasks the returns are of (default: 100)")
+    picture.add_argument("--tasks", type=int, help="test tasks the returns are of (default: the run's)")
 
     check = commands.add_parser("check", help="say what breaks the contract of a family, one sentence a fault")
     check.add_argument("family", help="an id, or module:Id")
@@ -72,9 +96,21 @@ def _parser() -> argparse.ArgumentParser:
     envs = commands.add_parser("envs", help="list the environment families that are installed")
     envs.add_argument("--json", action="store_true", help="print JSON")
 
+    settings = commands.add_parser("settings", help="say what settings mean: default, unit, values, who has them")
+    settings.add_argument("name", nargs="?", help="a setting (inner.step_size), a section (inner), or a part of a name")
+
     learners = commands.add_parser("learners", help="list the meta-learners, for learner=NAME")
     learners.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _name_first(options: argparse.Namespace) -> None:
+    """Let the configuration be named after settings too: it is the first word that is none, as they have a ``=``."""
+    words = [*([] if options.config is None else [options.config]), *options.overrides]
+    if words and (options.config is None or "=" in options.config) and not words[0].endswith(".toml"):
+        named = next((word for word in words if "=" not in word), None)
+        options.config = named
+        options.overrides = [word for word in words if word is not named]
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -82,10 +118,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # Settings may come before and after the options, which argparse does not support.
-    settings = [text for text in rest if not text.startswith("-") and options.command in ("train", "compare")]
+    settings = [text for text in rest if not text.startswith("-") and options.command in ("train", "init", "compare")]
     unknown = [text for text in rest if text not in settings]
     if unknown:
         parser.error(f"unknown argument {unknown[0]!r}")
     if settings:
         options.overrides = [*options.overrides, *settings]
+    if options.command in ("train", "init"):
+        _name_first(options)
     return options

@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse(arguments)
         # So that module:Id finds the user's modules in the current folder.
         sys.path.append(str(Path.cwd()))
-        return _WORK[options.command](options)
+        with streams.warnings_in_sentences():
+            return _WORK[options.command](options)
     except KeyboardInterrupt:
         return _complain("stopped", INTERRUPTED)
     except OSError as error:
@@ -61,20 +62,26 @@ def _train(options: argparse.Namespace) -> int:
 def _train_or_say_why_not(options: argparse.Namespace) -> int:
     from metarl.envs import RolloutError
     from metarl.experiments import training
+    from metarl.experiments.configuration import how_sized, is_sized
 
     try:
         if options.resume is not None:
-            if options.config is not None or options.name or options.seed or options.out:
-                raise ValueError("--resume goes on with a run as it was configured; give only --device beside it")
-            run, learner = training.resume_run(options.resume, options.device)
+            if options.vary:
+                raise ValueError("--resume goes on with a run as it was configured; leave --vary out")
+            run, learner = training.resume_run(options.resume, _resumed_settings(options))
         else:
             standard, settings = _settings(options)
-            run, learner = training.start_run(settings, options.out or Path("runs"), options.name, standard)
+            if is_sized(options.config) and not options.quiet:
+                streams.complain(how_sized(options.config, settings))
+            source = options.source
+            run, learner = training.start_run(settings, options.out or Path("runs"), options.name, standard, source)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
 
     try:
-        evaluation = training.finish_run(run, learner, profiled=options.profile)
+        if not options.quiet:
+            streams.say(training.opening_words(run, learner))
+        evaluation = training.finish_run(run, learner, profiled=options.profile, progress_bar=not options.quiet)
     except (RolloutError, FloatingPointError, ValueError) as error:
         return _complain(f"{_one_line(error)}; {training.what_is_kept(run)}", FAILED)
     except OSError as error:
@@ -84,28 +91,80 @@ def _train_or_say_why_not(options: argparse.Namespace) -> int:
         return _complain(f"stopped; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", status)
     finally:
         learner.close()
+        run.unlock()
     streams.say(training.closing_words(run, evaluation))
     return 0
+
+
+def _resumed_settings(options: argparse.Namespace) -> list[tuple[str, Any]]:
+    """Return the settings that are given beside ``--resume``."""
+    given = [*([] if options.config is None else [options.config]), *options.overrides]
+    if any("=" not in text for text in given) or options.name or options.seed or options.out or options.source:
+        raise ValueError(
+            "--resume goes on with a run as it was configured; give only --device, --quiet, --profile and settings "
+            "beside it, as learning.iterations=200"
+        )
+    return [*_overrides(given), *([] if options.device is None else [("device", options.device)])]
+
+
+def _overrides(texts: Sequence[str]) -> list[tuple[str, Any]]:
+    """Return the settings of a command line.
+
+    Raises:
+        ValueError: some are no settings; all are named.
+    """
+    from metarl.experiments.configuration import parse_override
+
+    found, faults = [], []
+    for text in texts:
+        try:
+            found.append(parse_override(text))
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise ValueError("; ".join(faults))
+    return found
 
 
 def _settings(options: argparse.Namespace) -> Any:
     from metarl.experiments.configuration import parse_override, read_configuration
 
     if options.config is None:
-        raise ValueError("no configuration is given; name one, as in 'metarl train navigation'")
-    overrides, faults = [], []
-    for text in options.overrides:
-        try:
-            overrides.append(parse_override(text))
-        except ValueError as error:
-            faults.append(str(error))
-    if faults:
-        raise ValueError("; ".join(faults))
-    if options.seed is not None:
+        first = f" before {options.overrides[0]}" if options.overrides else ""
+        raise ValueError(
+            f"no configuration is given; name one or an environment{first}, as in 'metarl {options.command} navigation'"
+            f" or 'metarl {options.command} CartPole-v1 --vary gravity=5..15'"
+        )
+    overrides = _overrides(options.overrides)
+    if getattr(options, "seed", None) is not None:
         overrides.append(parse_override(f"seed={options.seed}"))
-    if options.device is not None:
+    if getattr(options, "device", None) is not None:
         overrides.append(("device", options.device))
-    return read_configuration(options.config, overrides)
+    return read_configuration(options.config, overrides, options.vary)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from metarl.experiments.start.template import template
+
+    try:
+        with streams.others_to_stderr():
+            _, settings = _settings(options)
+        text = template(settings)
+    except (ValueError, TypeError) as error:
+        return _complain(_one_line(error))
+    streams.say(text)
+    return 0
+
+
+def _explain_settings(options: argparse.Namespace) -> int:
+    from metarl.experiments.start.settings_page import listing
+
+    try:
+        text = listing(options.name)
+    except ValueError as error:
+        return _complain(_one_line(error))
+    streams.say(text)
+    return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -113,7 +172,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from metarl.experiments import training
 
     try:
-        evaluation, path = training.evaluate_run(
+        evaluation, path, standing = training.evaluate_run(
             options.run,
             tasks=options.tasks,
             episodes=options.episodes,
@@ -125,7 +184,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _complain(_one_line(error))
     except RolloutError as error:
         return _complain(_one_line(error), FAILED)
-    streams.say(f"{evaluation.table()}\n\nWritten to {path}")
+    streams.say(f"{evaluation.table()}\n\nWritten to {path}{standing}")
     return 0
 
 
@@ -139,9 +198,13 @@ def _compare(options: argparse.Namespace) -> int:
                 raise ValueError(f"--{name} is {getattr(options, name)}; expected a whole number of at least 1")
         overrides = [parse_override(text) for text in options.overrides]
         rows = compare.parse_rows(options.learners)
-        jobs = compare.plan(options.config, rows, options.seeds, options.out, overrides)
+        asked = (options.config, rows, options.seeds, options.out, overrides, options.vary)
+        jobs = compare.plan(*asked)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
+    kept = dict.fromkeys(job.row.label for job in jobs if job.row not in rows)
+    if kept:
+        streams.say(f"Rows of the tables in {options.out} that are kept: {', '.join(kept)}")
     try:
         with training.sigterm_raises():
             failed = compare.run_all(jobs, options.out, options.parallel)
@@ -150,7 +213,15 @@ def _compare(options: argparse.Namespace) -> int:
         return _complain("stopped; the same command goes on where it stopped", status)
     for sentence in failed:
         _complain(sentence)
-    entries = compare.read_entries(jobs, options.out)
+    try:
+        # Again, since another comparison may have added rows to the tables in the meantime.
+        entries = compare.read_entries(compare.plan(*asked), options.out)
+        lost = compare.lost_rows(entries, options.out)
+    except ValueError as error:
+        return _complain(_one_line(error), FAILED)
+    if lost:
+        words = f"the tables in {options.out} stay as they were, since they have seeds of {lost[0]!r} that failed now"
+        return _complain(words, FAILED)
     if entries:
         streams.say(comparison.write_tables(entries, options.out))
         comparison.draw(entries, options.out / "comparison.png")
@@ -164,12 +235,12 @@ def _picture(options: argparse.Namespace) -> int:
 
     out = options.out or options.run / "adaptation.png"
     try:
-        draw_picture(options.run, out, options.tasks)
+        standing = draw_picture(options.run, out, options.tasks)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     except RolloutError as error:
         return _complain(_one_line(error), FAILED)
-    streams.say(f"Written to {out}")
+    streams.say(f"Written to {out}{standing}")
     return 0
 
 
@@ -228,10 +299,12 @@ def _learners(options: argparse.Namespace) -> int:
 
 _WORK: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
+    "init": _init,
     "evaluate": _evaluate,
     "compare": _compare,
     "picture": _picture,
     "check": _check,
     "envs": _envs,
     "learners": _learners,
+    "settings": _explain_settings,
 }

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from metarl.checkpoints import read_checkpoint
 from metarl.envs import RolloutError
 from metarl.experiments import training
-from metarl.experiments.comparison import STEPS, Entry
+from metarl.experiments.comparison import FILES, STEPS, Entry, read_rows
 from metarl.experiments.configuration import parse_override, read_configuration
 from metarl.experiments.processes import Failure, in_processes
-from metarl.experiments.runs import Run
+from metarl.experiments.runs import Run, same_run
 from metarl.experiments.streams import say
-from metarl.files import in_words
-from metarl.learners.registry import find_learner
+from metarl.files import in_words, sweep_parts
+from metarl.learners.registry import find_learner, read_settings
 from metarl.settings import Settings
 
 _SET_BY_OPTIONS = {"learner": "--learners", "seed": "--seeds"}
@@ -64,25 +65,62 @@ def parse_rows(text: str) -> list[Row]:
             raise ValueError(
                 f"--learners is {text!r}, where a name is missing; expected names, as maml,reptile,scratch"
             )
-        learner, *settings = words
-        rows.append(Row(" ".join(words), learner, tuple(parse_override(setting) for setting in settings)))
+        rows.append(_parse_row(" ".join(words)))
     return list({row.label: row for row in rows}.values())
 
 
-def plan(config: str, rows: Sequence[Row], seeds: int, out: Path, overrides: Sequence[tuple[str, Any]]) -> list[Job]:
+def _parse_row(label: str) -> Row:
+    learner, *settings = label.split()
+    return Row(label, learner, tuple(parse_override(setting) for setting in settings))
+
+
+def _tested_seeds(out: Path, folder: str) -> list[int]:
+    """Return the seeds of a row's runs that have results."""
+    found = (path.parent.name.removeprefix(f"{folder}-") for path in out.glob(f"{folder}-*/results.json"))
+    return sorted(int(seed) for seed in found if seed.isdecimal())
+
+
+def _is_of(run: Run, job: Job) -> bool:
+    """Return whether a folder holds the run of a job, or nothing that could be read to tell."""
+    try:
+        found = run.settings()
+    except ValueError:
+        try:
+            found = read_settings(read_checkpoint(run.last).facts["settings"])
+        except (ValueError, KeyError):
+            return True  # which training reports, or mends
+    length = [(each.learning.iterations, each.evaluation.every) for each in (found, job.settings)]
+    return same_run(found, job.settings) and length[0] == length[1]
+
+
+def plan(
+    config: str,
+    rows: Sequence[Row],
+    seeds: int,
+    out: Path,
+    overrides: Sequence[tuple[str, Any]],
+    vary: Sequence[str] = (),
+) -> list[Job]:
     """Return all runs of a comparison, including those that are done.
 
+    Rows and seeds of the tables that are in the folder already are part of it, so that no table loses a row.
+
     Args:
-        config: a shipped configuration or a TOML file.
+        config: a shipped configuration, a TOML file or an environment.
         rows: of the comparison.
         seeds: the number of seeds, 1, 2, ..., of each row.
         out: the folder of the runs' folders, ``<learner>-<seed>``.
         overrides: settings of all rows; a row's own settings have precedence.
+        vary: what varies in an environment, as for ``read_configuration``.
 
     Raises:
         ValueError: settings are wrong or would give rows different test tasks, a learner does not support the family,
-            or a folder holds another run.
+            a folder holds another run, or runs of the tables in the folder are gone or have other settings.
     """
+    earlier = read_rows(out)
+    given = {row.label: seeds for row in rows}
+    labels = list(dict.fromkeys([*earlier, *given]))
+    rows = [next((row for row in rows if row.label == label), None) or _parse_row(label) for label in labels]
     jobs = []
     for row in rows:
         settings = [*overrides, *row.overrides]
@@ -90,9 +128,10 @@ def plan(config: str, rows: Sequence[Row], seeds: int, out: Path, overrides: Seq
             if key in _SET_BY_OPTIONS:
                 raise ValueError(f"{key} is set by {_SET_BY_OPTIONS[key]}; leave it out of the settings")
         folder = re.sub(r"[^A-Za-z0-9._-]+", "-", row.label).strip("-")
-        for seed in range(1, seeds + 1):
+        asked = range(1, given.get(row.label, 0) + 1)
+        for seed in sorted({*asked, *(_tested_seeds(out, folder) if row.label in earlier else ())}):
             try:
-                found = read_configuration(config, [("learner", row.learner), ("seed", seed), *settings])[1]
+                found = read_configuration(config, [("learner", row.learner), ("seed", seed), *settings], vary)[1]
             except ValueError as error:
                 raise ValueError(f"{row.label}: {error}") from error
             jobs.append(Job(row, seed, f"{folder}-{seed}", found))
@@ -102,8 +141,17 @@ def plan(config: str, rows: Sequence[Row], seeds: int, out: Path, overrides: Seq
         if len(sharing) > 1:
             raise ValueError(f"{' and '.join(sharing)} would both be the run {name!r}; compare them in another --out")
     for job in jobs:
-        if (out / job.name).exists() and Run.open(out / job.name).settings() != job.settings:
-            raise ValueError(f"the run {str(out / job.name)!r} has other settings; choose another --out")
+        run = Run(out / job.name)
+        if (run.last.is_file() or run.results.is_file()) and not _is_of(run, job):
+            raise ValueError(f"the run {str(run.folder)!r} has other settings; choose another --out")
+    for label, count in earlier.items():
+        # What is asked for will be there; of the other rows, only what is there now.
+        kept = sum(label in given or _done(job, out) for job in jobs if job.row.label == label)
+        if kept < count:
+            raise ValueError(
+                f"the table {str(out / FILES[0])!r} has {count} seeds of {label!r}, of which only {kept} could be kept "
+                "in it; train them again with --learners and --seeds, or choose another --out"
+            )
     for row in rows:
         todo = [job for job in jobs if job.row == row and not _done(job, out)]
         if todo:
@@ -151,6 +199,7 @@ def run_all(jobs: Sequence[Job], out: Path, parallel: int) -> list[str]:
         parallel: how many runs are trained at a time; if more than one, each in its own process with one thread, which
             does not change the results by a single bit.
     """
+    sweep_parts(out, re.compile("|".join(map(re.escape, FILES))))
     todo = [job for job in jobs if not _done(job, out)]
     failed = []
     began = time.perf_counter()
@@ -223,6 +272,12 @@ def read_entries(jobs: Sequence[Job], out: Path) -> list[Entry]:
             )
         )
     return entries
+
+
+def lost_rows(entries: Sequence[Entry], out: Path) -> list[str]:
+    """Return the labels of rows that the tables in a folder have with more seeds than these entries."""
+    seeds = {entry.label: len(entry.seeds) for entry in entries}
+    return [label for label, count in read_rows(out).items() if seeds.get(label, 0) < count]
 
 
 def _cost(job: Job, out: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -23,6 +24,9 @@ from metarl.statistics import LEVEL, bootstrap_interval
 BASELINES = ("pretrained", "scratch")
 UNKNOWN = "–"
 STEPS = "adaptation steps"
+FILES = ("comparison.csv", "differences.csv", "comparison.md", "comparison.png")
+_SIZES, _RETURNS = ["learner", "seeds", "tasks", "episodes"], ["step", "mean", "low", "high"]
+_COLUMNS = [*_SIZES, *_RETURNS, "environment_steps", "training_seconds", "earlier_episodes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +149,7 @@ def write_tables(entries: Sequence[Entry], out: Path) -> str:
     """Write ``comparison.csv``, ``differences.csv`` and ``comparison.md``, and return the text of the last."""
     with replacing(out / "comparison.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        names = ["learner", "seeds", "tasks", "episodes", "step", "mean", "low", "high"]
-        writer.writerow([*names, "environment_steps", "training_seconds", "earlier_episodes"])
+        writer.writerow(_COLUMNS)
         for entry in entries:
             size = [len(entry.seeds), entry.returns.shape[2], entry.episodes]
             for step, (mean, bounds) in enumerate(zip(entry.means, entry.intervals, strict=True)):
@@ -162,6 +165,30 @@ def write_tables(entries: Sequence[Entry], out: Path) -> str:
     with replacing(out / "comparison.md") as beside:
         beside.write_text(text, encoding="utf-8")
     return text
+
+
+def read_rows(out: Path) -> dict[str, int]:
+    """Return the rows of the tables that a folder holds: labels, and the number of seeds of each.
+
+    Raises:
+        ValueError: a file with a name of ``FILES`` is there that ``write_tables`` did not write.
+    """
+    path = out / FILES[0]
+    present = [name for name in FILES if os.path.lexists(out / name)]
+    if not present:
+        return {}
+    try:
+        if FILES[0] not in present:
+            raise ValueError("is missing")
+        header, *rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+        if header not in (_COLUMNS, _COLUMNS[:-1]) or not rows:  # the last one is newer than the others
+            raise ValueError("has other columns or no rows")
+        return {row[0]: int(row[1]) for row in rows}
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise ValueError(
+            f"{str(out)!r} holds {', '.join(present)}, which would be overwritten, and {FILES[0]} is no table of "
+            f"'metarl compare' to which rows could be added ({error}); move them elsewhere, or choose another --out"
+        ) from error
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,11 +1,10 @@
-"""Configurations: shipped ones by name or TOML files, with overrides such as ``inner.step_size=0.05``."""
+"""Configurations: shipped ones by name, TOML files, or those that fit an environment; with overrides."""
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +24,40 @@ def shipped_configurations() -> dict[str, str]:
     }
 
 
-def read_configuration(config: str, overrides: Sequence[tuple[str, Any]]) -> tuple[str, Settings]:
+def read_configuration(
+    config: str, overrides: Sequence[tuple[str, Any]], vary: Sequence[str] = ()
+) -> tuple[str, Settings]:
     """Return a configuration's name and its settings, with overrides applied.
 
-    If the overrides choose another learner or another meta-update, the configuration's ``[outer]`` is ignored.
+    A shipped name wins over an environment of the same name. If the overrides choose another learner or another
+    meta-update, the configuration's ``[outer]`` is ignored.
 
     Args:
-        config: a shipped name, or the path of a TOML file.
+        config: a shipped name, the path of a TOML file, or an environment's id or ``module:Name``, for which settings
+            are sized (``metarl.defaults``).
         overrides: dotted keys and values.
+        vary: what varies in an environment that has no tasks of its own, as ``gravity=5..15``.
 
     Raises:
         ValueError: the configuration does not exist, is not valid TOML, or has wrong settings, which are all named.
     """
     path = Path(config)
     shipped = shipped_configurations()
-    if path.suffix == ".toml" or len(path.parts) > 1:
+    if is_sized(config):
+        return _of_environment(config, overrides, vary, shipped)
+    if vary:
+        raise ValueError(
+            f"--vary is for an environment, and {config!r} is a configuration, which has its tasks; name the "
+            "environment, as in 'metarl train CartPole-v1 --vary gravity=5..15'"
+        )
+    if config in shipped:
+        text, source = shipped[config], f"shipped configuration {config}"
+    else:
         try:
             text, source = path.read_text(encoding="utf-8-sig"), config
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ValueError(f"the configuration {config!r} cannot be read: {reason}") from error
-    elif config in shipped:
-        text, source = shipped[config], f"shipped configuration {config}"
-    else:
-        near = difflib.get_close_matches(config, shipped, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"shipped are {', '.join(shipped)}"
-        raise ValueError(f"unknown configuration {config!r}; {hint} (the path of a file of yours ends in .toml)")
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -60,6 +67,40 @@ def read_configuration(config: str, overrides: Sequence[tuple[str, Any]]) -> tup
     for key, value in overrides:
         _put(data, key, value)
     return path.stem, read_settings(data)
+
+
+def is_sized(config: str) -> bool:
+    """Whether a name is no configuration, shipped or in a file, but an environment's, for which settings are sized."""
+    path = Path(config)
+    is_file = path.suffix == ".toml" or (len(path.parts) > 1 and path.is_file())
+    return not is_file and config not in shipped_configurations()
+
+
+def how_sized(environment: str, settings: Settings) -> str:
+    """Return the sentence on the settings that were sized for an environment."""
+    learning = settings.learning
+    return (
+        f"{environment} has no configuration of its own, so it trains with settings of a general size: "
+        f"{learning.tasks} tasks x {learning.episodes} episodes, {settings.policy.name}; 'metarl init', called alike, "
+        "prints them as a file to edit"
+    )
+
+
+def _of_environment(
+    name: str, overrides: Sequence[tuple[str, Any]], vary: Sequence[str], shipped: Iterable[str]
+) -> tuple[str, Settings]:
+    from metarl.experiments.start import environments  # the other configurations need no environment
+
+    if not environments.is_environment(name):
+        raise environments.unknown_name(name, shipped)
+    given: dict[str, Any] = {}
+    for key, value in overrides:
+        _put(given, key, value)
+    read_settings(given)  # what is wrong with the overrides is said before anything is played
+    data = environments.environment_tables(name, vary, given.get("family_kwargs", {}))
+    for key, value in overrides:
+        _put(data, key, value)
+    return environments.run_name(name), read_settings(data)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

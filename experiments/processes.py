@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from metarl.envs.processes import end_with_parent, interrupts_ignored, main_left_alone
-from metarl.experiments.streams import say
+from metarl.experiments.streams import say, warnings_in_sentences
 from metarl.experiments.training import Terminated, sigterm_raises
 
 PATIENCE_SECONDS = 10.0
@@ -95,5 +95,5 @@ def serve(answers: Connection, work: Callable[..., Failure], arguments: tuple[An
     """Do the work in this process and send its result; end together with the parent, or silently at SIGTERM."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    with contextlib.suppress(Terminated), sigterm_raises():
+    with contextlib.suppress(Terminated), sigterm_raises(), warnings_in_sentences():
         answers.send(work(*arguments))

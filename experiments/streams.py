@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
+import re
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def open_missing() -> None:
@@ -53,6 +59,30 @@ def complain(text: str) -> None:
         _let_go(sys.stderr)
 
 
+@contextlib.contextmanager
+def warnings_in_sentences() -> Iterator[None]:
+    """Write each ``UserWarning`` as one sentence to standard error, without the place in the code that raised it."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, UserWarning) and file is None:
+                text = _COLOUR.sub("", " ".join(str(message).split()))
+                complain(f"warning: {text.removeprefix('WARN: ')}")
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
+
+
 def flush() -> None:
     """Flush both streams; text that cannot be written is dropped, so that the interpreter ends without an error."""
     for stream in (sys.stdout, sys.stderr):
@@ -60,6 +90,22 @@ def flush() -> None:
             stream.flush()
         except (OSError, ValueError):
             _let_go(stream)
+
+
+@contextlib.contextmanager
+def others_to_stderr() -> Iterator[None]:
+    """Let what other code prints meanwhile, in Python or C, go to standard error instead of standard output."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).fflush(None)  # C keeps what it prints in a buffer of its own
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _let_go(stream: TextIO) -> None:

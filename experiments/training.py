@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import shutil
@@ -10,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,15 @@ from metarl.checkpoints import read_checkpoint
 from metarl.evaluation import Evaluation
 from metarl.experiments import mending
 from metarl.experiments.configuration import to_toml
-from metarl.experiments.runs import Run
+from metarl.experiments.runs import CHANGEABLE, Run, same_run, set_aside
+from metarl.experiments.starting import learner_from
+from metarl.experiments.streams import complain
 from metarl.files import naming
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
 from metarl.sb3.loggers import run_logger, write_hparams
 from metarl.settings import Settings, as_dict
-
-STANDARD_STEPS = 3  # of adaptation, where ``metarl evaluate`` is not told how many
+from metarl.state import Best
 
 
 class Terminated(BaseException):
@@ -52,19 +54,38 @@ def sigterm_raises() -> Iterator[None]:
 
 
 class SaveLast(BaseCallback):
-    """Writes after each iteration the checkpoint for ``--resume`` and the cost of training so far."""
+    """Writes the checkpoints of a run: after each iteration the one for ``--resume``, and the best one if it is new.
+
+    The cost of training so far is written too.
+    """
 
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
+        self._best: int | None = None
         self._before = run.read_cost()["seconds"]
         self._began = time.perf_counter()
 
+    def _init_callback(self) -> None:
+        best: Best | None = self.model.best  # type: ignore[attr-defined]
+        self._best = None if best is None else best.state.iteration
+
     def _on_step(self) -> bool:
-        with naming(self._run.last):
-            self.model.save(self._run.last)
-        self.write_cost(self.model)  # type: ignore[arg-type]
+        self.save(self.model)  # type: ignore[arg-type]
         return True
+
+    def save(self, learner: BaseLearner) -> None:
+        """Write the files."""
+        if not self._run.last.parent.is_dir():
+            # Writing would make it again, without all that was in it.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._run.last.parent))
+        with naming(self._run.last):
+            learner.save(self._run.last)
+        best = None if learner.best is None else learner.best.state.iteration
+        if best != self._best:
+            mending.save_best(self._run, learner)
+            self._best = best
+        self.write_cost(learner)
 
     def write_cost(self, learner: BaseLearner) -> None:
         """Write environment steps and seconds of training (with validation), including those before an interruption."""
@@ -117,15 +138,28 @@ class Profile(BaseCallback):
 
 
 @_failed_threads_quiet()
-def start_run(settings: Settings, out: Path, name: str | None, standard: str) -> tuple[Run, BaseLearner]:
+def start_run(
+    settings: Settings, out: Path, name: str | None, standard: str, source: Path | None = None
+) -> tuple[Run, BaseLearner]:
     """Return a new run's folder and learner, ready to train; if that fails, no folder is left.
 
+    Args:
+        settings: of the run.
+        out: the folder of all runs.
+        name: of the run's folder; None for ``standard``, numbered.
+        standard: the default name.
+        source: what to start from (see ``learner_from``); None for random parameters.
+
     Raises:
-        ValueError: see ``BaseLearner`` and ``Run.create``.
+        ValueError: see ``BaseLearner``, ``learner_from`` and ``Run.create``.
     """
-    learner = find_learner(settings.learner).from_settings(settings)
+    origin = None
+    if source is None:
+        learner: BaseLearner = find_learner(settings.learner).from_settings(settings)
+    else:
+        learner, origin = learner_from(settings, source)
     try:
-        run = Run.create(out, name, standard, settings, learner.save)
+        run = Run.create(out, name, standard, learner.given_settings, learner.save, origin)
         run.lock()
         try:
             learner.set_logger(run_logger(run.folder))
@@ -139,40 +173,84 @@ def start_run(settings: Settings, out: Path, name: str | None, standard: str) ->
 
 
 @_failed_threads_quiet()
-def resume_run(folder: Path, device: str | None) -> tuple[Run, BaseLearner]:
-    """Return an interrupted run's folder and learner, in the state of its last checkpoint.
+def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = ()) -> tuple[Run, BaseLearner]:
+    """Return a run's folder and learner, in the state of its last checkpoint.
 
-    Other files that do not agree with the checkpoint are repaired, see ``mending``.
+    Other files that do not agree with the checkpoint are repaired, see ``mending``. If settings change, what they were
+    is kept, see ``Run.keep_earlier``.
+
+    Args:
+        folder: of the run.
+        overrides: settings to change, of ``CHANGEABLE``; a finished run needs more ``learning.iterations``.
 
     Raises:
-        ValueError: the folder is not a run, the run is finished, or its checkpoint is damaged.
+        ValueError: the folder is not a run, its checkpoint is damaged, the run is finished and gets no more
+            iterations, or a setting cannot be changed or has a wrong value.
     """
+    fixed = [key for key, _ in overrides if key not in CHANGEABLE]
+    if fixed:
+        raise ValueError(
+            f"{', '.join(fixed)} cannot change in a run that was begun, only {', '.join(CHANGEABLE)} can; begin a new "
+            f"run from its parameters: metarl train CONFIGURATION --from {folder} {fixed[0]}=..."
+        )
     run = Run.open(folder)
-    settings = run.settings()
     if not run.last.is_file():
-        raise ValueError(f"the run {str(folder)!r} has no checkpoint to go on from; delete its folder and begin anew")
+        raise ValueError(
+            f"the run {str(folder)!r} has no checkpoint to go on from; begin a new run with its configuration: "
+            f"metarl train {run.config}"
+        )
     run.lock()
     run.sweep()
-    learner: BaseLearner = load_learner(run.last, device=device)
+    learner: BaseLearner = load_learner(run.last, device=dict(overrides).get("device"), allow=True)
     try:
-        if replace(learner.settings, device=settings.device) != settings:
+        settings = mending.mend_config(run, learner)
+        before = replace(learner.given_settings, device=read_checkpoint(run.last).facts["settings"]["device"])
+        # Where a process was killed while it changed settings, the change is made only in the configuration.
+        changing = same_run(settings, before) and run.kept_before(before, learner.iteration)
+        if not changing and replace(settings, device=before.device) != before:
             raise ValueError(
                 f"{str(run.config)!r} was changed since the run began, or {str(run.last)!r} is of another run: their "
-                "settings differ; undo the change, or begin a new run"
+                "settings differ; undo the change (or rename the file: it is then made again from the checkpoint) and "
+                "give settings that may change beside --resume, as learning.iterations=200, or begin a new run"
             )
-        if mending.has_results(run, learner):
-            mending.best_of(run, learner).close()
-            raise ValueError(
-                f"the run {str(folder)!r} is finished; train a new one with more learning.iterations, or look at it "
-                f"with 'metarl evaluate {folder}'"
-            )
+        wanted = run.settings(overrides)
+        finished = mending.has_results(run, learner)
+        mending.mend_best(run, learner)
         mending.mend_progress(run, learner)
         mending.mend_cost(run, learner)
+        mending.mend_machine(run)
+        _refuse_too_few(run, learner, before, wanted, finished=finished)
+        if wanted != before:
+            run.keep_earlier(before, learner.iteration)
+            run.write_config(wanted)
+            learner.given_settings = wanted
+            with naming(run.last):
+                learner.save(run.last)
+            learner.close()
+            learner = load_learner(run.last, allow=True)
         learner.set_logger(run_logger(run.folder, keep_rows=learner.iteration, purge_step=learner.num_timesteps + 1))
     except BaseException:
         learner.close()
         raise
     return run, learner
+
+
+def _refuse_too_few(run: Run, learner: BaseLearner, before: Settings, wanted: Settings, *, finished: bool) -> None:
+    """Raise an error if there is nothing to go on with: the run is finished, or is beyond the wanted iterations."""
+    more = learner.trains and wanted.learning.iterations > learner.iteration
+    if finished and not more:
+        how = f"metarl train --resume {run.folder} learning.iterations={2 * max(learner.iteration, 1)}"
+        go_on = f"go on with more iterations, as in '{how}', or " if learner.trains else ""
+        raise ValueError(
+            f"the run {str(run.folder)!r} is finished after iteration {learner.iteration}; {go_on}look at it with "
+            f"'metarl evaluate {run.folder}'"
+        )
+    changed = wanted.learning.iterations != before.learning.iterations
+    if learner.trains and changed and not more:
+        raise ValueError(
+            f"learning.iterations is {wanted.learning.iterations}, but the run {str(run.folder)!r} is at iteration "
+            f"{learner.iteration} already; expected more"
+        )
 
 
 def what_is_kept(run: Run) -> str:
@@ -192,17 +270,24 @@ def how_to_go_on(run: Run) -> str:
 def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True) -> None:
     """Train and test the run ``name``; if it was begun before, it is resumed.
 
+    A folder without a checkpoint, which older versions may have left, holds no run that was begun: it is renamed.
+
     Raises:
         ValueError: see ``start_run`` and ``resume_run``.
         RolloutError: an environment failed.
         FloatingPointError: numbers of the update are not finite.
     """
-    begun = (out / name).exists()
-    run, learner = resume_run(out / name, None) if begun else start_run(settings, out, name, name)
+    folder = out / name
+    begun = Run(folder).last.is_file()
+    if os.path.lexists(folder) and not begun:
+        kept = set_aside(folder)
+        complain(f"{str(folder)!r} has no checkpoint; it is kept as {str(kept)!r}, and the run begins anew")
+    run, learner = resume_run(folder) if begun else start_run(settings, out, name, name)
     try:
         finish_run(run, learner, progress_bar=progress_bar)
     finally:
         learner.close()
+        run.unlock()
 
 
 @_failed_threads_quiet()
@@ -215,54 +300,90 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
         profiled: write a trace of one iteration into the folder.
         progress_bar: show a progress bar.
     """
-    missing = learner.settings.learning.iterations - learner.iteration
+    missing = learner.given_settings.learning.iterations - learner.iteration
     if learner.iteration == 0:
-        text = "\n".join(f"    {line}" for line in to_toml(learner.settings).splitlines())
+        text = "\n".join(f"    {line}" for line in to_toml(learner.given_settings).splitlines())
         learner.logger.record("configuration", text, exclude="csv")
     try:
         if missing > 0:
             last = SaveLast(run)
             callbacks = [last, *([Profile(run.folder, missing)] if profiled else [])]
-            learner.learn(missing, callback=callbacks, reset_num_timesteps=False, progress_bar=progress_bar)
-            last.write_cost(learner)
+            learner.learn(iterations=missing, callback=callbacks, reset_num_timesteps=False, progress_bar=progress_bar)
+            # A learner that does not train is validated without a step, whose callback would have saved it.
+            last.write_cost(learner) if learner.trains else last.save(learner)
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to report
-            learner.logger.close()
+        for output in learner.logger.output_formats:
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                output.close()
         raise
     with naming(run.folder):
         learner.logger.close()
-    best = mending.best_of(run, learner)
+    # Again, since it holds the environment steps of the whole training.
+    mending.save_best(run, learner)
+    best = mending.load_best(run, learner.given_settings, learner.given_settings.device)
     try:
         evaluation = best.evaluate(split="test")
     finally:
         best.close()
     tested = {f"test/return_step_{step}": evaluation.mean(step) for step in range(len(evaluation.returns))}
-    write_hparams(run.folder, as_dict(learner.settings), tested, learner.num_timesteps)
-    run.write_results(evaluation.to_json())
+    write_hparams(run.folder, as_dict(learner.given_settings), tested, learner.num_timesteps)
+    run.write_results(evaluation.to_json(), learner.given_settings)
     return evaluation
 
 
 def evaluate_run(
-    folder: Path, *, tasks: int, episodes: int, steps: int | None, seed: int | None, device: str | None
-) -> tuple[Evaluation, Path]:
-    """Evaluate a finished run's best parameters on test tasks again; return the result and its file.
+    folder: Path,
+    *,
+    tasks: int | None,
+    episodes: int | None,
+    steps: int | None,
+    seed: int | None,
+    device: str | None,
+) -> tuple[Evaluation, Path, str]:
+    """Evaluate a run's best parameters so far on test tasks; return the result, its file and ``standing``.
+
+    Args:
+        folder: the run's.
+        tasks: how many test tasks, as ``episodes``, ``steps`` and ``seed`` the run's own setting by default.
+        episodes: for each task and step.
+        steps: adaptation steps.
+        seed: of tasks and episodes.
+        device: where updates run.
 
     Raises:
-        ValueError: the folder is not a run, the run is not finished, or a count is not positive.
+        ValueError: the folder is not a run, its checkpoint is damaged, or a count is not positive.
     """
     run = Run.open(folder)
-    if not run.best.exists():
-        raise ValueError(f"the run {str(folder)!r} is not finished; go on with 'metarl train --resume {folder}'")
     learner = mending.load_best(run, run.settings(), device)
-    if steps is None and not learner.remembers:  # else a trial as in training
-        steps = STANDARD_STEPS
     try:
+        run.prepare_evaluations()
         evaluation = learner.evaluate(split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed)
+        words = standing(run, learner)
     finally:
         learner.close()
-    path = run.next_evaluation(evaluation.to_json())
+    path = run.next_evaluation(evaluation.to_json(), learner.given_settings)
     evaluation.write_csv(path.with_suffix(".csv"))
-    return evaluation, path
+    return evaluation, path, words
+
+
+def standing(run: Run, learner: BaseLearner) -> str:
+    """Return what is to be said of a run that is not finished and of its parameters; nothing of a finished one.
+
+    Args:
+        run: the run's folder.
+        learner: with the parameters that are used.
+    """
+    if run.results.is_file():
+        return ""
+    chosen = "the best on validation tasks so far" if learner.best is not None else "not validated yet"
+    try:
+        at = f" (at iteration {read_checkpoint(run.last).facts['iteration']} of {run.settings().learning.iterations})"
+    except ValueError:
+        at = ""
+    return (
+        f"\nThe run is unfinished{at}: the parameters are those after iteration {learner.iteration}, {chosen}.\n"
+        f"G{how_to_go_on(run)[1:]}"
+    )
 
 
 def program(name: str) -> str:
@@ -271,10 +392,20 @@ def program(name: str) -> str:
     return name if shutil.which(name) or not beside.exists() else shlex.quote(os.path.relpath(beside))
 
 
+def opening_words(run: Run, learner: BaseLearner) -> str:
+    """Return the first output of ``metarl train``: the run's folder, and how to look at it."""
+    total = learner.given_settings.learning.iterations
+    done = f"goes on after iteration {learner.iteration} of {total} and " if learner.iteration else ""
+    return f"The run {done}is in {run.folder}. Look at it: {_look(run)}"
+
+
 def closing_words(run: Run, evaluation: Evaluation) -> str:
     """Return the last output of ``metarl train``: the table, the run's folder, and how to start TensorBoard."""
-    look = f"{program('tensorboard')} --logdir {shlex.quote(str(run.folder.parent))}"
     return (
         f"{evaluation.table()}\n\nThe run is in {run.folder} (parameters after iteration {evaluation.iteration}, the "
-        f"best on validation tasks).\nLook at it: {look}"
+        f"best on validation tasks).\nLook at it: {_look(run)}"
     )
+
+
+def _look(run: Run) -> str:
+    return f"{program('tensorboard')} --logdir {shlex.quote(str(run.folder.parent))}"

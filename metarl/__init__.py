@@ -9,12 +9,24 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from metarl.envs import RandomTask, Trial, as_task, check_family, make, make_vec, sample_tasks
+from metarl.envs import (
+    Family,
+    RandomTask,
+    Tasks,
+    Trial,
+    as_task,
+    check_family,
+    make,
+    make_vec,
+    parameterized,
+    sample_tasks,
+)
 from metarl.learners.registry import class_places
 from metarl.version import __version__
 
 if TYPE_CHECKING:
     from metarl.evaluation import Evaluation as Evaluation
+    from metarl.guide.sizes import defaults as defaults
     from metarl.learner import BaseLearner as BaseLearner
     from metarl.learners.anil import ANIL as ANIL
     from metarl.learners.cavia import CAVIA as CAVIA
@@ -36,19 +48,23 @@ if TYPE_CHECKING:
 _LAZY = {
     **class_places(),
     "BaseLearner": "metarl.learner",
+    "defaults": "metarl.guide.sizes",
     "Evaluation": "metarl.evaluation",
     "MetaLearner": "metarl.learners.meta_learner",
 }
 
 __all__ = [
     *_LAZY,
+    "Family",
     "RandomTask",
+    "Tasks",
     "Trial",
     "__version__",
     "as_task",
     "check_family",
     "make",
     "make_vec",
+    "parameterized",
     "sample_tasks",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -16,7 +17,8 @@ from metarl.agents.observations import map_observations, transpose_images
 from metarl.envs import RolloutError
 from metarl.envs.actions import standard_actions
 from metarl.gradients.flat import one_task, task_parameters
-from metarl.sampler import MAX_STEPS, refuse_non_finite, stack_steps
+from metarl.sampler import MAX_STEPS, refuse_huge, refuse_non_finite, stack_steps
+from metarl.sb3.own_actions import unfold_actions
 from metarl.settings import Settings
 from metarl.state import State
 
@@ -24,9 +26,12 @@ from metarl.state import State
 class FamilyLearner(Protocol):
     """The part of a learner that says which environments it acts in."""
 
-    settings: Settings
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
+
+    @property
+    def settings(self) -> Settings:
+        """All settings of a run."""
 
 
 class AdaptingLearner(FamilyLearner, Protocol):
@@ -56,6 +61,7 @@ class Adapter:
 
     Attributes:
         returns: the undiscounted returns of all episodes so far; list k has those played after k updates.
+        max_updates: the number of updates after which the policy stays as it is; by default there is no limit.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class Adapter:
         self._begun = False
         self._set_actor()
         self.returns: list[list[float]] = [[]]
+        self.max_updates: float = math.inf
 
     @property
     def updates(self) -> int:
@@ -81,8 +88,20 @@ class Adapter:
 
     @property
     def policy(self) -> ActorCriticPolicy:
-        """The policy after the updates so far, a stable-baselines3 policy."""
-        return self._learner.as_policy(task_parameters(self._parameters, 0), self._state)
+        """The policy after the updates so far, a stable-baselines3 policy that acts in the environment's own space."""
+        policy = self._learner.as_policy(task_parameters(self._parameters, 0), self._state)
+        return unfold_actions(policy, self._env.action_space)
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """The episodes since the last update, as rollouts of one task.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not self._played:
+            raise ValueError("no episode was played since the last update; call play() first")
+        return join_episodes(self._played)
 
     def play(self) -> float:
         """Play an episode in the environment, update if enough episodes were played, and return the episode's return.
@@ -127,6 +146,7 @@ class Adapter:
         step = len(self._steps)
         given = np.array([float(reward)])
         refuse_non_finite("gave the reward", given, f"at step {step}")
+        refuse_huge(given, f"at step {step}")
         self._observations.append(self._batched(observation, step))
         ends = np.array([bool(terminated)]), np.array([bool(truncated) and not terminated])
         self._steps.append((self._action, self._log_prob, given, np.array([True]), *ends))
@@ -137,7 +157,7 @@ class Adapter:
         rollouts = stack_steps(self._observations, self._steps, 1, 1, double=double)
         self._played.append(rollouts)
         self.returns[-1].append(float(rollouts.returns()))
-        if len(self._played) == self._episodes:
+        if len(self._played) >= self._episodes and self.updates < self.max_updates:
             self._update()
         return None
 
@@ -168,8 +188,7 @@ class Adapter:
         return self._to_env(self._action[0])
 
     def _update(self) -> None:
-        rollouts = join_episodes(self._played)
-        self._parameters = self._learner.adapted(self._state, self._parameters, rollouts, self.updates)
+        self._parameters = self._learner.adapted(self._state, self._parameters, self.rollouts, self.updates)
         self._set_actor()
         self._played = []
         self.returns.append([])

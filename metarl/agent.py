@@ -26,22 +26,24 @@ from metarl.agents import (
     new_normalizer,
     to_samples,
 )
-from metarl.envs import make
+from metarl.envs import make, own_actions
 from metarl.envs import tasks as task_tools
+from metarl.envs.sequence import task_list
+from metarl.envs.sync import close_or_warn
 from metarl.envs.tasks import whole_number
-from metarl.evaluation import Evaluation, evaluation_of
+from metarl.evaluation import Evaluation, adapted_rollouts, evaluate_agent
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import StepSize, inner_update
 from metarl.gradients.devices import pick_device
 from metarl.gradients.flat import one_task, task_parameters
 from metarl.gradients.parallel import one_thread
 from metarl.sampler import Sampler
-from metarl.sb3.models_out import Model, fit_value, to_model
+from metarl.sb3.models_out import Model, fit_value, refuse_other_algorithms, to_model
+from metarl.sb3.own_actions import which_actions
 from metarl.settings import Settings
 from metarl.state import State
-
-# The index of a split is part of the keys of random streams; ``given`` stands for tasks that the caller passes.
-SPLITS = (*task_tools.SPLITS, "given")
+from metarl.training.schedules import in_force
+from metarl.training.warning import warn_caller
 
 Objective = Literal["policy-gradient", "likelihood-ratio", "dice"]
 
@@ -53,8 +55,10 @@ class MetaAgent:
     ``begin_adaptation``, ``adapted``, ``step_size``, ``collect``, ``samples`` and ``inner_samples``.
 
     Attributes:
-        settings: all settings of a run.
+        settings: all settings of a run; step sizes with a schedule have the value in force in the last iteration.
+        given_settings: all settings as they were given, with schedules.
         functional_policy: the policy as pure functions of its parameters.
+        tasks_trained_on: digests of the tasks that were given to ``learn`` (``evaluation.task_digest``).
         state: everything that training changes.
         sampler: plays episodes; its only state are vector environments.
         adapts: names of the parameters that adaptation changes; None for all.
@@ -69,6 +73,7 @@ class MetaAgent:
     adapts_by_experience: ClassVar[bool] = True  # False: ``adapt`` needs only the task, and plays no episodes
     remembers: ClassVar[bool] = False  # True: it adapts by its memory, without inner steps
     policy_name: ClassVar[str] = "MlpPolicy"  # where policy.name is not given
+    learns_to_adapt: ClassVar[bool] = True  # False: training makes no inner updates, as in baselines
 
     def __init__(
         self,
@@ -78,7 +83,9 @@ class MetaAgent:
         normalizer: Normalizer | None = None,
         buffers: Parameters | None = None,
     ) -> None:
-        self.settings = settings
+        self.given_settings = settings
+        self.tasks_trained_on: frozenset[str] = frozenset()
+        self._said: frozenset[str] = frozenset()
         self.device = pick_device(settings.device)
         self.policy_kwargs = policy_kwargs
         self._env = make(settings.family, **settings.family_kwargs)
@@ -105,6 +112,12 @@ class MetaAgent:
         """Restore the attributes and make the environment again."""
         self.__dict__.update(state)
         self._env = make(self.settings.family, **self.settings.family_kwargs)
+
+    @property
+    def settings(self) -> Settings:
+        """All settings of a run, with the step sizes in force in the last iteration."""
+        state: State | None = vars(self).get("state")
+        return in_force(self.given_settings, 1.0 if state is None else state.progress_remaining)
 
     def _build_policy(self) -> Policy:
         arguments = {**vars(self.settings.policy), **self.policy_kwargs}
@@ -168,7 +181,7 @@ class MetaAgent:
 
     def step_size(self, state: State, step: int) -> StepSize:
         """Return the size of adaptation step ``step`` (from 0) at evaluation; training uses that of step 0 for all."""
-        inner = self.settings.inner
+        inner = in_force(self.given_settings, state.progress_remaining).inner
         return inner.step_size if step == 0 else inner.step_size * inner.later_step_scale
 
     def adapted(self, state: State, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
@@ -190,11 +203,15 @@ class MetaAgent:
     ) -> ActorCriticPolicy:
         """Adapt to a task and return the adapted policy, a stable-baselines3 policy; the learner does not change.
 
+        Adapted to a task, the policy acts in the action space of ``metarl.make``, where boxes are [-1, 1]; adapted to
+        an environment, in that environment's own. A warning says so, once, where the family's own action space is
+        another.
+
         Args:
             task: a task of the family (anything ``as_task`` accepts), or a ``gymnasium.Env`` with the family's
                 spaces, whose task need not be known (see ``adapter``).
-            steps: adaptation steps; default ``inner.steps``.
-            episodes: new episodes for each step; default ``learning.episodes``.
+            steps: adaptation steps; default ``evaluation.steps``.
+            episodes: new episodes for each step; default ``evaluation.episodes``.
             seed: of the episodes; default the learner's.
 
         Raises:
@@ -207,14 +224,14 @@ class MetaAgent:
                 adapter.play()
             return adapter.policy
         parameters = self._adapt_to(self._one_task(task), steps, episodes, seed)
-        return self.as_policy(task_parameters(parameters, 0), self.state)
+        return self._for_made_environments(self.as_policy(task_parameters(parameters, 0), self.state))
 
     def adapter(self, env: gymnasium.Env[Any, Any], *, episodes: int | None = None, seed: int | None = None) -> Adapter:
         """Return an ``Adapter``, which adapts to one environment episode by episode, in a loop of your own.
 
         Args:
             env: with the family's spaces (its own action box or the mapped one); its task need not be known.
-            episodes: the number of episodes between updates of the policy; default ``learning.episodes``.
+            episodes: the number of episodes between updates of the policy; default ``evaluation.episodes``.
             seed: of the actions and of the environment's resets; default the learner's.
 
         Raises:
@@ -227,18 +244,14 @@ class MetaAgent:
 
     def _adaptation_counts(self, steps: int | None, episodes: int | None, seed: int | None) -> tuple[int, int, int]:
         return (
-            self.settings.inner.steps if steps is None else whole_number("steps", steps, least=0),
-            self.settings.learning.episodes if episodes is None else whole_number("episodes", episodes),
+            self.settings.evaluation.steps if steps is None else whole_number("steps", steps, least=0),
+            self.settings.evaluation.episodes if episodes is None else whole_number("episodes", episodes),
             self.settings.seed if seed is None else whole_number("seed", seed, least=0),
         )
 
-    def _single_tasks(self, tasks: Any) -> list[Any]:
-        """Return the tasks of a batch as a list; refuse an empty batch, and tasks outside the task space."""
-        space = task_tools.task_space(self._env)
-        single = [task_tools.as_task(self._env, task) for task in task_tools.unstack_tasks(space, tasks)]
-        if not single:
-            raise ValueError("the batch of tasks is empty; give at least one")
-        return single
+    def single_tasks(self, tasks: Any) -> list[Any]:
+        """Return tasks, however they are given, as a list of elements of the task space."""
+        return task_list(self._env, tasks)
 
     def _one_task(self, task: Any) -> Any:
         return task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])
@@ -306,7 +319,8 @@ class MetaAgent:
 
         Args:
             algorithm: the model's class.
-            task: a task of the family.
+            task: a task of the family, for which an environment is made, or a ``gymnasium.Env``, as for ``adapt``, in
+                which the model adapts and goes on learning, with its own action space.
             steps: adaptation steps before, as for ``adapt``; 0 keeps the shared parameters.
             episodes: for each step, as for ``adapt``.
             seed: of adaptation and of the model.
@@ -316,13 +330,22 @@ class MetaAgent:
             ValueError: see ``adapt``; or the algorithm is not an on-policy one.
         """
         steps, episodes, chosen = self._adaptation_counts(steps, episodes, seed)
-        one = self._one_task(task)
-        parameters = self._adapt_to(one, steps, episodes, chosen)
-        streams = seeding.streams(chosen, seeding.ADAPTATION, steps, tasks=range(1))
-        rollouts = self.collect(self.state, parameters, one, streams, episodes=episodes)
-        policy = self.as_policy(task_parameters(parameters, 0), self.state)
+        refuse_other_algorithms(algorithm)
+        if isinstance(task, gymnasium.Env):
+            env = task
+            adapter = self.adapter(env, episodes=episodes, seed=chosen)
+            adapter.max_updates = steps
+            for _ in range((steps + 1) * episodes):
+                adapter.play()
+            policy, rollouts = adapter.policy, adapter.rollouts
+        else:
+            one = self._one_task(task)
+            parameters = self._adapt_to(one, steps, episodes, chosen)
+            streams = seeding.streams(chosen, seeding.ADAPTATION, steps, tasks=range(1))
+            rollouts = self.collect(self.state, parameters, one, streams, episodes=episodes)
+            policy = self.as_policy(task_parameters(parameters, 0), self.state)
+            env = make(self.settings.family, task=task, **self.settings.family_kwargs)
         fit_value(policy, rollouts, float(arguments.get("gamma", 0.99)), chosen)
-        env = make(self.settings.family, task=task, **self.settings.family_kwargs)
         return to_model(algorithm, policy, env, **{"seed": chosen, "device": self.device, **arguments})
 
     def evaluate(
@@ -339,10 +362,11 @@ class MetaAgent:
 
         Args:
             split: ``validation`` or ``test`` (or ``train``).
-            tasks: a batch of tasks, whose split is ``given`` in the result; default: drawn from ``split``.
-            n_tasks: how many tasks are drawn.
-            episodes: for each task and step.
-            steps: adaptation steps.
+            tasks: a batch of tasks, whose split is ``given`` in the result; default: drawn from ``split``. A warning
+                says how many of them were given to ``learn``.
+            n_tasks: how many tasks are drawn; default ``evaluation.test_tasks`` or ``evaluation.tasks``.
+            episodes: for each task and step; default ``evaluation.episodes``.
+            steps: adaptation steps; default ``evaluation.steps``.
             seed: of tasks and episodes; default the learner's.
 
         Raises:
@@ -360,54 +384,13 @@ class MetaAgent:
         seed: int | None = None,
     ) -> tuple[Evaluation, list[Any], list[Rollouts]]:
         """Return an evaluation, and its first batch of tasks with their rollouts after 0, 1, ... steps."""
-        evaluating, state = self.settings.evaluation, self.state
-        steps = evaluating.steps if steps is None else whole_number("steps", steps, least=0 if self.remembers else 1)
-        episodes = evaluating.episodes if episodes is None else whole_number("episodes", episodes)
-        seed = self.settings.seed if seed is None else whole_number("seed", seed, least=0)
-        if tasks is None:
-            standard = evaluating.test_tasks if split == "test" else evaluating.tasks
-            wanted = standard if n_tasks is None else whole_number("tasks", n_tasks)
-            tasks = task_tools.draw_tasks(self._env, wanted, task_tools.task_rng(seed, split), split)
-        else:
-            split = "given"
-        single = self._single_tasks(tasks)
-        # As many tasks at once as in training, so that the same vector environments can be used.
-        size = self.settings.learning.tasks
-        groups = [range(start, min(start + size, len(single))) for start in range(0, len(single), size)]
-        rollouts = [self.evaluation_rollouts(state, single, group, episodes, steps, seed, split) for group in groups]
-        shared = task_tools.attribute(self._env, "splits_share_tasks", False)
-        oracle = task_tools.attribute(self._env, "oracle_return")
-        evaluation = evaluation_of(
-            rollouts,
-            family=self.settings.family,
-            learner=self.name,
-            split=f"{split} (the tasks of training)" if shared and split != "given" else split,
-            seed=self.settings.seed,
-            evaluation_seed=seed,
-            iteration=state.iteration,
-            episodes=episodes,
-            oracle=None if oracle is None else np.array([oracle(task) for task in single]),
-            timesteps=state.num_timesteps,
-        )
-        return evaluation, [single[i] for i in groups[0]], rollouts[0]
+        return evaluate_agent(self, split, tasks, n_tasks, episodes, steps, seed)
 
     def evaluation_rollouts(
         self, state: State, single: list[Any], group: range, episodes: int, steps: int, seed: int, split: str
     ) -> list[Rollouts]:
-        """Return the rollouts of a group of an evaluation's tasks after 0, 1, ... adaptation steps."""
-        tasks = task_tools.stack_tasks(task_tools.task_space(self._env), [single[i] for i in group])
-        key = (seeding.EVALUATION, SPLITS.index(split))
-
-        def collect(parameters: Parameters, step: int) -> Rollouts:
-            streams = seeding.streams(seed, *key, step, tasks=group)
-            return self.collect(state, parameters, tasks, streams, episodes=episodes)
-
-        return adapt_on_rollouts(
-            self.begin_adaptation(state.parameters, tasks),
-            collect,
-            lambda parameters, rollouts, step: self.adapted(state, parameters, rollouts, step),
-            steps,
-        )[1]
+        """Return the rollouts of an evaluation's tasks ``group`` among ``single`` after 0, 1, ... adaptation steps."""
+        return adapted_rollouts(self, state, single, group, episodes, steps, seed, split)
 
     @property
     def parameters(self) -> Parameters:
@@ -431,8 +414,12 @@ class MetaAgent:
 
     @property
     def policy(self) -> ActorCriticPolicy:
-        """A copy of the policy before adaptation, as a stable-baselines3 policy."""
-        return self.as_policy(self.parameters, self.state)
+        """A copy of the policy before adaptation, as a stable-baselines3 policy.
+
+        It acts in the action space of ``metarl.make``, as that of ``adapt(task)``; ``adapt(env, steps=0)`` returns the
+        one for an environment of your own.
+        """
+        return self._for_made_environments(self.as_policy(self.parameters, self.state))
 
     def predict(
         self,
@@ -444,7 +431,20 @@ class MetaAgent:
         """Return actions of the policy before adaptation, as stable-baselines3's ``predict`` does."""
         return self.policy.predict(observation, state, episode_start, deterministic)
 
+    def say_once(self, sentence: str) -> None:
+        """Give a warning at the line that called metarl, unless this learner has given the same one."""
+        if sentence not in self._said:
+            self._said |= {sentence}
+            warn_caller(sentence)
+
+    def _for_made_environments(self, policy: ActorCriticPolicy) -> ActorCriticPolicy:
+        """Return a policy; warn if environments of the family that ``metarl.make`` did not make take other actions."""
+        own = own_actions(self._env)
+        if own != self.action_space:
+            self.say_once(which_actions(self.action_space, own))
+        return policy
+
     def close(self) -> None:
         """Close the environments."""
         self.sampler.close()
-        self._env.close()
+        close_or_warn(self._env)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
@@ -14,5 +15,13 @@ Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 Inside = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]  # inside (0, 1), without its ends
 Unit = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Switch = Annotated[bool, Field(strict=True)]
+Name = Annotated[str, Field(strict=True, min_length=1)]
+Sizes = Annotated[tuple[Count, ...], BeforeValidator(lambda sizes: [sizes] if type(sizes) is int else sizes)]
+
+
+def setting(default: Any, meaning: str, unit: str = "") -> Any:
+    """Return a dataclass's field with a default, its meaning, and its unit if it has one, for help and documents."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "unit": unit})
+
 
 FORBID = ConfigDict(extra="forbid")  # the ``__pydantic_config__`` of dataclasses of settings: refuse unknown keys

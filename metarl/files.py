@@ -1,13 +1,17 @@
-"""Writing files completely or not at all, and errors that name the file."""
+"""Writing files completely or not at all and to the disk, errors that name the file, and parts that were left over."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 PART = ".part"  # suffix of files that are still being written
+_WRITTEN = re.compile(r"(.+)\.(\d+)\.part")
+_NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
 @contextlib.contextmanager
@@ -24,19 +28,45 @@ def naming(path: Path) -> Iterator[None]:
 def in_words(error: OSError) -> str:
     """Return an ``OSError`` as text that can begin a sentence."""
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-    return reason if error.filename is None else f"{str(error.filename)!r} cannot be read or written: {reason}"
+    if error.filename is None:
+        return reason
+    # TensorBoard names its files by bytes.
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
+    return f"{name!r} cannot be read or written: {reason}"
+
+
+def flush_file(path: Path) -> None:
+    """Wait until a file's contents are on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk; file systems that cannot do so are left alone."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_FLUSH:
+            raise
+    finally:
+        os.close(number)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, which then replaces ``path``; a crash leaves the old or the new file.
 
+    Contents reach the disk before the name does, so that this holds for a loss of power too.
+
     Raises:
         OSError: it cannot be written; ``path`` is unchanged.
     """
     with _beside(path) as beside:
         yield beside
+        flush_file(beside)
         beside.replace(path)
+        flush_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -49,6 +79,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     with _beside(path) as beside:
         yield beside
+        flush_file(beside)
         try:
             os.link(beside, path)
         except FileExistsError:
@@ -61,6 +92,7 @@ def new_file(path: Path) -> Iterator[Path]:
             except OSError:
                 path.unlink()
                 raise
+        flush_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -72,3 +104,27 @@ def _beside(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def sweep_parts(folder: Path, names: re.Pattern[str]) -> None:
+    """Delete what killed processes left of files that they were writing; processes that still run keep theirs.
+
+    Args:
+        folder: which may be missing.
+        names: of the files that were written; other files are left alone.
+    """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        found = _WRITTEN.fullmatch(path.name)
+        if found is not None and names.fullmatch(found[1]) and not _runs(int(found[2])):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return process != os.getpid()

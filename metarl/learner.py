@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-import math
-import time
-from dataclasses import dataclass, replace
+import warnings
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from metarl import seeding
+from metarl import checkpoints, seeding
 from metarl.agent import MetaAgent
 from metarl.agents import Normalizer, Parameters, Policy
-from metarl.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
-from metarl.envs import RandomTask, RolloutError, make
+from metarl.envs import RandomTask, make, quick_check
 from metarl.envs import tasks as task_tools
-from metarl.envs.tasks import whole_number
-from metarl.figures import has_paths, paths_figure
-from metarl.gradients import task_axis
+from metarl.envs.references import as_family
+from metarl.envs.registry import FamilyLike
+from metarl.evaluation import task_digest
 from metarl.gradients.meta_update import TrustRegion
-from metarl.gradients.parallel import one_thread
+from metarl.guide.meanings import Documented
 from metarl.learners.registry import option_owner
 from metarl.sb3 import loggers
-from metarl.sb3.callbacks import as_callback, episodes_for_callbacks
+from metarl.sb3.bounds import Bounded
+from metarl.sb3.callbacks import as_callback
 from metarl.sb3.models_in import take_over
-from metarl.sb3.policy_arguments import decode, encode
-from metarl.settings import Settings, as_dict, structure, structure_arguments
-from metarl.state import Outcome, State, advance, check_outcome
+from metarl.sb3.policy_arguments import encode
+from metarl.settings import Settings, as_dict, structure_arguments
+from metarl.state import Best, Outcome, State
+from metarl.training.adaptation_check import AdaptationCheck
+from metarl.training.loop import counted, refuse_positional, train
+from metarl.training.schedules import Horizon
+from metarl.training.standstill import Standstill
 from metarl.version import __version__
-
-_PICTURED_TASKS = 4
-
-
-@dataclass(frozen=True)
-class Best:
-    """The state with the best validation so far."""
-
-    score: float
-    state: State
 
 
 class BaseLearner(MetaAgent):
@@ -53,7 +45,8 @@ class BaseLearner(MetaAgent):
 
     Args:
         policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, ``"GruPolicy"`` or ``"module:Class"``.
-        family: the id of an environment family, or ``module:Id``.
+        family: the id of an environment family, or ``module:Id``; what ``metarl.parameterized`` returns; or a class or
+            function that makes its environments.
         family_kwargs: arguments of the family's constructor.
         learning: a dict of the settings of ``[learning]``, as for ``inner``, ``outer`` and ``evaluation``.
         inner: settings of the inner update.
@@ -76,13 +69,14 @@ class BaseLearner(MetaAgent):
     source: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
+        cls.__doc__ = Documented(cls.__doc__)  # type: ignore[assignment]
         if "name" not in cls.__dict__:
             cls.name = f"{cls.__module__}:{cls.__qualname__}"
 
     def __init__(
         self,
         policy: str | None = None,
-        family: str = "metarl/Navigation2D-v0",
+        family: FamilyLike = "metarl/Navigation2D-v0",
         *,
         family_kwargs: dict[str, Any] | None = None,
         learning: dict[str, Any] | None = None,
@@ -115,10 +109,10 @@ class BaseLearner(MetaAgent):
         )
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """Return a new learner from settings."""
+    def from_settings(cls, settings: Settings, policy_kwargs: Any = None, buffers: Parameters | None = None) -> Self:
+        """Return a new learner from settings, and further arguments and buffers of its policy, as checkpoints have."""
         learner = cls.__new__(cls)
-        learner._begin(settings, {}, 0, None)
+        learner._begin(settings, policy_kwargs or {}, 0, None, buffers=buffers)
         return learner
 
     def _begin(
@@ -132,9 +126,13 @@ class BaseLearner(MetaAgent):
         buffers: Parameters | None = None,
     ) -> None:
         super().__init__(settings, policy_kwargs, policy, normalizer, buffers)
-        self.verbose = verbose
-        self.tensorboard_log = tensorboard_log
+        self.verbose = loggers.checked_verbosity(verbose)
+        self.tensorboard_log = loggers.checked_folder(tensorboard_log)
         self.best: Best | None = None
+        self.horizon = Horizon()
+        self.adaptation_check = AdaptationCheck()
+        self.standstill = Standstill()
+        self._family_checked = False
         self._given_tasks: Any = None
         self._close_outside()
 
@@ -158,7 +156,7 @@ class BaseLearner(MetaAgent):
     def from_pretrained(
         cls,
         source: Any,
-        family: str = "metarl/Navigation2D-v0",
+        family: FamilyLike = "metarl/Navigation2D-v0",
         *,
         policy_kwargs: dict[str, Any] | None = None,
         vec_normalize: VecNormalize | None = None,
@@ -188,10 +186,11 @@ class BaseLearner(MetaAgent):
             ValueError: a model that cannot be used (state-dependent noise, squashed actions, other algorithms), one
                 that does not fit the family, or a file that is damaged or incomplete.
         """
+        family, sections["family_kwargs"] = as_family(family, sections.get("family_kwargs") or {})
         taken = take_over(
             source,
             family,
-            sections.get("family_kwargs") or {},
+            sections["family_kwargs"],
             policy_kwargs or {},
             vec_normalize,
             log_std_min=Settings().policy.log_std_min,
@@ -209,10 +208,10 @@ class BaseLearner(MetaAgent):
 
     def learn(
         self,
+        *positional: object,
         iterations: int | None = None,
-        *,
         tasks: Any = None,
-        total_timesteps: int | None = None,
+        total_timesteps: float | None = None,
         callback: Any = None,
         log_interval: int | None = 1,
         tb_log_name: str | None = None,
@@ -221,11 +220,16 @@ class BaseLearner(MetaAgent):
     ) -> Self:
         """Meta-train.
 
+        Step sizes with a schedule go from its start to its end in this call. As in stable-baselines3, a call with
+        ``reset_num_timesteps=False`` goes on in the schedule of the calls before; and so does a call that ends where an
+        interrupted one would have ended.
+
         Args:
+            positional: none; what the first argument counts has to be named.
             iterations: how many more; ``learning.iterations`` if neither this nor ``total_timesteps`` is given.
             tasks: a batch of tasks to train on in every iteration; default: new tasks are drawn in each.
             total_timesteps: stop after the iteration that reaches this many environment steps, counted from the current
-                ``num_timesteps``.
+                ``num_timesteps``; a whole number, which may be written as ``1e5``.
             callback: a stable-baselines3 callback, a list of callbacks, or a function; its ``_on_step`` is called
                 after each iteration and stops training by returning False.
             log_interval: iterations between writes to the logger; None: only a callback and the last iteration write.
@@ -235,23 +239,23 @@ class BaseLearner(MetaAgent):
             progress_bar: show a bar that counts iterations.
 
         Raises:
-            ValueError: a count that is not positive, or tasks outside the task space.
+            TypeError: an argument by position.
+            ValueError: a count that is no whole number of at least 1, or tasks outside the task space; or see
+                ``check_family``.
             RolloutError: an environment raised an error or returned numbers that are not finite.
             FloatingPointError: the meta-gradient is not finite; the parameters are unchanged.
         """
+        refuse_positional(positional)
         if iterations is None and total_timesteps is None:
             iterations = self.settings.learning.iterations
-        for label, value in {
-            "iterations": iterations,
-            "total_timesteps": total_timesteps,
-            "log_interval": log_interval,
-        }.items():
-            if value is not None:
-                whole_number(label, value)
-        self._given_tasks = None
+        iterations, log_interval = counted("iterations", iterations), counted("log_interval", log_interval)
+        total_timesteps = counted("total_timesteps", total_timesteps)
+        self.check_family()
+        self._given_tasks, digests = None, set()
         if tasks is not None:
-            space = task_tools.task_space(self._env)
-            self._given_tasks = task_tools.stack_tasks(space, self._single_tasks(tasks))
+            single = self.single_tasks(tasks)
+            self._given_tasks = task_tools.stack_tasks(task_tools.task_space(self._env), single)
+            digests = {task_digest(task) for task in single}
         if reset_num_timesteps:
             self.state = replace(self.state, num_timesteps=0)
         if not self._own_logger:
@@ -259,62 +263,37 @@ class BaseLearner(MetaAgent):
                 self._logger.close()
             name = tb_log_name or type(self).__name__
             self._logger = loggers.default_logger(self.verbose, self.tensorboard_log, name, reset_num_timesteps)
-        last = math.inf if iterations is None else self.iteration + iterations
-        last_step = math.inf if total_timesteps is None else self.num_timesteps + total_timesteps
+        before, steps = self.iteration, self.num_timesteps
+        last = None if iterations is None else before + iterations
+        last_step = None if total_timesteps is None else steps + total_timesteps
+        self.horizon = self.horizon.following(before, steps, last, last_step, new=reset_num_timesteps)
         callbacks = as_callback(callback)
         callbacks.init_callback(self)  # type: ignore[arg-type]
         # A callback's progress bar can only count its calls, one for each iteration.
-        expected = last_step if iterations is None else self.num_timesteps + iterations
+        expected = last_step if iterations is None else steps + iterations
         callbacks.on_training_start({"self": self, "total_timesteps": expected, "tb_log_name": tb_log_name}, globals())
-        with loggers.progress_bar(iterations, shown=progress_bar) as bar:
-            final = not self.trains
-            if final:
-                self._validate()
-                self.dump_logs()
-            while not final:
-                self._iterate(callbacks, bar)
-                final = self.iteration >= last or self.num_timesteps >= last_step
-                if self.iteration % self.settings.evaluation.every == 0 or final:
-                    self._validate()
-                if final or (log_interval is not None and self.iteration % log_interval == 0):
-                    self.dump_logs()
-                if not callbacks.on_step() and not final:
-                    if self.iteration % self.settings.evaluation.every != 0:
-                        self._validate()
-                    self.dump_logs()
-                    break
+        try:
+            with loggers.progress_bar(before, iterations, shown=progress_bar) as bar:
+                train(self, callbacks, bar, last_iteration=last, last_timestep=last_step, log_interval=log_interval)
+        finally:
+            if self.iteration > before:
+                self.tasks_trained_on |= digests
         callbacks.on_training_end()
         return self
 
-    def _iterate(self, callbacks: BaseCallback, bar: Any) -> None:
-        began, played = time.perf_counter(), self.sampler.seconds
-        iteration, steps_before = self.iteration + 1, self.num_timesteps
-        callbacks.on_rollout_start()
-        self.logger.record("rollout/iteration", iteration)
-        try:
-            with one_thread():
-                outcome = self.meta_iteration(self.state, iteration)
-        except RolloutError as error:
-            raise RolloutError(f"iteration {iteration}: {error}", error.env_index) from error
-        check_outcome(outcome, self.state)
-        log_std_min = self.settings.policy.log_std_min
-        self.state = advance(outcome, gamma=self.settings.learning.gamma, log_std_min=log_std_min)
-        callbacks.update_locals({"self": self, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})
-        callbacks.on_rollout_end()
-        returns = [float(task_axis.tree_mean(part.returns())) for part in outcome.rollouts]
-        loggers.record_iteration(
-            self.logger,
-            outcome.metrics,
-            returns,
-            timesteps=self.num_timesteps,
-            steps=self.num_timesteps - steps_before,
-            seconds=time.perf_counter() - began,
-            seconds_rollouts=self.sampler.seconds - played,
-        )
-        if returns:
-            after = f", after adaptation {returns[-1]:.2f}" if len(returns) > 1 else ""
-            bar.set_postfix_str(f"return before {returns[0]:.2f}{after}")
-        bar.update()
+    def check_family(self) -> None:
+        """Play a few episodes before training begins, once, if ``learning.check`` is on; warn of what may be wrong.
+
+        Not where ``learning.workers`` keeps environments in other processes, since this plays in the learner's own.
+
+        Raises:
+            ValueError: no episode ends and there is no time limit, or a number is not finite.
+        """
+        learning, here = self.settings.learning, self.settings.learning.workers in ("auto", 1)
+        if self.iteration == 0 and learning.check and here and not self._family_checked:
+            for sentence in quick_check(self.settings.family, **self.settings.family_kwargs):
+                warnings.warn(sentence, UserWarning, stacklevel=3)
+        self._family_checked = True
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:
         """Collect, adapt, collect again, and return the next state, without changing the learner or ``state``.
@@ -324,6 +303,13 @@ class BaseLearner(MetaAgent):
             iteration: its number, from 1, which is part of the keys of random streams.
         """
         raise NotImplementedError
+
+    def check_state(self, state: State) -> None:
+        """Check a state read from a checkpoint, whose shapes, types and finite numbers were checked before.
+
+        Raises:
+            ValueError: an own tensor has values that the learner's cannot have.
+        """
 
     def training_tasks(self, iteration: int) -> Any:
         """Return an iteration's batch of tasks: newly drawn, or those given to ``learn``."""
@@ -345,18 +331,6 @@ class BaseLearner(MetaAgent):
         """Return each task's random stream for the episodes after ``step`` inner steps of an iteration."""
         numbers = range(task_tools.count_tasks(tasks))
         return seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=numbers)
-
-    def _validate(self) -> None:
-        evaluation, tasks, rollouts = self.evaluate_rollouts("validation")
-        shown = any(isinstance(part, TensorBoardOutputFormat) for part in self.logger.output_formats)
-        if shown and has_paths(self._env):
-            picture = paths_figure(self._env, tasks[:_PICTURED_TASKS], rollouts, counted=evaluation.counted)
-            elsewhere = ("stdout", "log", "json", "csv")
-            self.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)
-        loggers.record_validation(self.logger, {"return": evaluation.returns, **evaluation.statistics})
-        score = evaluation.score
-        if self.best is None or score > self.best.score:
-            self.best = Best(score, self.state)
 
     @property
     def num_timesteps(self) -> int:
@@ -397,8 +371,12 @@ class BaseLearner(MetaAgent):
             self._callback_env.close()
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint to ``path`` (``.zip`` is added if it is missing)."""
-        self._write(checkpoint_path(path), self.state)
+        """Write a checkpoint to ``path`` (``.zip`` is added if it is missing).
+
+        Raises:
+            ValueError: the state has numbers that are not finite, with which nobody could go on; an old file is kept.
+        """
+        self._write(checkpoints.checkpoint_path(path), self.state)
 
     def save_best(self, path: str | Path) -> None:
         """Write a checkpoint with the parameters of the best validation.
@@ -409,42 +387,61 @@ class BaseLearner(MetaAgent):
         if self.best is None:
             raise ValueError("there was no validation yet; learn() validates every evaluation.every iterations")
         # The steps of the whole training, since all of it was used to choose these parameters.
-        self._write(checkpoint_path(path), replace(self.best.state, num_timesteps=self.num_timesteps))
+        self._write(checkpoints.checkpoint_path(path), replace(self.best.state, num_timesteps=self.num_timesteps))
 
     def _write(self, path: Path, state: State) -> None:
-        facts = {"learner": self.name, "metarl": __version__, "settings": as_dict(self.settings)}
+        facts = {"learner": self.name, "metarl": __version__, "settings": as_dict(self.given_settings)}
         facts["policy_kwargs"] = encode(self.policy_kwargs)
+        facts["horizon"] = asdict(self.horizon)
+        facts["tasks_trained_on"] = sorted(self.tasks_trained_on)
         best = None if self.best is None else (self.best.score, self.best.state)
-        write_checkpoint(path, state, best, facts, self.functional_policy.buffers())
+        checkpoints.write_checkpoint(path, state, best, facts, self.functional_policy.buffers())
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
-        """Return the learner of a checkpoint; no code in the file is run.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        allow: checkpoints.Allowed = False,
+    ) -> Self:
+        """Return the learner of a checkpoint.
+
+        The file holds no code, but may name modules of yours: of the learner, the policy, the family and its arguments.
+        Such a module is imported, and so run, only if ``allow`` names it or it needs no permission: modules that your
+        program has imported already, those of metarl, torch, stable_baselines3, gymnasium and numpy, and those that
+        installed packages name in the entry-point groups ``metarl.envs`` and ``metarl.learners``.
 
         Args:
-            path: as given to ``save``.
+            path: as given to ``save``, or a run's folder: the best on validation tasks so far.
             device: where updates run; default: the device in the checkpoint's settings.
             policy_kwargs: arguments that the file cannot hold (classes that are not torch's), as given to the class.
+            allow: modules that may be imported, a name or several, each with the modules inside it; True: any.
 
         Raises:
-            ValueError: the file is not a checkpoint, is damaged, is of another learner, or its tensors do not fit the
-                policy.
+            ValueError: the file is not a checkpoint, is damaged, is of another learner, names a module that may not be
+                imported, or its tensors do not fit the policy.
         """
-        path = checkpoint_path(path)
-        checkpoint = read_checkpoint(path)
-        facts = checkpoint.facts
-        if facts.get("learner") != cls.name:
-            raise ValueError(f"{str(path)!r} is a checkpoint of learner {facts.get('learner')!r}, not {cls.name!r}")
-        try:
-            data = dict(facts["settings"])
-            kept = decode(facts["policy_kwargs"], policy_kwargs or {})
-            if device is not None:
-                data["device"] = device
-            settings = structure(data, cls, option_owner)
+        path = checkpoints.stored_checkpoint(path)
+        checkpoint = checkpoints.read_checkpoint(path)
+        facts, tensors = checkpoint.facts, checkpoint.all_tensors()
+        if facts["learner"] != cls.name:
+            raise ValueError(f"{str(path)!r} is a checkpoint of learner {facts['learner']!r}, not {cls.name!r}")
+        checkpoints.refuse_imports(path, facts, allow)
+        with checkpoints.refused_in_a_sentence(path), Bounded(tensors):
+            settings, kept = checkpoints.checked_settings(facts, tensors, cls, option_owner, device, policy_kwargs)
             learner = cls.__new__(cls)
             learner._begin(settings, kept, 0, None, buffers=checkpoint.tensors.get("buffers"))
-            learner.state, best = checkpoint.states(learner.state)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{str(path)!r} is damaged or no checkpoint of metarl ({error!r})") from error
+            try:
+                checkpoint.check_buffers(learner.functional_policy.buffers())
+                learner.state, best = checkpoint.states(learner.state)
+                for state in [learner.state] if best is None else [learner.state, best[1]]:
+                    learner.check_state(state)
+            except BaseException:
+                learner.close()
+                raise
+        learner.horizon = Horizon(**facts.get("horizon", {}))
+        learner.tasks_trained_on = frozenset(facts.get("tasks_trained_on", ()))
         learner.best = None if best is None else Best(*best)
         return learner

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from metarl.agents import Noise, Normalizer, Parameters, Policy, Rollouts
 from metarl.agents.observations import map_observations, transpose_images
 from metarl.agents.policies import Actor
-from metarl.envs import BatchedFamily, RolloutError, WorkerFamilyVectorEnv, choose_workers, find_family, make_vec
+from metarl.envs import BatchedFamily, RolloutError, make_in_processes
 from metarl.envs import tasks as task_tools
 from metarl.gradients.parallel import all_threads
 from metarl.seeding import Stream, foreign_seed
 from metarl.statistics import SUCCESS_INFO
 
 MAX_STEPS = 100_000
+# Squares of returns are summed in single precision, which ends at 3.4e38.
+MAX_REWARD = 1e12
 KEPT_VECTORS = 2
 
 
@@ -62,13 +64,8 @@ class Sampler:
         return chosen
 
     def _make(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        chosen = self.workers
-        if isinstance(chosen, str):
-            chosen = choose_workers(self.family, num_envs, **self.family_kwargs)
-        if chosen == 1 or find_family(self.family).vector_entry_point is not None:
-            return make_vec(self.family, num_envs, **self.family_kwargs)
-        return WorkerFamilyVectorEnv(
-            self.family, num_envs, workers=chosen, step_timeout=self.step_timeout, **self.family_kwargs
+        return make_in_processes(
+            self.family, num_envs, workers=self.workers, step_timeout=self.step_timeout, **self.family_kwargs
         )
 
     def collect(
@@ -156,9 +153,9 @@ class Sampler:
 def _reset(env: VectorEnv[Any, Any, Any], seeds: list[int], options: dict[str, Any]) -> Any:
     try:
         return env.reset(seed=seeds, options=options)[0]  # type: ignore[arg-type]
-    except RolloutError:
+    except (RolloutError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit as well
         raise RolloutError(f"raised {type(error).__name__} in reset: {error}", None) from error
 
 
@@ -206,10 +203,13 @@ def play_episodes(
             following, rewards, terminated, truncated, info = env.step(flat)
         except RolloutError as error:
             raise RolloutError(f"{error}, {when}", error.env_index) from error
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit as well
             raise RolloutError(f"raised {type(error).__name__}: {error}, {when}", None) from error
         refuse_non_finite("gave the observation", following, when)
         refuse_non_finite("gave the reward", rewards, when)
+        refuse_huge(rewards, when)
         steps.append(
             (
                 flat,
@@ -291,3 +291,14 @@ def refuse_non_finite(what: str, values: Any, when: str) -> None:
     elif values.dtype.kind == "f" and not np.isfinite(values).all():
         env_index = int(np.argwhere(~np.isfinite(values))[0][0])
         raise RolloutError(f"{what} {values[env_index]}, {when}", env_index)
+
+
+def refuse_huge(rewards: NDArray[Any], when: str) -> None:
+    """Raise a ``RolloutError`` if rewards ``[sub-environment]`` are too large to compute with in single precision."""
+    if (huge := np.abs(rewards) > MAX_REWARD).any():
+        env_index = int(huge.argmax())
+        raise RolloutError(
+            f"gave the reward {rewards[env_index]:g}, {when}; updates compute in single precision, so rewards must lie "
+            f"between {-MAX_REWARD:g} and {MAX_REWARD:g}; scale them",
+            env_index,
+        )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from metarl.fields import FORBID, Count, Finite, Positive, Switch, Unit
+from metarl.envs.references import as_family
+from metarl.fields import FORBID, Count, Finite, Name, Positive, Sizes, Switch, Unit, setting
+from metarl.guide import faults
+from metarl.training.schedules import AnySchedule, read_schedule, scheduled, takes_schedule, with_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +25,27 @@ class Learning:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    iterations: Count = 100
-    tasks: Count = 20  # newly drawn in each iteration
-    episodes: Count = 20  # for each task and each adaptation step
-    trial_episodes: Count = 2  # in a trial, of learners with memory
-    gamma: Unit = 0.99
-    gae_lambda: Unit = 0.9
-    normalize_observations: Switch = False  # by running mean and deviation over all training tasks
-    normalize_rewards: Switch = False  # by the running deviation of discounted returns; reported returns are not
-    workers: Literal["auto"] | Count = "auto"  # processes that step environments without a batched implementation
-    step_timeout: Positive = 60.0  # seconds that a worker may take for one step of its environments
+    iterations: Count = setting(100, "how often the shared parameters are updated", "meta-updates")
+    tasks: Count = setting(20, "tasks that are newly drawn in each iteration")
+    episodes: Count = setting(20, "episodes of each task, before adaptation and after each inner step")
+    trial_episodes: Count = setting(2, "episodes of one task in a trial, of learners with memory")
+    gamma: Unit = setting(0.99, "discount of rewards", "factor for each step")
+    gae_lambda: Unit = setting(0.9, "lambda of generalized advantage estimation: lower is less noise and more bias")
+    normalize_observations: Switch = setting(
+        False, "whether observations are, by running mean and deviation over all training tasks"
+    )
+    normalize_rewards: Switch = setting(
+        False, "whether rewards are, by the running deviation of discounted returns; reported returns are not"
+    )
+    workers: Literal["auto"] | Count = setting(
+        "auto", "processes that step environments without a batched implementation; auto: chosen by the machine"
+    )
+    step_timeout: Positive = setting(
+        60.0, "longest time a worker may take for a step of its environments; without workers there is none", "seconds"
+    )
+    check: Switch = setting(
+        True, "whether the family is checked for a few seconds before training, and then whether adaptation helps"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +60,15 @@ class Inner:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    steps: Count = 1
-    step_size: Positive = 0.1
-    later_step_scale: Positive = 0.5  # factor on the step size from the second step on, in evaluation only
-    objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = "auto"
-    baseline: Literal["linear", "none"] = "linear"  # subtracted from returns; none is for dice only
+    steps: Count = setting(1, "inner updates in training, each on new episodes", "adaptation steps")
+    step_size: Positive = setting(0.1, "length of an inner step along the policy gradient (the learning rate)")
+    later_step_scale: Positive = setting(
+        0.5, "of the steps after the first one, in evaluation only", "factor on step_size"
+    )
+    objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = setting(
+        "auto", "loss that the inner update descends; auto: the learner's own"
+    )
+    baseline: Literal["linear", "none"] = setting("linear", "what is subtracted from returns; none is for dice only")
 
     def objective_of(self, learner: Any) -> str:
         """Return the objective that a learner (or its class) descends."""
@@ -65,12 +81,26 @@ class PolicyNetwork:
     """The policy and its initial weights."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    name: Annotated[str, Field(strict=True, min_length=1)] = "MlpPolicy"  # or "module:Class", a policy of your own
-    hidden_sizes: tuple[Count, ...] = (64, 64)  # the last one of a GruPolicy is the size of its memory
-    activation: Literal["tanh", "relu"] = "tanh"
-    output_gain: Positive = 1.0  # with a small gain, learning collapses on navigation
-    log_std_init: Finite = 0.0
-    log_std_min: Finite = -1.6094379124341003  # floor on the exploration noise: a standard deviation of 0.2
+    name: Name = setting(
+        "MlpPolicy", "MlpPolicy, CnnPolicy, MultiInputPolicy, GruPolicy, or module:Class, a policy of your own"
+    )
+    hidden_sizes: Sizes = setting(
+        (64, 64),
+        "widths of the hidden layers; after an image's features in CnnPolicy; the last is the memory in GruPolicy",
+        "units",
+    )
+    activation: Literal["tanh", "relu"] = setting("tanh", "nonlinearity of the hidden layers")
+    output_gain: Positive = setting(
+        1.0, "initial size of the last layer's weights; with a small one learning can collapse", "factor"
+    )
+    log_std_init: Finite = setting(
+        0.0, "initial exploration noise; actions are in [-1, 1]", "log of a standard deviation"
+    )
+    log_std_min: Finite = setting(
+        -1.6094379124341003,
+        "floor on the exploration noise; -1.609 is a deviation of 0.2",
+        "log of a standard deviation",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +108,13 @@ class Evaluating:
     """Validation during training, and the test at its end."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    every: Count = 10  # iterations between validations
-    tasks: Count = 40  # validation tasks
-    test_tasks: Count = 500
-    episodes: Count = 20  # for each task and adaptation step
-    steps: Count = 3  # adaptation steps
+    every: Count = setting(
+        10, "how long between validations, of which the best one's parameters are kept", "iterations"
+    )
+    tasks: Count = setting(40, "tasks of a validation")
+    test_tasks: Count = setting(500, "tasks of the test after training")
+    episodes: Count = setting(20, "episodes of each task, before adaptation and after each adaptation step")
+    steps: Count = setting(3, "adaptation steps in validation and test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +122,13 @@ class Settings:
     """All settings of a run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    family: Annotated[str, Field(strict=True, min_length=1)] = "metarl/Navigation2D-v0"
-    learner: Annotated[str, Field(strict=True, min_length=1)] = "maml"
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 1
-    device: Annotated[str, Field(strict=True, min_length=1)] = "auto"
-    family_kwargs: dict[str, Any] = field(default_factory=dict)
+    family: Name = setting("metarl/Navigation2D-v0", "id of the environment family, or module:Id")
+    learner: Name = setting("maml", "meta-learner: a name of 'metarl learners', or module:Class")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = setting(1, "seed of everything that is random")
+    device: Name = setting("auto", "where updates run: cpu, cuda, cuda:1; auto: the GPU if there is one")
+    family_kwargs: dict[str, Any] = field(
+        default_factory=dict, metadata={"meaning": "arguments of the family's constructor, and max_episode_steps"}
+    )
     learning: Learning = field(default_factory=Learning)
     inner: Inner = field(default_factory=Inner)
     outer: Any = None  # one of the learner's ``outer_settings``, with the learner's ``options``
@@ -105,6 +139,9 @@ class Settings:
     def iteration_episodes(self) -> int:
         """The episodes that an iteration of MAML plays in all, and so one of a baseline that is compared with it."""
         return self.learning.tasks * self.learning.episodes * (self.inner.steps + 1)
+
+
+_WORDS = ("family", "seed", "device")  # settings that are no tables, and for which None stands for nothing
 
 
 @functools.cache
@@ -127,19 +164,21 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
     data = _without_numpy(data)
     if isinstance(policy := data.get("policy", {}), dict):
         data = {**data, "policy": {"name": learner.policy_name, **policy}}
-    problems: list[str] = []
     kind = _outer_kind(learner, data.get("outer"))
+    data, schedules, problems = _take_schedules(data, kind)
     outer: Any = None
     try:
         outer = _adapter(kind).validate_python(data.get("outer", {}))
     except ValidationError as error:
-        problems += _sentences(error.errors(), lambda _, problem: _outer_sentence(problem, learner, kind, owner))
+        outer_sentence = functools.partial(_outer_sentence, learner=learner, kind=kind, owner=owner)
+        problems += faults.sentences(error.errors(), outer_sentence)
     except ValueError as error:
         problems.append(str(error))
     try:
         settings: Settings = _adapter(Settings).validate_python({**data, "outer": outer})
     except ValidationError as error:
-        problems += _sentences(error.errors(), lambda key, problem: _sentence(key, problem, valid_keys(kind)))
+        sentence = functools.partial(faults.sentence, keys=valid_keys(kind))
+        problems += faults.sentences(error.errors(), sentence)
     if problems:
         raise ValueError("; ".join(dict.fromkeys(problems)))
     if settings.policy.log_std_init < settings.policy.log_std_min:
@@ -154,7 +193,29 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
             "inner.objective = 'dice' as well, or leave inner.baseline out"
         )
     kwargs = {key: _plain(f"family_kwargs.{key}", value) for key, value in settings.family_kwargs.items()}
-    return dataclasses.replace(settings, family_kwargs=kwargs)
+    return with_values(dataclasses.replace(settings, family_kwargs=kwargs), schedules)
+
+
+def _take_schedules(data: dict[str, Any], outer: type[Any]) -> tuple[dict[str, Any], dict[str, AnySchedule], list[str]]:
+    """Return nested dicts with schedules replaced by their first values, the schedules by key, and their faults."""
+    schedules: dict[str, AnySchedule] = {}
+    faults: list[str] = []
+    for section, kind in (("inner", Inner), ("outer", outer)):
+        given = data.get(section)
+        if not isinstance(given, dict):
+            continue
+        for name in filter(takes_schedule, _field_names(kind)):
+            key = f"{section}.{name}"
+            try:
+                found = read_schedule(key, given.get(name))
+            except ValueError as error:
+                faults.append(str(error))
+                data = {**data, section: {other: value for other, value in data[section].items() if other != name}}
+                continue
+            if found is not None:
+                schedules[key] = found
+                data = {**data, section: {**data[section], name: found.value(1.0)}}
+    return data, schedules, faults
 
 
 def structure_arguments(
@@ -171,14 +232,21 @@ def structure_arguments(
         owner: as for ``structure``.
         policy: its name; None for the learner's default.
         policy_kwargs: settings of ``[policy]``, and other arguments of the policy.
-        sections: the other sections and settings by name; None for the defaults.
+        sections: the other sections and settings by name, ``family`` among them; None for the defaults.
 
     Raises:
         ValueError: see ``structure``.
     """
+    if policy_kwargs is not None and not isinstance(policy_kwargs, dict):
+        raise ValueError(
+            f"policy_kwargs is {faults.shown(policy_kwargs)}; expected a dict, as in {{'hidden_sizes': [64, 64]}} (the "
+            "policy itself is the argument policy)"
+        )
     rest = dict(policy_kwargs or {})
     own = {key: rest.pop(key) for key in set(_field_names(PolicyNetwork)) - {"name"} if key in rest}
-    given = {key: {} if value is None else value for key, value in sections.items()}
+    given = {key: {} if value is None and key not in _WORDS else value for key, value in sections.items()}
+    if isinstance(given["family_kwargs"], dict):
+        given["family"], given["family_kwargs"] = as_family(given["family"], given["family_kwargs"])
     named = own if policy is None else {"name": policy, **own}
     return structure({**given, "learner": learner.name, "policy": named}, learner, owner), rest
 
@@ -208,7 +276,10 @@ def _plain(key: str, value: Any) -> Any:
 
 def as_dict(settings: Settings) -> dict[str, Any]:
     """Return settings as nested dicts of types that TOML and JSON can hold."""
-    plain = dataclasses.asdict(settings)
+    plain = dataclasses.asdict(with_values(settings, dict.fromkeys(scheduled(settings))))
+    for key, schedule in scheduled(settings).items():
+        section, _, name = key.partition(".")
+        plain[section][name] = schedule.plain()
     plain["policy"]["hidden_sizes"] = list(settings.policy.hidden_sizes)
     return plain
 
@@ -232,7 +303,7 @@ def _combined(options: type, kind: type) -> type:
     """Return a dataclass with the fields of both."""
 
     def reduce(settings: Any) -> tuple[Any, ...]:
-        return _make_combined, (options, kind, dataclasses.asdict(settings))
+        return _make_combined, (options, kind, {name: getattr(settings, name) for name in _field_names(type(settings))})
 
     members = {"__doc__": kind.__doc__, "__reduce__": reduce}
     made = type(f"{options.__name__}With{kind.__name__}", (options, kind), members)
@@ -241,7 +312,10 @@ def _combined(options: type, kind: type) -> type:
 
 def _make_combined(options: type, kind: type, values: dict[str, Any]) -> Any:
     """Return a settings object from its values, for ``pickle`` and ``copy``."""
-    return _combined(options, kind)(**values)
+    settings: Any = object.__new__(_combined(options, kind))
+    for name, value in values.items():  # without the constructor, whose checks may not take a schedule
+        object.__setattr__(settings, name, value)
+    return settings
 
 
 def _outer_kind(learner: Any, data: Any) -> type:
@@ -266,14 +340,12 @@ def valid_keys(outer: type) -> list[str]:
     return keys
 
 
-def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str], str | None]) -> str:
-    keys = _places(problem)
-    unknown = problem["type"] in ("unexpected_keyword_argument", "extra_forbidden")
-    key = keys[0] if keys else ""
+def _outer_sentence(place: str, problem: Any, learner: Any, kind: type, owner: Callable[[str], str | None]) -> str:
+    key = place.partition(".")[0]
     if key == "update" and problem["type"] == "literal_error":
         kinds = ", ".join(repr(getattr(other, "update", None)) for other in learner.outer_settings)
         return f"outer.update is {problem['input']!r}; learner {learner.name!r} takes {kinds}"
-    if unknown:
+    if faults.is_unknown(problem):
         for other in outer_kinds(learner):
             if key in _field_names(other):
                 return (
@@ -283,39 +355,4 @@ def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str
         name = owner(key)
         if name is not None:
             return f"outer.{key} is a setting of learner {name!r}, not of {learner.name!r}; leave it out"
-    return _sentence(".".join(["outer", *keys]), problem, valid_keys(kind))
-
-
-def _places(problem: Any) -> list[str]:
-    """Return the keys that lead to a wrong setting, without the types that pydantic adds, as ``literal['auto']``."""
-    return [str(part) for part in problem["loc"] if not re.search(r"[\[-]", str(part))]
-
-
-def _sentences(problems: Sequence[Any], describe: Callable[[str, Any], str]) -> list[str]:
-    """Return a sentence for each wrong setting; for a setting with several types it says what each expects."""
-    sentences: dict[str, str] = {}
-    for problem in problems:
-        key = ".".join(_places(problem))
-        sentence = describe(key, problem)
-        if key in sentences and sentence != sentences[key]:
-            sentence = f"{sentences[key]}, or {problem['msg'].replace('Input should ', '', 1)}"
-        sentences[key] = sentence
-    return list(sentences.values())
-
-
-def _sentence(key: str, problem: Any, keys: list[str]) -> str:
-    given = problem["input"]
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown setting {key!r}{_nearest(key, keys)}"
-    if problem["type"] == "dataclass_type":
-        return f"{key or 'the configuration'} is {given!r}; expected a table of settings"
-    message = problem["msg"].replace("Input should", "it should", 1)
-    return f"{key} is {given!r}; {message}" if key else message
-
-
-def _nearest(key: str, keys: list[str]) -> str:
-    last = {name.rpartition(".")[2]: name for name in reversed(keys)}
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
-    near = near or [last[match] for match in difflib.get_close_matches(key.rpartition(".")[2], last, n=1, cutoff=0.6)]
-    near = near or difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
-    return f"; the nearest is {near[0]!r}"
+    return faults.sentence(".".join(filter(None, ["outer", place])), problem, valid_keys(kind))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from metarl.agents import Normalizer, Parameters, Rollouts
@@ -23,6 +24,8 @@ class State:
         iteration: the number of meta-iterations so far.
         num_timesteps: environment steps of training so far.
         line_search_failures: the number of meta-iterations in which the line search accepted no step.
+        progress_remaining: the share of the training that remained in the last meta-iteration, from 1 at its start to
+            0, on which scheduled step sizes depend.
     """
 
     parameters: Parameters
@@ -32,6 +35,7 @@ class State:
     iteration: int = 0
     num_timesteps: int = 0
     line_search_failures: int = 0
+    progress_remaining: float = 1.0
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return all tensors by part and name, as in a checkpoint."""
@@ -43,16 +47,20 @@ class State:
         }
 
     def restored(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> State:
-        """Return this state with other tensors of the same names and shapes, moved to the devices of its own.
+        """Return this state with other tensors of the same names, shapes and types, moved to the devices of its own.
 
         Raises:
-            ValueError: a tensor is missing, unexpected, or has another shape.
+            ValueError: a tensor is missing, unexpected, or has another shape or type.
         """
         found = {}
         for part, expected in self.tensors().items():
             given = tensors.get(part, {})
-            if {name: value.shape for name, value in given.items()} != {k: v.shape for k, v in expected.items()}:
-                raise ValueError("the checkpoint's tensors do not fit its policy; it was damaged or edited")
+            if _described(given) != _described(expected):
+                wrong = {name for name, _ in _described(given).items() ^ _described(expected).items()}
+                raise ValueError(
+                    f"the checkpoint's tensors do not fit its policy; it was damaged or edited ({part}: "
+                    f"{', '.join(sorted(wrong)[:3])})"
+                )
             found[part] = {name: given[name].to(value.device) for name, value in expected.items()}
         return replace(
             self,
@@ -61,6 +69,18 @@ class State:
             normalizer=self.normalizer.restore(found["normalizer"]),
             own_tensors=found["extra"],
         )
+
+
+def _described(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    return {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
+
+
+@dataclass(frozen=True)
+class Best:
+    """The state with the best validation so far."""
+
+    score: float
+    state: State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +104,18 @@ def check_outcome(outcome: Outcome, before: State) -> None:
     """Check that a meta-iteration returned all parameters and own tensors of the state that it started from.
 
     Raises:
-        ValueError: one is missing, is one too many or has another shape.
+        ValueError: one is missing, is one too many or has another shape or type, which no checkpoint could restore.
     """
     state = outcome.state
     for kind, found, expected in (
         ("own tensors", state.own_tensors, before.own_tensors),
         ("parameters", state.parameters, before.parameters),
     ):
-        shapes = {name: tuple(value.shape) for name, value in expected.items()}
-        if {name: tuple(value.shape) for name, value in found.items()} != shapes:
+        if _described(found) != _described(expected):
             raise ValueError(
                 f"the learner returned the {kind} {', '.join(found) or 'none'}, and started from "
-                f"{', '.join(expected) or 'none'}, or their shapes differ; meta_iteration (in variants of MAML "
-                "next_state) has to return all of them, with the same shapes"
+                f"{', '.join(expected) or 'none'}, or their shapes or types differ; meta_iteration (in variants of "
+                "MAML next_state) has to return all of them, with the same shapes and types"
             )
 
 

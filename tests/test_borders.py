@@ -22,21 +22,25 @@ from source import PACKAGES, ROOT
 
 # Which rooms a room may import from, besides other packages. A room is a folder of the repository or, within metarl/,
 # a sub-package; "root" are the modules of metarl/ itself, "front" is its __init__.py, "basics" are types of
-# settings and how files are written, "names" the table of learners by name, which imports none of them.
+# settings and how files are written and read, "names" the table of learners by name, which imports none of them.
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     room: frozenset(others.split())
     for room, others in {
         "envs": "envs",
         "agents": "agents",
         "basics": "",
+        "checkpoints": "checkpoints root sb3 agents envs basics",
         "gradients": "gradients agents basics",
         "sb3": "sb3 agents envs basics",
-        "root": "root basics gradients sb3 agents envs names",
-        "names": "names root",
-        "memory": "memory names root basics gradients sb3 agents envs",
-        "learners": "learners memory names root basics gradients sb3 agents envs",
-        "front": "front learners memory names root gradients sb3 agents envs",
-        "experiments": "experiments front learners memory names root basics gradients sb3 agents envs",
+        "guide": "guide root training basics agents envs names",
+        "root": "root guide training checkpoints basics gradients sb3 agents envs names",
+        "training": "training root guide checkpoints basics gradients sb3 agents envs",
+        "names": "names root checkpoints",
+        "memory": "memory names root training checkpoints basics gradients sb3 agents envs",
+        "learners": "learners memory names root training checkpoints basics gradients sb3 agents envs",
+        "front": "front learners memory names root guide training checkpoints gradients sb3 agents envs",
+        "experiments": "experiments front learners memory names root guide training checkpoints basics gradients sb3 "
+        "agents envs",
     }.items()
 }
 # Packages of other people that a room does without.
@@ -52,7 +56,9 @@ def room_of(module: str) -> str:
     """Return the room that a module of the four folders is in."""
     if module == "metarl":
         return "front"
-    if module in ("metarl.fields", "metarl.files"):
+    if module == "metarl.__main__":
+        return "experiments"
+    if module in ("metarl.fields", "metarl.files", "metarl.untrusted"):
         return "basics"
     top = ".".join(module.split(".")[:2])
     for folder, package in PACKAGES.items():

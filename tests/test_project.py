@@ -72,7 +72,9 @@ def test_the_readme_has_a_row_for_each_learner() -> None:
 
 
 def test_the_readmes_example_runs_as_it_stands(tmp_path: Path) -> None:
-    (code,) = blocks("python")
+    own, code = blocks("python")
+    done = forked.run(cwd=tmp_path, code=own)
+    assert done.returncode == 0, done.stderr
     assert len([line for line in code.splitlines() if line]) == 10
     done = forked.run(cwd=tmp_path, code=code)
     assert done.returncode == 0, done.stderr
@@ -83,7 +85,7 @@ def test_the_readmes_example_runs_as_it_stands(tmp_path: Path) -> None:
 def test_the_readme_names_commands_that_exist() -> None:
     lines = [shlex.split(line, comments=True) for line in "\n".join(blocks("sh")).splitlines()]
     commands = [words[1:] for words in lines if words and words[0] == "metarl"]
-    assert len(commands) == 9
+    assert len(commands) == 14
     for words in commands:
         assert parse(words).command == words[0]
     makefile = (ROOT / "Makefile").read_text()

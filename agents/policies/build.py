@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,8 +61,11 @@ def find_policy_class(name: str) -> type[ActorCriticPolicy] | type[Policy]:
     if not separator:
         if name in POLICIES:
             return POLICIES[name]
+        is_family = "/" in name or re.search(r"-v\d+$", name)
+        hint = f"; the family is the second argument: ('MlpPolicy', {name!r})" if is_family else ""
         raise ValueError(
             f"unknown policy {name!r}; expected one of {', '.join(POLICIES)}, or 'module:Class' for one of your own"
+            f"{hint}"
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -145,6 +151,7 @@ def build_policy(
         "ortho_init": False,
         **policy_kwargs,
     }
+    _refuse_arguments(name, kind, policy_kwargs)
     with Seeded(seed):
         try:
             seen = channels_first(observation_space)
@@ -184,3 +191,21 @@ def _refuse_spaces(observation_space: spaces.Space[Any], action_space: spaces.Sp
         raise ValueError(
             f"actions of type {type(action_space).__name__} are not supported; expected Box, Discrete or MultiDiscrete"
         )
+
+
+def _refuse_arguments(name: str, kind: type[ActorCriticPolicy], arguments: dict[str, Any]) -> None:
+    """Refuse arguments that a policy does not take, and the usual mistakes in those that it takes."""
+    known = inspect.signature(kind).parameters
+    settings = ("hidden_sizes", "activation", "output_gain", "log_std_init", "log_std_min")
+    spaces_and_schedule = ("observation_space", "action_space", "lr_schedule")
+    names = [*settings, *(key for key in known if key not in (*settings, *spaces_and_schedule))]
+    open_ended = any(one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in known.values())
+    for key, value in arguments.items():
+        if key not in known and not open_ended:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+            hint = f"the nearest is {near[0]!r}" if near else f"expected one of {', '.join(names)}"
+            raise ValueError(f"policy_kwargs has {key!r}, which {name} does not take; {hint}")
+        if key == "net_arch" and not isinstance(value, list | dict):
+            raise ValueError(f"net_arch is {value!r}; expected a list or a dict, as in [64, 64], or give hidden_sizes")
+        if key == "activation_fn" and not callable(value):
+            raise ValueError(f"activation_fn is {value!r}; expected a class such as torch.nn.Tanh, or give activation")

@@ -19,7 +19,9 @@ from gymnasium.vector import VectorEnv
 from metarl.envs import registry
 from metarl.envs import tasks as task_tools
 from metarl.envs.checker.episodes import SEED, Episode, arrays_in, as_arrays, play_episode
-from metarl.envs.checker.idle import idle_parameters
+from metarl.envs.checker.idle import ADVICE, idle_parameters
+from metarl.envs.families.parameterized import ParameterizedEnv
+from metarl.envs.sync import close_or_warn
 
 TASKS = 5
 DRAWN = 4 * TASKS  # more than are used, to find different ones among them
@@ -53,7 +55,7 @@ def check_family(family: str, **kwargs: Any) -> list[str]:
             "it is reset and stepped with tasks of its task_space and actions of its action_space; mend that first"
         ]
     finally:
-        env.close()
+        close_or_warn(env)
 
 
 def _faults(family: str, env: gymnasium.Env[Any, Any], kwargs: dict[str, Any]) -> list[str]:
@@ -132,11 +134,20 @@ def _check_repeats(env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: lis
         "the same seed and task do not give the same episode; call super().reset(seed=seed) and draw all noise from "
         "self.np_random"
     ]
-    forgets = ["a reset without a task does not play the last one again; keep the task until reset is given another"]
+    forgets = [
+        "an episode depends on those before it, at the same seed and task; let reset restore everything that step "
+        "changes"
+    ]
+    if not isinstance(env.unwrapped, ParameterizedEnv):
+        forgets = [
+            "a reset without a task does not play the last one again; keep the task until reset is given another"
+        ]
     if not episodes[0].equals(play_episode(env, {"task": tasks[0]})):
         return not_seeded
     same_tasks = len({repr(task_tools.plain(task)) for task in tasks}) == 1
     if not same_tasks and all(episodes[0].equals(episode) for episode in episodes[1:]):
+        if isinstance(env.unwrapped, ParameterizedEnv):
+            return [f"episodes of different tasks are the same, so no parameter makes a difference; {ADVICE}"]
         return [
             'episodes of different tasks are the same; reset must read options["task"], and rewards or transitions '
             "must depend on it"
@@ -274,5 +285,5 @@ def _check_gymnasium(family: str, kwargs: dict[str, Any]) -> list[str]:
     except Exception as error:  # assertions, and whatever the environment raises
         return [f"gymnasium.utils.env_checker.check_env finds: {error}"]
     finally:
-        env.close()
+        close_or_warn(env)
     return []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from typing import Any
 
 import gymnasium
@@ -10,27 +12,39 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
 
 from metarl.envs import tasks as task_tools
+from metarl.envs.families.parameterized import ParameterizedEnv
 
 EPISODES = 3
 MAX_STEPS = 10_000
+# What to do about a parameter of an environment that is left as it is.
+ADVICE = (
+    "the environment may have computed what it uses when it was made, so name a method that computes it again, as in "
+    "derive = 'method', or one that sets the parameter, as in set = {name = 'method'}, or vary an argument of the "
+    "constructor instead; else widen the range, or leave the parameter out"
+)
 
 
-def idle_parameters(env: gymnasium.Env[Any, Any]) -> list[str]:
+def idle_parameters(env: gymnasium.Env[Any, Any], seconds: float = math.inf) -> list[str]:
     """Return a sentence for each parameter that makes no difference.
 
     For each key of the task's dict it plays episodes at both ends of the key's range, all other keys as in the default
     task, with the same seeds and random actions, up to their end or 10,000 steps. Where these episodes are the same,
-    the parameter makes no difference. Tasks that are no dicts, and families without ``default_task``, are not examined.
+    the parameter makes no difference. Tasks that are no dicts, and families without ``default_task``, are not examined,
+    and no further parameters after this number of ``seconds``.
     """
+    until = time.monotonic() + seconds
     space = task_tools.task_space(env)
     base = task_tools.attribute(env, "default_task")
     if not isinstance(space, spaces.Dict) or base is None:
         return []
+    advice = "leave it out, widen its range, or check what the environment does with it"
+    if isinstance(env.unwrapped, ParameterizedEnv):
+        advice = ADVICE
     return [
         f"parameter {name!r} makes no difference: {EPISODES} whole episodes of random actions are the same at the two "
-        "ends of its range; leave it out, widen its range, or check what the environment does with it"
+        f"ends of its range; {advice}"
         for name, part in space.spaces.items()
-        if not _differs(env, [{**base, name: end} for end in _ends(part)])
+        if time.monotonic() < until and not _differs(env, [{**base, name: end} for end in _ends(part)])
     ]
 
 

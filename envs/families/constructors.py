@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import numbers
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium
@@ -76,14 +77,17 @@ def _state(env: gymnasium.Env[Any, Any]) -> list[dict[str, Any]]:
     return [{name: value for name, value in vars(layer).items() if name not in records} for layer in layers]
 
 
-def separate_configuration(env: gymnasium.Env[Any, Any]) -> None:
-    """Give an environment a ``config`` of its own where it uses a dict of its class or module, which others share."""
-    shared = configuration_of(env)
-    classes = type(env.unwrapped).__mro__
-    scopes = [vars(scope) for base in classes for scope in (base, sys.modules.get(base.__module__, base))]
-    if any(value is shared for scope in scopes for value in list(scope.values())):
-        with contextlib.suppress(AttributeError):  # a property that cannot be set
-            env.unwrapped.config = copy.deepcopy(shared)  # type: ignore[attr-defined]
+def separate(env: gymnasium.Env[Any, Any], names: Iterable[str]) -> None:
+    """Give an environment attributes of its own where it uses an object of its class or module, which others share."""
+    plain = env.unwrapped
+    scopes = [vars(scope) for base in type(plain).__mro__ for scope in (base, sys.modules.get(base.__module__, base))]
+    for name in names:
+        shared = getattr(plain, name, None)
+        if shared is None or isinstance(shared, numbers.Number | str | type) or inspect.ismodule(shared):
+            continue
+        if any(value is shared for scope in scopes for value in list(scope.values())):
+            with contextlib.suppress(AttributeError):  # a property that cannot be set
+                setattr(plain, name, copy.deepcopy(shared))
 
 
 def configuration_of(env: gymnasium.Env[Any, Any]) -> dict[Any, Any]:

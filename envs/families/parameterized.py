@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -13,7 +14,22 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from metarl.envs import tasks as task_tools
-from metarl.envs.families import constructors, model_fields, parameters
+from metarl.envs.families import constructors, model_fields
+from metarl.envs.families.parameters import (
+    Argument,
+    Setter,
+    Target,
+    call_hook,
+    find_target,
+    hook,
+    ignored,
+    parameter_names,
+    refuse_no_number,
+    unknown,
+)
+from metarl.envs.families.places import Place, called, is_replaced
+from metarl.envs.families.ranges import flat_ranges, read_range
+from metarl.envs.references import reference_to, resolve, stays_here, unregistered
 
 KEPT = 8  # how many environments are kept, each made with other constructor arguments
 EXAMPLE = "as in env = 'CartPole-v1', parameters = {gravity = [5, 15]}"
@@ -22,19 +38,23 @@ EXAMPLE = "as in env = 'CartPole-v1', parameters = {gravity = [5, 15]}"
 class ParameterizedEnv(gymnasium.Env[Any, Any]):
     """A Gymnasium environment whose named parameters vary (``metarl/Parameterized-v0``).
 
-    ``family_kwargs = {env = "CartPole-v1", parameters = {gravity = [5, 15]}}`` in TOML;
-    ``metarl.make("metarl/Parameterized-v0", env="CartPole-v1", parameters={"gravity": [5, 15]})`` in Python. Without
-    arguments it is this example.
+    ``metarl.parameterized("CartPole-v1", gravity=(5, 15))`` in Python; in TOML
+    ``family_kwargs = {env = "CartPole-v1", parameters = {gravity = [5, 15]}}``. Without arguments it is this example.
 
-    - **What varies** (the task): a dict, parameter to number or to index of a choice, uniform. **Hidden**: the
-      observation is the environment's own, so it shows of the task what the environment shows.
-    - **Parameters**: a field of a MuJoCo model, of all its bodies or one (``"body_mass"``, ``"body_mass/torso"``,
-      ``"geom_friction/floor/0"``, ``"opt/gravity"``); an argument of the constructor, for which the environment is made
-      anew; a key of a configuration dictionary ``config``; an attribute of the unwrapped environment. The first of
-      these that there is. What Gymnasium's CartPole and MuJoCo derive from them follows.
-    - **Ranges**: ``[low, high]``; ``{low, high, integer = true}`` for whole numbers; ``{choices = [...]}``. A number
-      multiplies the value of a model's field (``{low, high, as = "absolute"}`` replaces it, where it is one number) and
-      replaces any other (``as = "scale"`` multiplies it).
+    - **What varies** (the task): a dict, parameter to number or to index of a choice. **Hidden**: the observation is
+    the
+      environment's own, so it shows of the task what the environment shows.
+    - **Parameters**: a value that a method sets (``set``); a field of a MuJoCo model, of all its bodies or one
+      (``"body_mass"``, ``"body_mass/torso"``, ``"geom_friction/floor/0"``, ``"opt/gravity"``); an argument of the
+      constructor, for which the environment is made anew; a key of a configuration dictionary ``config``; an attribute
+      of
+      the unwrapped environment or of a wrapper; a value inside one (``"params['mass']"``, ``"physics.mass"``,
+      ``"wind/0"``). The first of these that there is. What Gymnasium's CartPole and MuJoCo derive from them follows;
+      ``derive`` names what does so elsewhere.
+    - **Ranges**: ``[low, high]``, drawn uniformly; ``{low, high, log = true}``, uniform in the logarithm;
+      ``{low, high, integer = true}`` for whole numbers; ``{choices = [...]}``. A number multiplies the value of a
+      model's field (``{low, high, as = "absolute"}`` replaces it, where it is one number) and replaces any other
+      (``as = "scale"`` multiplies it).
     - **Default task**: the environment's own values where they lie in the ranges, else their middle or first choice.
     - **Observation**, **Action**, **Reward**, **Ends**: the environment's own. ``max_episode_steps`` replaces the
       environment's own limit; both count the environment's steps, inside the wrappers. Parameters may not change the
@@ -49,16 +69,21 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             arguments.
 
     Args:
-        env: an environment's id, or ``module:Id`` to import the module first; a module's ``register_envs()`` is called
-            where it is needed.
+        env: an environment's id, or ``module:Id`` to import the module first (a module's ``register_envs()`` is called
+            where it is needed); or a class or a function that makes the environment, itself or as ``module:Name``.
         parameters: name to range.
-        wrappers: wrappers around the environment, innermost first, each as ``module:Class``.
+        wrappers: wrappers around the environment, innermost first, each a class or function, itself or as
+            ``module:Name``.
         env_kwargs: arguments of the environment that do not vary.
+        set: name of a parameter to the method of the environment that sets it, called with the value; or to
+            ``module:function``, called with the unwrapped environment and the value.
+        derive: a method, or ``module:function`` of the unwrapped environment, that computes again what the environment
+            computed from its parameters when it was made; called after parameters are set.
         render_mode: the environment's.
 
     Raises:
-        ValueError: there is no such parameter; an argument is ignored by the environment; a range or wrapper is none;
-            or only one of ``env`` and ``parameters`` is given.
+        ValueError: there is no such parameter; an argument is ignored by the environment; a range, wrapper, method or
+            function is none; or only one of ``env`` and ``parameters`` is given.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]
@@ -66,31 +91,51 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
 
     def __init__(
         self,
-        env: str | None = None,
+        env: str | Callable[..., Any] | None = None,
         parameters: Mapping[str, Any] | None = None,
-        wrappers: Sequence[str] = (),
+        wrappers: Sequence[str | Callable[..., Any]] = (),
         env_kwargs: Mapping[str, Any] | None = None,
+        set: Mapping[str, str] | None = None,
+        derive: str | None = None,
         render_mode: str | None = None,
     ) -> None:
         if env is None and parameters is None:
             env, parameters = "CartPole-v1", {"gravity": [5.0, 15.0]}
-        if not isinstance(env, str) or not isinstance(parameters, Mapping) or not parameters:
+        if not (isinstance(env, str) or callable(env)) or not isinstance(parameters, Mapping | None):
             raise ValueError(f"env is {env!r} and parameters is {parameters!r}; expected both, {EXAMPLE}")
         self.render_mode = render_mode
         self._limit: int | None = None
-        self._inner_spec = _spec(env)
-        self._wrappers = [_wrapper(name) for name in wrappers]
+        self._inner_spec = _spec(env if isinstance(env, str) else reference_to(env))
+        self._wrappers = [_wrapper(wrapper) for wrapper in wrappers]
+        self._setters = dict(set or {})
+        self._derive = derive
+        written = flat_ranges(parameters or {})
+        if unused := sorted(self._setters.keys() - written.keys()):
+            raise ValueError(
+                f"set names {', '.join(map(repr, unused))}, which parameters does not; give a range as well"
+            )
         self._fixed = copy.deepcopy(dict(env_kwargs or {}))
+        for name in _required(self._inner_spec) & written.keys():
+            middle = read_range(name, written[name], scale_by_default=False)
+            self._fixed.setdefault(name, middle.value(middle.default(None), None))
+        self._heads = {"config"}  # attributes of which each environment needs its own copy
         self._made: dict[tuple[str, ...], gymnasium.Env[Any, Any]] = {}
         self.inner = self._make({})
         self._refuse_unused()
+        if not written:
+            raise ValueError(
+                f"no parameter of {called(self.inner)} is given a range, so that nothing varies; {EXAMPLE}; it has "
+                f"{', '.join(parameter_names(self.inner, self._inner_spec)[:12])}"
+            )
+        if derive is not None:
+            hook(self.inner, derive, "derive")
         self.metadata = self.inner.metadata  # type: ignore[misc]
         self.observation_space = self.inner.observation_space
         self.action_space = self.inner.action_space
         self._ranges: dict[str, Any] = {}
         self._targets: dict[str, Any] = {}
-        for name, written in parameters.items():
-            self._add(name, written)
+        for name, one in written.items():
+            self._add(name, one)
         self.task_space = spaces.Dict({name: one.space for name, one in self._ranges.items()})
         self.default_task = {name: one.default(self._targets[name].own) for name, one in self._ranges.items()}
         self.splits_share_tasks = all(isinstance(one.space, spaces.Discrete) for one in self._ranges.values())
@@ -140,7 +185,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             **constructors.mutable_defaults(self._inner_spec.entry_point, {**self._inner_spec.kwargs, **arguments}),
             **copy.deepcopy(arguments),
         )
-        constructors.separate_configuration(env)
+        constructors.separate(env, self._heads)
         for wrapper in self._wrappers:
             env = wrapper(env)
         return env
@@ -155,49 +200,96 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             except Exception:  # whatever is raised, the argument was read
                 continue
             if constructors.same_state(without, absurd):
-                raise parameters.ignored(self.inner, self._inner_spec, name)
+                raise ignored(self.inner, self._inner_spec, name)
             without.close()
             absurd.close()
 
     def _add(self, name: str, written: Any) -> None:
         """Find a parameter in the environment."""
-        target = parameters.find_target(self.inner, self._inner_spec, name, self._fixed)
+        if name in self._setters:
+            target: Target | None = Setter(self.inner, name, self._setters[name])
+        else:
+            target = find_target(self.inner, self._inner_spec, name, self._fixed)
         is_field = isinstance(target, model_fields.ModelField)
-        one = parameters.read_range(name, written, scale_by_default=is_field)
+        one = read_range(name, written, scale_by_default=is_field)
         if target is None:  # the constructor takes arguments that it does not name: it is asked
-            target = parameters.Argument(name, self._fixed.get(name))
+            target = Argument(name, self._fixed.get(name))
             try:
                 low, high = (self._make({name: one.value(entry, 1.0)}) for entry in one.ends())
             except TypeError as error:
-                raise parameters.unknown(self.inner, self._inner_spec, name) from error
+                raise unknown(self.inner, self._inner_spec, name) from error
             if constructors.same_state(low, high):
-                raise parameters.ignored(self.inner, self._inner_spec, name)
+                raise ignored(self.inner, self._inner_spec, name)
+        if isinstance(target, Place):
+            if one.choices is None:
+                refuse_no_number(self.inner, name, target.own)
+            if target.whole and one.choices is None and isinstance(one.space, spaces.Box):
+                raise ValueError(
+                    f"parameter {name!r} of {called(self.inner)} is in an array of whole numbers, which would cut off "
+                    "fractions; write {low, high, integer = true}, or let the environment use an array of floats"
+                )
+            if target.head not in self._heads:
+                self._heads.add(target.head)
+                constructors.separate(self.inner, [target.head])
         if one.scale and (isinstance(target.own, bool) or not isinstance(target.own, float | int | np.ndarray)):
             raise ValueError(f"parameter {name!r} is {target.own!r}, which cannot be scaled; leave out as = 'scale'")
-        if not one.scale and isinstance(target.own, np.ndarray):
+        if not one.scale and one.choices is None and isinstance(target.own, np.ndarray):
             raise ValueError(
-                f"parameter {name!r} has the shape {target.own.shape}, so it is scaled; only one number can be replaced"
+                f"parameter {name!r} has the shape {target.own.shape}, and only one number can be replaced; name an "
+                "entry of it, as with /0 at the end, or multiply all of it with as = 'scale'"
             )
         self._ranges[name], self._targets[name] = one, target
 
-    def _apply(self) -> None:
-        """Give the environment the values of the task."""
+    def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> Any:
+        """Draw a batch of ``n`` tasks."""
+        batch = task_tools.uniform_tasks(self.task_space, n, rng)
+        return {name: one.spread(batch[name]) for name, one in self._ranges.items()}
+
+    def shared_objects(self, other: ParameterizedEnv) -> list[str]:
+        """Return the parameters that lie inside an object which another environment of the family uses too."""
+        return [
+            name
+            for name, target in self._targets.items()
+            if isinstance(target, Place)
+            and any(
+                mine is theirs and not is_replaced(mine)
+                for mine, theirs in zip(
+                    target.containers(self.inner)[:-1], other._targets[name].containers(other.inner)[:-1], strict=True
+                )
+            )
+        ]
+
+    def _apply(self) -> dict[str, Any]:
+        """Give the environment the values of the task; return what it then has at each path."""
         values = {name: one.value(self._task[name], self._targets[name].own) for name, one in self._ranges.items()}
-        arguments = {name: values[name] for name in values if isinstance(self._targets[name], parameters.Argument)}
-        self.inner = self._make(arguments)
-        fields = False
+        if self._new_task:
+            arguments = {name: values[name] for name in values if isinstance(self._targets[name], Argument)}
+            self.inner = self._make(arguments)
+        changed = fields = False
         for name, value in values.items():
-            if name not in arguments:
-                self._targets[name].set(self.inner, value)
-                fields = fields or isinstance(self._targets[name], model_fields.ModelField)
+            target = self._targets[name]
+            if isinstance(target, Place):
+                # At every reset, since an environment may change its parameters while it steps.
+                if not _same(target.get(self.inner), value):
+                    target.set(self.inner, value)
+                    changed = True
+            elif self._new_task and not isinstance(target, Argument):
+                target.set(self.inner, value)
+                changed = True
+                fields = fields or isinstance(target, model_fields.ModelField)
         if fields:
             model_fields.derive(self.inner)
+        if self._derive is not None and (changed or self._new_task):
+            call_hook(self.inner, self._derive, "derive")
+        places = {name: target for name, target in self._targets.items() if isinstance(target, Place)}
+        return {name: copy.deepcopy(target.get(self.inner)) for name, target in places.items()}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode, of ``options["task"]`` where it is given.
 
         Raises:
-            ValueError: the task is outside the task space, or changes the observation or action space.
+            ValueError: the task is outside the task space, or changes the observation or action space; or the
+                environment's own reset overwrites a parameter.
         """
         super().reset(seed=seed)
         options = dict(options or {})
@@ -205,22 +297,34 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         if task is not None:
             self._task = task_tools.as_task(self, task)
             self._new_task = True
-        if self._new_task:
-            before = self.inner
-            self._apply()
-            if seed is None and self.inner is not before:
-                seed = int(self.np_random.integers(2**31))  # the other environment has not drawn from our seed
+        before = self.inner
+        given = self._apply()
+        if seed is None and self.inner is not before:
+            seed = int(self.np_random.integers(2**31))  # the other environment has not drawn from our seed
         observation, info = self.inner.reset(seed=task_tools.spread_seed(seed, 1)[0], options=options or None)
         if self._new_task:
-            for what in ("observation_space", "action_space"):
-                own, found = getattr(self, what), getattr(self.inner, what)
-                if own != found:
-                    raise ValueError(
-                        f"task {task_tools.plain(self._task)} changes the {what} from {own} to {found}; a parameter "
-                        "must leave the spaces as they are"
-                    )
+            self._refuse_changes(given)
         self._new_task = False
         return observation, info
+
+    def _refuse_changes(self, given: dict[str, Any]) -> None:
+        """Raise an error if a task has changed the spaces, or reset has changed a value that the task gave."""
+        for what in ("observation_space", "action_space"):
+            own, found = getattr(self, what), getattr(self.inner, what)
+            if own != found:
+                raise ValueError(
+                    f"task {task_tools.plain(self._task)} changes the {what} from {own} to {found}; a parameter "
+                    "must leave the spaces as they are"
+                )
+        for name, value in given.items():
+            found = self._targets[name].get(self.inner)
+            if not _same(found, value):
+                raise ValueError(
+                    f"reset of {called(self.inner)} overwrites the parameter {name!r}: the task set it to {value}, and "
+                    f"after reset it is {found}; let reset keep the value that it finds, name the argument of the "
+                    "constructor or the value from which reset takes it, or name a method that sets it for good, as in "
+                    f"set = {{{name!r}: 'set_it'}}"
+                )
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step the environment.
@@ -247,10 +351,14 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
 def _spec(name: str) -> EnvSpec:
     module, separator, short = name.rpartition(":")
     try:
-        if separator:
+        if separator and not stays_here(name):
             loaded = importlib.import_module(module)
             if short not in gymnasium.registry and hasattr(loaded, "register_envs"):
                 loaded.register_envs()
+            if short not in gymnasium.registry and hasattr(loaded, short.partition(".")[0]):
+                return unregistered(name)
+        if separator and stays_here(name) and short not in gymnasium.registry:
+            return unregistered(name)
         return gymnasium.spec(short)
     except ImportError as error:
         raise ValueError(f"the module of env {name!r} cannot be imported ({error}); install its package") from error
@@ -258,11 +366,30 @@ def _spec(name: str) -> EnvSpec:
         raise ValueError(f"env {name!r} is unknown ({error}); 'module:Id' imports the module first") from error
 
 
-def _wrapper(name: Any) -> Any:
-    module, separator, short = name.rpartition(":") if isinstance(name, str) else ("", "", "")
-    try:
-        if separator:
-            return getattr(importlib.import_module(module), short)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"the wrapper {name!r} cannot be imported ({error})") from error
-    raise ValueError(f"the wrapper is {name!r}; expected 'module:Class', as in 'minigrid.wrappers:ImgObsWrapper'")
+def _required(spec: EnvSpec) -> set[str]:
+    """Return the names of the arguments without which the environment cannot be made."""
+    known, _ = constructors.constructor_arguments(spec)
+    return {name for name, default in known.items() if default is inspect.Parameter.empty and name not in spec.kwargs}
+
+
+def _wrapper(wrapper: str | Callable[..., Any]) -> Any:
+    if callable(wrapper):
+        return wrapper
+    if isinstance(wrapper, str) and ":" in wrapper:
+        try:
+            return resolve(wrapper)
+        except ValueError as error:
+            raise ValueError(f"the wrapper {wrapper!r} cannot be imported ({error})") from error
+    raise ValueError(
+        f"the wrapper is {wrapper!r}; expected 'module:Class', as in "
+        "'minigrid.wrappers:ImgObsWrapper', or a class or function"
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal; arrays in every entry."""
+    return (
+        bool(np.array_equal(one, other))
+        if isinstance(one, np.ndarray) or isinstance(other, np.ndarray)
+        else one == other
+    )

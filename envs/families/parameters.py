@@ -1,148 +1,34 @@
-"""Parameters of an environment: how their ranges are written, and where in the environment they are found.
+"""Where in an environment a parameter is found.
 
-A parameter is a field of a MuJoCo model, an argument of the constructor, a key of the dictionary ``config`` or an
-attribute. The places are searched in this order.
+A parameter is given by a method or function that sets it, or it is a field of a MuJoCo model, an argument of the
+constructor, a key of the dictionary ``config``, an attribute, or what a path such as ``physics.mass`` leads to. The
+places
+are searched in this order.
 """
 
 from __future__ import annotations
 
-import copy
 import difflib
 import inspect
 import numbers
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from metarl.envs.families import model_fields
 from metarl.envs.families.constructors import configuration_of, constructor_arguments
-
-# Attributes that Gymnasium's environments compute from other attributes when they are made.
-DERIVED: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {
-    "CartPoleEnv": {
-        "total_mass": (("masscart", "masspole"), lambda env: env.masspole + env.masscart),
-        "polemass_length": (("masspole", "length"), lambda env: env.masspole * env.length),
-    },
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """The values that a parameter takes: numbers between two ends, whole numbers, or one of several choices.
-
-    Attributes:
-        space: the space of the parameter's entry in a task, which is a number or the index of a choice.
-        choices: the choices in the order of their indices; None where the entry is a number.
-        scale: True: the number multiplies the environment's own value; False: it replaces it.
-    """
-
-    space: spaces.Box | spaces.Discrete
-    choices: tuple[Any, ...] | None
-    scale: bool
-
-    def value(self, entry: Any, own: Any) -> Any:
-        """Return the value for the environment: ``entry`` is the task's, ``own`` the environment's own value."""
-        if self.choices is not None:
-            return copy.deepcopy(self.choices[int(entry)])
-        number = int(entry) if isinstance(self.space, spaces.Discrete) else float(entry)
-        return own * number if self.scale else number
-
-    def ends(self) -> tuple[Any, Any]:
-        """Return the first and the last entry."""
-        if isinstance(self.space, spaces.Discrete):
-            return self.space.start, self.space.start + self.space.n - 1
-        return self.space.low, self.space.high
-
-    def default(self, own: Any) -> Any:
-        """Return the entry for the environment's ``own`` value; if that is outside, the middle or the first choice."""
-        if self.choices is not None:
-            return np.int64(self.choices.index(own) if own in self.choices else 0)
-        is_number = isinstance(own, numbers.Real) and not isinstance(own, bool)
-        if isinstance(self.space, spaces.Discrete):
-            fits = is_number and own == int(own) and self.space.contains(np.int64(own))
-            return np.int64(own if fits else self.space.start)
-        low, high = float(self.space.low), float(self.space.high)
-        unchanged = 1.0 if self.scale else own
-        inside = (self.scale or is_number) and low <= float(unchanged) <= high
-        return np.array(float(unchanged) if inside else (low + high) / 2)
-
-
-def read_range(name: str, written: Any, scale_by_default: bool) -> Range:
-    """Return the range that a person wrote.
-
-    Args:
-        name: the parameter's, for errors.
-        written: ``[low, high]``, or a dict with ``choices``, a list; or a dict with ``low``, ``high`` and, if wanted,
-            ``integer`` (True or False) and ``as`` (``"scale"`` or ``"absolute"``).
-        scale_by_default: whether a number multiplies where ``as`` is not written.
-
-    Raises:
-        ValueError: ``written`` is none of these.
-    """
-    wrong = (
-        f"parameter {name!r} is {written!r}; expected [low, high], {{low, high}} with perhaps integer = true and "
-        "as = 'scale' or 'absolute', or {choices = [...]}"
-    )
-    if isinstance(written, list | tuple | np.ndarray) and len(written) == 2:
-        written = {"low": written[0], "high": written[1]}
-    if not isinstance(written, Mapping):
-        raise ValueError(wrong)
-    if set(written) == {"choices"}:
-        choices = written["choices"]
-        if not isinstance(choices, list | tuple) or len(choices) < 2:
-            raise ValueError(f"the choices of parameter {name!r} are {choices!r}; expected a list of at least two")
-        return Range(space=spaces.Discrete(len(choices)), choices=tuple(choices), scale=False)
-    kind, integer = written.get("as", "scale" if scale_by_default else "absolute"), written.get("integer", False)
-    if not {"low", "high"} <= set(written) <= {"low", "high", "as", "integer"}:
-        raise ValueError(wrong)
-    if kind not in ("scale", "absolute") or not isinstance(integer, bool):
-        raise ValueError(wrong)
-    low, high = written["low"], written["high"]
-    for end in (low, high):
-        if isinstance(end, bool) or not isinstance(end, numbers.Real) or not np.isfinite(float(end)):
-            raise ValueError(wrong)
-    if not low < high:
-        raise ValueError(f"parameter {name!r} goes from {low} to {high}; expected the lower end first")
-    if not integer:
-        return Range(space=spaces.Box(float(low), float(high), (), np.float64), choices=None, scale=kind == "scale")
-    if low != int(low) or high != int(high) or kind == "scale":
-        raise ValueError(f"parameter {name!r} is {written!r}; an integer has whole ends and is absolute")
-    return Range(space=spaces.Discrete(int(high - low) + 1, start=int(low)), choices=None, scale=False)
-
-
-class Attribute:
-    """An attribute of the unwrapped environment; attributes in ``DERIVED`` are computed again when it is set."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
-        self.name = name
-        self.own = getattr(env.unwrapped, name)
-        try:
-            setattr(env.unwrapped, name, self.own)
-        except AttributeError as error:
-            raise ValueError(f"{_called(env)} does not let its attribute {name!r} be set") from error
-
-    def set(self, env: gymnasium.Env[Any, Any], value: Any) -> None:
-        """Give the environment a value."""
-        setattr(env.unwrapped, self.name, value)
-        for derived, (_, compute) in _derived(env).items():
-            setattr(env.unwrapped, derived, compute(env.unwrapped))
-
-
-class ConfigurationKey:
-    """A key of the unwrapped environment's dictionary ``config``."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
-        self.name = name
-        self.own = env.unwrapped.config[name]  # type: ignore[attr-defined]
-
-    def set(self, env: gymnasium.Env[Any, Any], value: Any) -> None:
-        """Give the environment a value."""
-        env.unwrapped.config[self.name] = value  # type: ignore[attr-defined]
+from metarl.envs.families.places import (
+    Place,
+    attribute_names,
+    called,
+    derived_attributes,
+    parse_path,
+    values_in,
+)
+from metarl.envs.references import resolve
 
 
 class Argument:
@@ -153,7 +39,70 @@ class Argument:
         self.own = own
 
 
-Target = Attribute | ConfigurationKey | Argument | model_fields.ModelField
+class Setter:
+    """A parameter that a method of the environment, or a function, sets.
+
+    Args:
+        env: the environment.
+        name: the parameter's.
+        how: the name of a method, which is called with the value; or ``module:function``, called with the unwrapped
+            environment and the value.
+
+    Attributes:
+        own: the value of the attribute, or at the path, of the parameter's name; None where there is none.
+
+    Raises:
+        ValueError: there is no such method or function.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], name: str, how: Any) -> None:
+        self.name = name
+        self._how = how
+        self._function(env)
+        steps = parse_path(name)
+        try:
+            self.own = Place(env, name, steps).own if steps is not None else None
+        except ValueError:
+            self.own = None
+
+    def _function(self, env: gymnasium.Env[Any, Any]) -> Any:
+        return hook(env, self._how, f"set of parameter {self.name!r}")
+
+    def set(self, env: gymnasium.Env[Any, Any], value: Any) -> None:
+        """Give the environment a value."""
+        call_hook(env, self._how, f"set of parameter {self.name!r}", value)
+
+
+def hook(env: gymnasium.Env[Any, Any], how: Any, what: str) -> Any:
+    """Return the method of an environment, or of a wrapper, or the function ``module:function`` that a person named.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(how, str) and ":" in how:
+        found = resolve(how)
+    elif isinstance(how, str) and env.has_wrapper_attr(how):
+        found = env.get_wrapper_attr(how)
+    else:
+        methods = [name for name in dir(env.unwrapped) if not name.startswith("_")]
+        methods = [name for name in methods if inspect.ismethod(getattr(env.unwrapped, name, None))]
+        near = f"; {nearest(how, methods)}" if isinstance(how, str) and methods else ""
+        raise ValueError(
+            f"{what} is {how!r}; expected the name of a method of {called(env)}, or a function as "
+            f"'module:function'{near}"
+        )
+    if not callable(found):
+        raise ValueError(f"{what} is {how!r}, which is no method but {found!r}; name a method or function")
+    return found
+
+
+def call_hook(env: gymnasium.Env[Any, Any], how: str, what: str, *arguments: Any) -> None:
+    """Call a hook: a method with the arguments, a function with the unwrapped environment before them."""
+    found = hook(env, how, what)
+    found(*((env.unwrapped, *arguments) if ":" in how else arguments))
+
+
+Target = Place | Argument | Setter | model_fields.ModelField
 
 
 def find_target(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str, arguments: Mapping[str, Any]) -> Target | None:
@@ -169,74 +118,88 @@ def find_target(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str, argument
         ValueError: there is no such parameter, and the message names the nearest; or it is computed from others.
     """
     model, keys = model_fields.model_of(env), configuration_of(env)
-    if "/" in name or (model is not None and name in model_fields.field_names(model)):
+    wrong_field: ValueError | None = None
+    if model is not None and ("/" in name or name in model_fields.field_names(model)):
         try:
-            if model is not None:
-                return model_fields.ModelField(model, name)
-        except ValueError:
-            if name not in keys:
-                raise
-        if name not in keys:
-            raise ValueError(
-                f"parameter {name!r} names a field of a MuJoCo model, which {_called(env)} does not have, and it is no "
-                "key of its config either"
-            )
+            return model_fields.ModelField(model, name)
+        except ValueError as error:
+            wrong_field = error
     known, open_ended = constructor_arguments(spec)
     if name in known:
-        return Argument(name, arguments.get(name, spec.kwargs.get(name, known[name])))
-    derived = _derived(env)
+        own = arguments.get(name, spec.kwargs.get(name, known[name]))
+        return Argument(name, None if own is inspect.Parameter.empty else own)
+    derived = derived_attributes(env)
     if name in derived:
         sources = " and ".join(repr(source) for source in derived[name][0])
-        raise ValueError(f"parameter {name!r} of {_called(env)} is computed from {sources}; vary those")
+        raise ValueError(f"parameter {name!r} of {called(env)} is computed from {sources}; vary those")
     if name in keys:
-        return ConfigurationKey(env, name)
-    if name in _attributes(env):
-        return Attribute(env, name)
+        return Place(env, name, [("attribute", "config"), ("key", name)])
+    steps = parse_path(name)
+    if steps is not None and any(hasattr(layer, steps[0][1]) for layer in _layers(env)):
+        return Place(env, name, steps)
+    if wrong_field is not None:
+        raise wrong_field
+    if "/" in name:
+        raise ValueError(
+            f"parameter {name!r} names a field of a MuJoCo model, which {called(env)} does not have, and it is no "
+            f"key of its config and no attribute either; {_nearest(env, spec, name)}"
+        )
     if open_ended:
         return None
     raise unknown(env, spec, name)
 
 
+def _layers(env: gymnasium.Env[Any, Any]) -> list[Any]:
+    layers: list[Any] = [env]
+    while isinstance(layers[-1], gymnasium.Wrapper):
+        layers.append(layers[-1].env)
+    return layers
+
+
+def refuse_no_number(env: gymnasium.Env[Any, Any], name: str, own: Any) -> None:
+    """Refuse a parameter whose own value is neither a number nor a text, so that no number can stand in its place.
+
+    Raises:
+        ValueError: it is; the message names numbers inside it.
+    """
+    if own is None or isinstance(own, numbers.Real | str | np.ndarray):
+        return
+    inside = [path for path, _ in values_in(own, name)][:5]
+    there = f"name a number in it, as {', '.join(inside)}" if inside else "give choices = [...], or name a number in it"
+    raise ValueError(f"parameter {name!r} of {called(env)} is no number but a {type(own).__name__}; {there}")
+
+
 def unknown(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> ValueError:
     """Return the error for a parameter that does not exist; it names the nearest that do."""
-    return ValueError(f"{_called(env)} has no parameter {name!r}; {_nearest(env, spec, name)}")
+    return ValueError(f"{called(env)} has no parameter {name!r}; {_nearest(env, spec, name)}")
 
 
 def ignored(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> ValueError:
     """Return the error for an argument that a constructor accepts and ignores; it names the nearest parameters."""
     return ValueError(
-        f"{_called(env)} accepts the argument {name!r} and ignores it; check its spelling, {_nearest(env, spec, name)}"
+        f"{called(env)} accepts the argument {name!r} and ignores it; check its spelling, {_nearest(env, spec, name)}"
     )
 
 
-def _nearest(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> str:
+def parameter_names(env: gymnasium.Env[Any, Any], spec: EnvSpec) -> list[str]:
+    """Return what can be a parameter of an environment, nested values as their paths."""
     model = model_fields.model_of(env)
-    fields = model_fields.field_names(model) if model is not None else ()
-    return nearest(name, [*constructor_arguments(spec)[0], *configuration_of(env), *_attributes(env), *fields])
+    fields = model_fields.field_names(model) if model is not None else []
+    nested = [path for path, _ in values_in(env.unwrapped, "") if not path.startswith(("spec.", "render_mode"))]
+    names = [*constructor_arguments(spec)[0], *configuration_of(env), *attribute_names(env), *fields, *nested]
+    return list(dict.fromkeys(str(name) for name in names))
+
+
+def _nearest(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> str:
+    names = parameter_names(env, spec)
+    ends = [path for path in names if path.rstrip("]'").endswith(name) and path != name]
+    return f"did you mean {' or '.join(ends[:3])}?" if ends else nearest(name, names)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return the end of a sentence that names the known names nearest to a wrong one."""
     names = sorted(set(names))
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or difflib.get_close_matches(
-        name, names, n=3, cutoff=0.0
-    )
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if not near:
+        return f"there are {', '.join(names[:12])}" if names else "there is none that is a plain value"
     return f"the nearest are {', '.join(near)}" if len(near) > 1 else f"the nearest is {', '.join(near)}"
-
-
-def _called(env: gymnasium.Env[Any, Any]) -> str:
-    return str(env.spec.id) if env.spec is not None else type(env.unwrapped).__name__
-
-
-def _derived(env: gymnasium.Env[Any, Any]) -> dict[str, tuple[tuple[str, ...], Any]]:
-    found: dict[str, tuple[tuple[str, ...], Any]] = {}
-    for base in type(env.unwrapped).__mro__:
-        found.update(DERIVED.get(base.__name__, {}))
-    return found
-
-
-def _attributes(env: gymnasium.Env[Any, Any]) -> list[str]:
-    """Return the public attributes that are plain values."""
-    names = [name for name in dir(env.unwrapped) if not name.startswith("_") and name not in ("render_mode", "spec")]
-    plain = (numbers.Real, str, np.generic)
-    return [name for name in names if isinstance(inspect.getattr_static(env.unwrapped, name), plain)]

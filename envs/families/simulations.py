@@ -17,7 +17,7 @@ from metarl.envs.processes import available_cores
 try:
     import mujoco
 except ImportError as error:
-    raise ImportError("the locomotion families need MuJoCo: pip install 'metarl-suite[mujoco]'") from error
+    raise ImportError("the locomotion families need MuJoCo: pip install 'gymnasium[mujoco]>=1.1'") from error
 
 Read = Callable[[Any], NDArray[np.float64]]
 _STATE: dict[str, Read] = {

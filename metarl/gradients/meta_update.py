@@ -18,7 +18,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from metarl.agents import LIKELIHOOD_RATIO, InnerObjective, Samples, clipped_objective
-from metarl.fields import FORBID, Count, Inside, NotNegative, Positive, Share
+from metarl.fields import FORBID, Count, Inside, NotNegative, Positive, Share, setting
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import Adaptation
 from metarl.gradients.backend import ObjectiveTerm
@@ -74,8 +74,12 @@ class Derivatives:
     """The settings that all meta-updates share: how derivatives are computed."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    path: Literal["auto", "fast", "general"] = "auto"  # fast: by hand, for perceptrons; general: by autograd
-    memory: Literal["keep", "recompute"] = "keep"  # of activations; recompute is slower and needs little memory
+    path: Literal["auto", "fast", "general"] = setting(
+        "auto", "how derivatives are computed: fast by hand, for perceptrons; general by autograd; auto: what fits"
+    )
+    memory: Literal["keep", "recompute"] = setting(
+        "keep", "whether activations are kept; recompute is slower and needs little memory"
+    )
 
     def first_moments(self, vector: Tensor) -> Moments:
         """Return the optimiser's state before its first step on a meta-vector."""
@@ -95,14 +99,18 @@ class Derivatives:
 class TrustRegion(Derivatives):
     """A meta-update by a trust-region step (TRPO)."""
 
-    update: Literal["trpo"] = "trpo"
-    max_kl: Positive = 0.01  # mean KL of the adapted policies, old to new
-    max_kl_before: Positive = 0.01  # mean KL of the policy before adaptation, which can collapse without a bound
-    cg_iterations: Count = 10
-    damping: NotNegative = 1e-5
-    line_search_steps: Count = 15
-    line_search_ratio: Inside = 0.8
-    fisher_fraction: Share = 1.0  # of the samples, for Fisher-vector products; DiCE and the gradient use all samples
+    update: Literal["trpo"] = setting("trpo", "meta-update: a trust-region step")
+    max_kl: Positive = setting(0.01, "bound on the mean KL of the adapted policies, old to new", "nats")
+    max_kl_before: Positive = setting(
+        0.01, "bound on the mean KL of the policy before adaptation, which can collapse without", "nats"
+    )
+    cg_iterations: Count = setting(10, "conjugate gradient steps for the direction of the meta-update")
+    damping: NotNegative = setting(1e-5, "added to the diagonal of the Fisher matrix")
+    line_search_steps: Count = setting(15, "shorter and shorter meta-updates that are tried before none is made")
+    line_search_ratio: Inside = setting(0.8, "length of a tried meta-update, of the one before", "factor")
+    fisher_fraction: Share = setting(
+        1.0, "samples in Fisher-vector products: fewer are faster; the gradient uses all", "share of the samples"
+    )
 
     def apply(self, problem: Problem, moments: Moments) -> MetaStep:
         """Return the largest tried step within the trust region that improves the gain, if there is one.
@@ -146,16 +154,16 @@ class Epochs:
     """The settings of several Adam steps on the clipped surrogate (PPO), all on the same rollouts."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    epochs: Count = 5
-    learning_rate: Positive = 1e-3
-    clip: Inside = 0.3
+    epochs: Count = setting(5, "Adam steps on the same rollouts")
+    learning_rate: Positive = setting(1e-3, "Adam's step size")
+    clip: Inside = setting(0.3, "how far a probability ratio counts from 1, as in PPO")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clipped(Epochs, Derivatives):
     """A meta-update by several Adam steps on the clipped surrogate (PPO)."""
 
-    update: Literal["ppo"] = "ppo"
+    update: Literal["ppo"] = setting("ppo", "meta-update: Adam steps on the clipped surrogate")
 
     def first_moments(self, vector: Tensor) -> Moments:
         """Return Adam's state before its first step."""
@@ -174,9 +182,9 @@ class Clipped(Epochs, Derivatives):
 class PlainGradient(Derivatives):
     """A meta-update by one step along the meta-gradient (vanilla policy gradient)."""
 
-    update: Literal["vpg"] = "vpg"
-    optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: Positive = 1e-3
+    update: Literal["vpg"] = setting("vpg", "meta-update: one step along the meta-gradient")
+    optimizer: Literal["adam", "sgd"] = setting("adam", "what makes a step of the meta-gradient")
+    learning_rate: Positive = setting(1e-3, "the optimizer's step size")
 
     def first_moments(self, vector: Tensor) -> Moments:
         """Return the optimiser's state before its first step."""

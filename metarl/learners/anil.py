@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from metarl.agents import Policy
-from metarl.fields import FORBID, Count
+from metarl.fields import FORBID, Count, setting
 from metarl.learners.maml import MAML
 
 
@@ -17,7 +17,7 @@ class Head:
     """The parameters that adapt: the last layers, and for a box of actions the exploration noise."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    head_layers: Count = 1
+    head_layers: Count = setting(1, "how many of the last layers adapt", "layers")
 
 
 class ANIL(MAML):

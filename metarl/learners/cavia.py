@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.agents import Policy
 from metarl.agents.policies import ContextPolicy
 from metarl.agents.policies.context import CONTEXT
-from metarl.fields import FORBID, Count
+from metarl.fields import FORBID, Count, setting
 from metarl.gradients.adaptation import LinearMap
 from metarl.learners.maml import MAML
 from metarl.state import State
@@ -24,7 +24,7 @@ class Context:
     """The context: how many numbers are appended to the observation."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    context_size: Count = 5
+    context_size: Count = setting(5, "size of the context appended to the observation", "numbers")
 
 
 class CAVIA(MAML):

@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from metarl.agents import Rollouts
-from metarl.fields import FORBID, NotNegative
+from metarl.fields import FORBID, NotNegative, setting
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import Adaptation
 from metarl.gradients.backend import ObjectiveTerm, OutputGradients, Outputs
@@ -24,7 +24,7 @@ class Credit:
     """The weight of the credit for sampling before adaptation."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    credit: NotNegative = 1.0  # 0: plain MAML
+    credit: NotNegative = setting(1.0, "weight of the credit for sampling before adaptation; 0 is plain MAML")
 
 
 class EMAML(MAML):

@@ -7,6 +7,9 @@ from typing import Any, Self
 
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from metarl.checkpoints import Allowed
+from metarl.envs.registry import FamilyLike
+from metarl.envs.tasks import whole_number
 from metarl.evaluation import Evaluation
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
@@ -33,7 +36,7 @@ class MetaLearner:
     def __init__(
         self,
         pretrained_model: Any = None,
-        family: str = "metarl/Navigation2D-v0",
+        family: FamilyLike = "metarl/Navigation2D-v0",
         *,
         learner: str = "maml",
         **arguments: Any,
@@ -50,11 +53,14 @@ class MetaLearner:
         Raises:
             ValueError: tasks that are not in the family's task space, or a count that is not positive.
         """
-        self.learner.learn(epochs, tasks=tasks, reset_num_timesteps=False)
+        epochs = whole_number("epochs", epochs)
+        self.learner.learn(iterations=epochs, tasks=tasks, reset_num_timesteps=False)
         return self
 
     def evaluate(self, tasks: Any) -> Evaluation:
         """Return the mean return on a batch of tasks after 0, 1, ... adaptation steps.
+
+        A warning says how many of the tasks the learner was fitted to.
 
         Raises:
             ValueError: tasks that are not in the family's task space.
@@ -70,17 +76,25 @@ class MetaLearner:
         self.learner.save(path)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Self:
-        """Return the meta-learner of a checkpoint.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        allow: Allowed = False,
+    ) -> Self:
+        """Return the meta-learner of a checkpoint; see ``BaseLearner.load``.
 
         Args:
-            path: as given to ``save``.
+            path: as given to ``save``, or a run's folder: the best on validation tasks so far.
             device: where updates run; default: the device in the checkpoint's settings.
             policy_kwargs: arguments that the file cannot hold (classes that are not torch's), as given to the class.
+            allow: modules that may be imported besides those that need no permission, a name or several; True: any.
 
         Raises:
-            ValueError: the file is not a checkpoint, or is damaged.
+            ValueError: the file is not a checkpoint, is damaged, or names a module that may not be imported.
         """
         short = cls.__new__(cls)
-        short.learner = load_learner(path, device=device, policy_kwargs=policy_kwargs)
+        short.learner = load_learner(path, device=device, policy_kwargs=policy_kwargs, allow=allow)
         return short

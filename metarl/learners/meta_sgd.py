@@ -11,11 +11,12 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from metarl.fields import FORBID, Switch
+from metarl.fields import FORBID, Switch, setting
 from metarl.gradients.adaptation import Adaptation, LinearMap, StepSize
 from metarl.gradients.meta_update import MetaStep
 from metarl.learners.maml import MAML
 from metarl.state import State
+from metarl.training.schedules import scheduled
 
 SIZES = "step_sizes"
 
@@ -25,8 +26,10 @@ class StepSizes:
     """Which step sizes are learned; each starts at ``inner.step_size``."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    step_sizes: Literal["parameter", "layer", "one"] = "parameter"  # one for each number, for each tensor, or for all
-    per_step: Switch = False  # separate ones for each inner step
+    step_sizes: Literal["parameter", "layer", "one"] = setting(
+        "parameter", "learned step sizes: one for each number, for each tensor (layer), or for all"
+    )
+    per_step: Switch = setting(False, "learn separate step sizes for each inner step")
 
 
 class MetaSGD(MAML):
@@ -41,6 +44,19 @@ class MetaSGD(MAML):
     name = "meta-sgd"
     options = StepSizes
     source = "Li et al. 2017"
+
+    def validate(self) -> None:
+        """Check that the first step sizes are numbers.
+
+        Raises:
+            ValueError: ``inner.step_size`` has a schedule; or see ``MAML``.
+        """
+        if "inner.step_size" in scheduled(self.given_settings):
+            raise ValueError(
+                f"learner {self.name} learns its step sizes, which begin at inner.step_size; give a number in place "
+                "of a schedule"
+            )
+        super().validate()
 
     def initial_tensors(self) -> dict[str, Tensor]:
         """Return the step sizes before training."""

@@ -13,7 +13,7 @@ from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
 from metarl.agents.policies import MixturePolicy
 from metarl.agents.policies.mixture import LOGITS
 from metarl.envs import tasks as task_tools
-from metarl.fields import Count, Positive
+from metarl.fields import Count, Positive, setting
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import choose_backend, loss_gradients
 from metarl.gradients.flat import flatten_tasks, named, task_parameters
@@ -30,10 +30,12 @@ _TASKS = "tasks"
 class Components(Epochs):
     """The settings of the components, of their training by PPO's epochs, and of the adaptation of the weights."""
 
-    components: Count = 20
-    weight_step_size: Positive = 100.0  # of adaptation; from the second step on times inner.later_step_scale
-    epochs: Count = 10
-    learning_rate: Positive = 3e-3
+    components: Count = setting(20, "policies in the mixture, each trained on a task of its own")
+    weight_step_size: Positive = setting(
+        100.0, "step size of the weights in adaptation; from the second step on times inner.later_step_scale"
+    )
+    epochs: Count = setting(10, "Adam steps on the same rollouts")
+    learning_rate: Positive = setting(3e-3, "Adam's step size")
 
 
 class MultiTask(BaseLearner):
@@ -53,6 +55,7 @@ class MultiTask(BaseLearner):
     name = "multi-task"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (Components,)
     source = "Jacobs et al. 1991"
+    learns_to_adapt = False
     functional_policy: MixturePolicy
 
     def prepare_policy(self, policy: Policy) -> Policy:
@@ -78,6 +81,16 @@ class MultiTask(BaseLearner):
         vectors = torch.from_numpy(task_tools.to_vectors(task_tools.task_space(self._env), tasks)).to(self.device)
         components = flatten_tasks(self.functional_policy.components(state.parameters))
         return replace(state, own_tensors={_TASKS: vectors, **first_moments("adam", components)})
+
+    def check_state(self, state: State) -> None:
+        """Check that the components' tasks lie in the task space.
+
+        Raises:
+            ValueError: one does not.
+        """
+        space = task_tools.task_space(self._env)
+        for task in task_tools.unstack_tasks(space, self.component_tasks(state)):
+            task_tools.as_task(self._env, task)
 
     def component_tasks(self, state: State) -> Any:
         """Return the components' tasks as a batch."""

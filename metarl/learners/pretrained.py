@@ -21,7 +21,7 @@ from torch import Tensor
 
 from metarl import seeding
 from metarl.envs import RandomTask, RolloutError, SingleFamily, make
-from metarl.fields import FORBID, Count, Positive
+from metarl.fields import FORBID, Count, Positive, setting
 from metarl.learner import BaseLearner
 from metarl.sampler import MAX_STEPS
 from metarl.sb3.models_out import to_model
@@ -37,10 +37,10 @@ class JointTraining:
     """PPO's settings; all others are stable-baselines3's defaults. PPO updates after an episode of each environment."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    learning_rate: Positive = 3e-4
-    epochs: Count = 10
-    environments: Count = 8
-    minibatches: Count = 4
+    learning_rate: Positive = setting(3e-4, "of stable-baselines3's PPO")
+    epochs: Count = setting(10, "passes of PPO over its rollouts")
+    environments: Count = setting(8, "environments that PPO steps, each with its own tasks; minibatches divides it")
+    minibatches: Count = setting(4, "equal parts of PPO's rollouts, of one gradient step each")
 
     def __post_init__(self) -> None:
         if self.environments % self.minibatches:
@@ -62,6 +62,7 @@ class Pretrained(BaseLearner):
     name = "pretrained"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (JointTraining,)
     source = "Finn et al. 2017; Schulman et al. 2017"
+    learns_to_adapt = False
 
     def validate(self) -> None:
         """Check that observations are not normalised, since PPO's environments here do not normalise them.

@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from metarl.agents import Rollouts, mean_kl
-from metarl.fields import FORBID, NotNegative, Positive, Switch
+from metarl.fields import FORBID, NotNegative, Positive, Switch, setting
 from metarl.gradients.adaptation import Adaptation
 from metarl.gradients.backend import ObjectiveTerm, OutputGradients, Outputs
 from metarl.gradients.meta_update import Clipped, MetaStep
@@ -25,9 +25,11 @@ class Penalty:
     """A penalty on the KL of the policies before adaptation."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    kl_coefficient: NotNegative = 5e-4
-    adaptive: Switch = False  # double the coefficient if the KL is above 1.5 times the target, halve it below 1/1.5
-    target_kl: Positive = 0.01
+    kl_coefficient: NotNegative = setting(5e-4, "weight of the penalty on the KL before adaptation")
+    adaptive: Switch = setting(
+        False, "double kl_coefficient where the KL is above 1.5 times target_kl, halve it below target_kl / 1.5"
+    )
+    target_kl: Positive = setting(0.01, "the KL that adaptive aims at", "nats")
 
 
 class ProMP(MAML):

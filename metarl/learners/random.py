@@ -22,6 +22,7 @@ class Random(BaseLearner):
     name = "random"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (Nothing,)
     source = "no learning"
+    learns_to_adapt = False
     trains = False
 
     def prepare_policy(self, policy: Policy) -> Policy:

@@ -10,7 +10,7 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ def find_learner(name: str) -> type[Any]:
     Raises:
         ValueError: there is no learner with that name.
     """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"the learner is {name!r}; expected its name, as in 'maml', or 'module:Class'")
     known = {**LEARNERS, **installed_learners()}
     entry = known.get(name, name)
     module, separator, attribute = entry.partition(":")
@@ -106,21 +108,34 @@ def read_settings(data: dict[str, Any]) -> Any:
     return structure(data, learner, option_owner)
 
 
-def load_learner(path: str | Path, *, device: str | None = None, policy_kwargs: dict[str, Any] | None = None) -> Any:
-    """Return the learner of a checkpoint, of the class named in it.
+def load_learner(
+    path: str | Path,
+    *,
+    device: str | None = None,
+    policy_kwargs: dict[str, Any] | None = None,
+    allow: bool | str | Iterable[str] = False,
+) -> Any:
+    """Return the learner of a checkpoint, of the class named in it; see ``BaseLearner.load``.
 
     Args:
-        path: of the checkpoint.
+        path: of the checkpoint, or of a run's folder (see ``stored_checkpoint``).
         device: where updates run; default: the device in the checkpoint's settings.
         policy_kwargs: arguments that the file cannot hold, as given to the class.
+        allow: modules that may be imported besides those that need no permission, a name or several; True: any.
 
     Raises:
-        ValueError: the file is not a checkpoint, is damaged, or is of an unknown learner.
+        ValueError: the file is not a checkpoint, is damaged, is of an unknown learner, or names a module that may not
+            be imported.
     """
-    from metarl.checkpoints import checkpoint_path, read_checkpoint
+    from metarl.checkpoints import read_facts, refuse_imports, refused_in_a_sentence, stored_checkpoint
 
-    name = str(read_checkpoint(checkpoint_path(path)).facts.get("learner"))
-    return find_learner(name).load(path, device=device, policy_kwargs=policy_kwargs)
+    file = stored_checkpoint(path)
+    facts = read_facts(file)
+    allow = allow if isinstance(allow, bool | str) or not isinstance(allow, Iterable) else tuple(allow)
+    refuse_imports(file, facts, allow)
+    with refused_in_a_sentence(file):
+        kind = find_learner(facts["learner"])
+    return kind.load(file, device=device, policy_kwargs=policy_kwargs, allow=allow)
 
 
 def describe_learners() -> list[dict[str, Any]]:

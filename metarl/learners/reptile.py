@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 from metarl.adaptation_loop import adapt_on_rollouts, refuse_not_finite
 from metarl.agents import Parameters, Rollouts
-from metarl.fields import FORBID, Positive
+from metarl.fields import FORBID, Positive, setting
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import inner_update
 from metarl.gradients.flat import flatten, flatten_tasks, named
@@ -23,8 +23,10 @@ class Towards:
     """A step towards the adapted parameters; ``adam`` uses the difference as a gradient."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: Positive = 1.0  # sgd: the fraction of the difference; adam needs far less, such as 1e-3
+    optimizer: Literal["sgd", "adam"] = setting("sgd", "what makes the step towards the adapted parameters")
+    learning_rate: Positive = setting(
+        1.0, "sgd: the fraction of the way that is gone; adam needs far less, such as 1e-3"
+    )
 
 
 class Reptile(BaseLearner):

@@ -15,7 +15,7 @@ from metarl.agents import Parameters, Rollouts
 from metarl.agents.trials import trial_advantages
 from metarl.envs import task_vectors
 from metarl.envs import tasks as task_tools
-from metarl.fields import FORBID, Count, Inside, NotNegative, Positive, Switch
+from metarl.fields import FORBID, Count, Inside, NotNegative, Positive, Switch, setting
 from metarl.gradients import task_axis
 from metarl.gradients.flat import flatten, named
 from metarl.gradients.optimizers import ascend, first_moments
@@ -38,17 +38,21 @@ class TrialPPO:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    trials: Literal["auto"] | Count = "auto"
-    minibatch_trials: Count = 32  # trials for each step of Adam, at most; all steps have about as many
-    epochs: Count = 4
-    learning_rate: Positive = 1e-3
-    clip: Inside = 0.2
-    entropy: NotNegative = 0.01  # weight of the policy's entropy
-    value_weight: Positive = 0.5  # weight of the value function's error
-    max_gradient_norm: Positive = 0.5
-    critic: Literal["privileged", "plain"] = "privileged"  # privileged: the value function is told the task in training
-    across_episodes: Switch = True  # returns go on from an episode of a trial to the next
-    chunk: Literal["trial"] | Count = "trial"  # steps through which gradients flow back
+    trials: Literal["auto"] | Count = setting(
+        "auto", "trials of an iteration, each of a task of its own; auto: as many as have the episodes of MAML's"
+    )
+    minibatch_trials: Count = setting(32, "trials for each step of Adam, at most; all steps have about as many")
+    epochs: Count = setting(4, "passes over the trials of an iteration")
+    learning_rate: Positive = setting(1e-3, "step size of Adam")
+    clip: Inside = setting(0.2, "how far the ratio of new to old probabilities counts", "distance from 1")
+    entropy: NotNegative = setting(0.01, "weight of the policy's entropy, against early certainty")
+    value_weight: Positive = setting(0.5, "weight of the value function's error")
+    max_gradient_norm: Positive = setting(0.5, "Euclidean norm to which a larger gradient is shortened")
+    critic: Literal["privileged", "plain"] = setting(
+        "privileged", "privileged: the value function is told the task in training, and the policy never is"
+    )
+    across_episodes: Switch = setting(True, "whether returns go on from an episode of a trial to the next")
+    chunk: Literal["trial"] | Count = setting("trial", "steps through which gradients flow back; trial: all", "steps")
 
 
 class RL2(MemoryLearner):

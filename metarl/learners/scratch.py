@@ -28,4 +28,5 @@ class Scratch(BaseLearner):
     name = "scratch"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (Nothing,)
     source = "Finn et al. 2017"
+    learns_to_adapt = False
     trains = False

@@ -18,7 +18,7 @@ from metarl.agents.policies import ContextPolicy
 from metarl.agents.policies.context import CONTEXT
 from metarl.envs import task_vectors
 from metarl.envs import tasks as task_tools
-from metarl.fields import Count, Positive
+from metarl.fields import Count, Positive, setting
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import choose_backend, loss_gradients
 from metarl.gradients.flat import flatten, named
@@ -32,8 +32,8 @@ from metarl.state import Outcome, State
 class AwareTraining(Epochs):
     """The settings of PPO's epochs on the mean over the tasks."""
 
-    epochs: Count = 10
-    learning_rate: Positive = 3e-3
+    epochs: Count = setting(10, "Adam steps on the same rollouts")
+    learning_rate: Positive = setting(3e-3, "Adam's step size")
 
 
 class TaskAware(BaseLearner):
@@ -52,6 +52,7 @@ class TaskAware(BaseLearner):
     name = "task-aware"
     outer_settings: ClassVar[tuple[type[Any], ...]] = (AwareTraining,)
     source = "Finn et al. 2017"
+    learns_to_adapt = False
     adapts_by_experience = False
     functional_policy: ContextPolicy
 

@@ -13,7 +13,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import Tensor
 
 from metarl import seeding
-from metarl.agent import SPLITS
 from metarl.agents import Parameters, Policy, Rollouts
 from metarl.agents.policies import GruActor, GruPolicy, Memory, TrialPolicy
 from metarl.agents.trials import TrialSteps, trial_steps
@@ -21,7 +20,7 @@ from metarl.envs import RandomTask, Trial, make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
 from metarl.envs.trial import TOLD_KEYS
-from metarl.evaluation import Evaluation, points
+from metarl.evaluation import SPLITS
 from metarl.gradients import task_axis
 from metarl.learner import BaseLearner
 from metarl.memory.adapter import TrialAdapter
@@ -164,29 +163,6 @@ class MemoryLearner(BaseLearner):
                 )
 
         return refuse
-
-    def evaluate_rollouts(
-        self,
-        split: str,
-        tasks: Any = None,
-        n_tasks: int | None = None,
-        episodes: int | None = None,
-        steps: int | None = None,
-        seed: int | None = None,
-    ) -> tuple[Evaluation, list[Any], list[Rollouts]]:
-        """Return an evaluation, and its first batch of tasks with their rollouts after 0, 1, ... episodes of a trial.
-
-        Args:
-            split: as for ``evaluate``.
-            tasks: as for ``evaluate``.
-            n_tasks: as for ``evaluate``.
-            episodes: the number of trials of each task.
-            steps: the number of earlier episodes at the last point; default: that of a trial in training.
-            seed: as for ``evaluate``.
-        """
-        steps = points(self.settings, remembers=True) - 1 if steps is None else steps
-        evaluation, *rest = super().evaluate_rollouts(split, tasks, n_tasks, episodes, steps, seed)
-        return replace(evaluation, counted="earlier episodes"), *rest  # type: ignore[return-value]
 
     def evaluation_rollouts(
         self, state: State, single: list[Any], group: range, episodes: int, steps: int, seed: int, split: str

@@ -13,12 +13,24 @@ from metarl.agents import Rollouts
 
 
 def as_callback(callback: Any) -> BaseCallback:
-    """Return a callback, a list of them, a function, or None as one callback."""
+    """Return a callback, a list of them, a function, or None as one callback.
+
+    Raises:
+        ValueError: it is none of these.
+    """
     if callback is None:
         return CallbackList([])
-    if isinstance(callback, list):
-        return CallbackList(callback)
-    return callback if isinstance(callback, BaseCallback) else ConvertCallback(callback)
+    if isinstance(callback, list | tuple):
+        return CallbackList([as_callback(one) for one in callback])
+    if isinstance(callback, BaseCallback):
+        return callback
+    if isinstance(callback, type) or not callable(callback):
+        made = f", as in {callback.__name__}(...)" if isinstance(callback, type) else ""
+        raise ValueError(
+            f"callback is {callback!r}; expected a callback of stable-baselines3{made}, a list of them, or a function "
+            "of two arguments, the local and the global variables"
+        )
+    return ConvertCallback(callback)
 
 
 def episodes_for_callbacks(rollouts: Sequence[Rollouts]) -> dict[str, Any]:

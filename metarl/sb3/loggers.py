@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
+import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +18,15 @@ from stable_baselines3.common.logger import (
     KVWriter,
     Logger,
     TensorBoardOutputFormat,
-    filter_excluded_keys,
 )
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from metarl.files import naming, replacing
+from metarl.envs.tasks import whole_number
+from metarl.files import naming
+from metarl.sb3.progress_file import ProgressFile
 
-ITERATION = "rollout/iteration"
+_SECONDS_BETWEEN_LINES = 10.0
 
 # Charts of the "Custom scalars" tab: returns before and after adaptation side by side; tags are regular expressions.
 LAYOUT = {
@@ -46,6 +46,13 @@ class _ForgivingStream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
+    def has_room(self) -> bool:
+        """Return whether it is a terminal with a size; without one, a bar would not be visible."""
+        try:
+            return self._stream.isatty() and min(os.get_terminal_size(self._stream.fileno())) > 0
+        except (OSError, ValueError):
+            return False
+
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
@@ -55,11 +62,63 @@ class _ForgivingStream:
             self._stream.flush()
 
 
-def progress_bar(total: int | None, *, shown: bool) -> tqdm:
-    """Return a progress bar on standard error; a missing or closed standard error does not stop training."""
+class _ProgressLines:
+    """Progress as lines, for a file or a pipe: of the first and the last iteration, and now and then in between."""
+
+    def __init__(self, done: int, total: int | None, stream: _ForgivingStream) -> None:
+        self._first = done + 1
+        self._done = done
+        self._total = total
+        self._stream = stream
+        self._text = ""
+        self._began = self._wrote = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is left to close."""
+
+    def set_postfix_str(self, text: str) -> None:
+        """Set what the next line says of the results."""
+        self._text = text
+
+    def update(self) -> None:
+        """Count an iteration."""
+        self._done += 1
+        now = time.monotonic()
+        if self._done in (self._first, self._total) or now - self._wrote >= _SECONDS_BETWEEN_LINES:
+            self._wrote = now
+            self._stream.write(f"{self._line(now - self._began)}\n")
+            self._stream.flush()
+
+    def _line(self, seconds: float) -> str:
+        line = f"iteration {self._done}" + ("" if self._total is None else f" of {self._total}")
+        if self._text:
+            line += f": {self._text}"
+        if self._total is not None and self._done < self._total:
+            left = tqdm.format_interval(seconds / (self._done - self._first + 1) * (self._total - self._done))
+            line += f"; about {left} left"
+        return line
+
+
+def progress_bar(done: int, more: int | None, *, shown: bool) -> tqdm | _ProgressLines:
+    """Return a display of progress on standard error: a bar on a terminal, lines in a file or a pipe.
+
+    A missing or closed standard error does not stop training.
+
+    Args:
+        done: iterations before.
+        more: iterations to come, or None if it is not known how many.
+        shown: False for no display.
+    """
+    total = None if more is None else done + more
     if not shown or sys.stderr is None:
         return tqdm(total=total, disable=True)
-    return tqdm(total=total, unit="iteration", file=_ForgivingStream(sys.stderr), dynamic_ncols=True)
+    stream = _ForgivingStream(sys.stderr)
+    if not stream.has_room():
+        return _ProgressLines(done, total, stream)
+    return tqdm(total=total, initial=done, unit="iteration", file=stream, dynamic_ncols=True)
 
 
 class ResumableTensorBoard(TensorBoardOutputFormat):
@@ -81,108 +140,6 @@ class ResumableTensorBoard(TensorBoardOutputFormat):
         """Write the scalars, texts and figures of an iteration."""
         with naming(self._folder):
             super().write(key_values, key_excluded, step)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The contents of ``progress.csv``: columns, rows by iteration, and whether the whole file could be read."""
-
-    columns: list[str]
-    rows: dict[int, list[str]]
-    whole: bool
-
-    def row(self, iteration: int) -> dict[str, str]:
-        """Return the row of an iteration, by column."""
-        return dict(zip(self.columns, self.rows[iteration], strict=True))
-
-    def until(self, iteration: int) -> Progress:
-        """Return the contents without the rows after an iteration."""
-        return replace(self, rows={number: row for number, row in self.rows.items() if number <= iteration})
-
-
-def read_progress(path: Path) -> Progress:
-    """Return the contents of a ``progress.csv`` up to its first invalid row; nothing if the file is missing."""
-    rows: dict[int, list[str]] = {}
-    try:
-        # The last number of a line without a newline may lack digits.
-        text, _, rest = path.read_text(encoding="utf-8-sig").rpartition("\n")
-        columns, *lines = list(csv.reader(text.splitlines()))
-        at = columns.index(ITERATION)
-    except (FileNotFoundError, ValueError, csv.Error):
-        return Progress([], {}, False)
-    for row in lines:
-        if len(row) != len(columns) or not row[at].isdecimal() or not all(map(_is_number, row)):
-            return Progress(columns, rows, False)
-        if int(row[at]) <= max(rows, default=0):
-            return Progress(columns, rows, False)
-        rows[int(row[at])] = row
-    return Progress(columns, rows, not rest)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text or "0")
-    except ValueError:
-        return False
-    return True
-
-
-class ProgressFile(KVWriter):
-    """``progress.csv``: a row for each iteration; columns in order of first appearance, then by name.
-
-    Args:
-        path: the file; it is created or, in a resumed run, truncated.
-        keep: the last iteration whose row in an existing file is kept.
-    """
-
-    def __init__(self, path: Path, keep: int) -> None:
-        self._path = path
-        self._columns: list[str] = []
-        self._rows: list[list[str]] = []
-        with naming(path):
-            if path.exists():
-                found = read_progress(path).until(keep)
-                rows = list(found.rows.values())
-                filled = [i for i in range(len(found.columns)) if any(row[i] for row in rows)]
-                self._columns = [found.columns[i] for i in filled]
-                self._rows = [[row[i] for i in filled] for row in rows]
-                self._rewrite()
-            self._file: io.TextIOWrapper | None = path.open("a", newline="", encoding="utf-8")
-
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Append a row; if there are new columns, replace the whole file."""
-        values = filter_excluded_keys(key_values, key_excluded, "csv")
-        numbers = {key: value for key, value in values.items() if isinstance(value, int | float | np.number)}
-        new = sorted(set(numbers) - set(self._columns))
-        self._columns += new
-        row = [_text(numbers[key]) if key in numbers else "" for key in self._columns]
-        self._rows.append(row)
-        if self._file is None:
-            raise ValueError(f"{self._path} was closed; set a new logger")
-        with naming(self._path):
-            if new:
-                self._file.close()
-                self._rewrite()
-                self._file = self._path.open("a", newline="", encoding="utf-8")
-            else:
-                csv.writer(self._file, lineterminator="\n").writerow(row)
-                self._file.flush()
-
-    def _rewrite(self) -> None:
-        with replacing(self._path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self._columns)
-            writer.writerows(row + [""] * (len(self._columns) - len(row)) for row in self._rows)
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _text(value: Any) -> str:
-    return repr(value.item() if isinstance(value, np.number) else value)
 
 
 def write_hparams(folder: Path, settings: dict[str, Any], results: dict[str, float], step: int) -> None:
@@ -256,6 +213,26 @@ def run_logger(folder: Path, *, keep_rows: int = 0, purge_step: int | None = Non
         str(folder),
         [ResumableTensorBoard(folder, purge_step), ProgressFile(folder / "progress.csv", keep_rows)],
     )
+
+
+def checked_verbosity(verbose: Any) -> int:
+    """Return ``verbose`` as a number.
+
+    Raises:
+        ValueError: it is no whole number of at least 0.
+    """
+    return int(verbose) if isinstance(verbose, bool) else whole_number("verbose", verbose, least=0)
+
+
+def checked_folder(folder: Any) -> str | Path | None:
+    """Return the folder for TensorBoard as it was given.
+
+    Raises:
+        ValueError: it is no path.
+    """
+    if folder is not None and not isinstance(folder, str | Path):
+        raise ValueError(f"tensorboard_log is {folder!r}; expected the folder for TensorBoard, as in 'runs', or None")
+    return folder
 
 
 def default_logger(verbose: int, tensorboard_log: str | Path | None, name: str, new: bool) -> Logger:

@@ -1,16 +1,14 @@
 """From stable-baselines3 to metarl: a PPO or A2C model, or its zip file, as the start of a meta-learner.
 
 From a file, only tensors and plain JSON are read. The zip file also holds pickled objects; loading these could run
-arbitrary code.
+arbitrary code. Whatever a file declares, no more is read or built than it holds.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import data_to_json
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecNormalize
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarl.agents import Normalizer, new_normalizer, wrap_module
 from metarl.agents.normalization import Moments
@@ -32,13 +30,19 @@ from metarl.agents.policies import ModulePolicy
 from metarl.agents.policies.build import MODULES
 from metarl.agents.policies.seeded import Seeded
 from metarl.envs import make, own_actions
+from metarl.sb3.bounds import Bounded, refuse_larger
+from metarl.sb3.own_actions import fold_actions
+from metarl.sb3.weights_file import read_tensors
+from metarl.untrusted import in_words, open_zip, read_json, read_member, shown
 
 _SPACE_FIELDS = ("_shape", "dtype", "low", "high", "n", "nvec", "start", "spaces")
 _KEPT_ARGUMENTS = (
     "net_arch", "activation_fn", "log_std_init", "features_extractor_class", "features_extractor_kwargs",
     "normalize_images",
 )  # fmt: skip
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|inf)(?![\w.])")
+# Possessive and not begun inside a word, so that no text takes longer than its length.
+_NUMBER = re.compile(r"(?<![\w.])[-+]?+(?:\d++\.?+\d*+(?:[eE][-+]?+\d++)?+|inf)(?![\w.])")
+_DATA_BYTES = 64 << 20  # of a file's JSON, which holds pickled observations too
 _UNBOUNDED = 3.4e38  # as older libraries write infinity in single precision
 _REFUSED_ARGUMENTS = {
     "use_sde": "explores with state-dependent noise (use_sde=True)",
@@ -113,24 +117,24 @@ def _from_file(path: Path, policy_kwargs: dict[str, Any]) -> Source:
         raise ValueError(f"there is no file {str(path)!r}; expected a model that stable-baselines3 saved")
     described = repr(str(path))
     try:
-        with zipfile.ZipFile(path) as archive:
-            data = json.loads(archive.read("data"))
-            tensors = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
-    except Exception as error:  # zipfile, json and torch raise various errors for damaged or foreign files
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{described} is damaged or no model of stable-baselines3 ({type(error).__name__}: {reason})"
-        ) from error
+        with open_zip(path) as archive:
+            data = read_json(read_member(archive, "data", _DATA_BYTES), finite=False)
+            tensors = read_tensors(read_member(archive, "policy.pth"))
+    except Exception as error:  # damaged and foreign files raise errors of many types
+        raise ValueError(f"{described} is damaged or no model of stable-baselines3 ({in_words(error)})") from error
     if not isinstance(data, dict) or "action_net.weight" not in tensors or "value_net.weight" not in tensors:
         raise ValueError(f"{described} holds no actor-critic policy; expected a PPO or A2C model")
     kept = data.get("policy_kwargs") or {}
+    found = {name: data.get(name) or {} for name in ("observation_space", "action_space")}
+    for name, table in {"policy_kwargs": kept, **found}.items():
+        if not isinstance(table, dict):
+            raise ValueError(f"{described} is damaged: its {name} is {shown(table)}, expected a table")
     _refuse(described, {**kept, "use_sde": data.get("use_sde") or kept.get("use_sde")})
     arguments = {
         key: _plain_argument(described, key, value)
         for key, value in kept.items()
         if key in (*_KEPT_ARGUMENTS, "share_features_extractor") and key not in policy_kwargs
     }
-    found = {name: dict(data.get(name) or {}) for name in ("observation_space", "action_space")}
     return Source(described, tensors, {**arguments, **policy_kwargs}, found, None)
 
 
@@ -144,14 +148,14 @@ def _plain_argument(described: str, key: str, value: Any) -> Any:
     """Return an argument from the plain description that a file holds besides the pickled value, if that suffices."""
     text = value if isinstance(value, str) else ""
     name = re.fullmatch(r"<class 'torch\.nn\.modules\.[\w.]+\.(\w+)'>", text)
-    if name is not None:
+    if name is not None and isinstance(getattr(torch.nn, name[1], None), type):
         return getattr(torch.nn, name[1])
     own = {f"<class '{kind.__module__}.{kind.__name__}'>": kind for kind in (FlattenExtractor, NatureCNN)}
     if text in own:
         return own[text]
     if "<" in text:
         raise ValueError(
-            f"{described} keeps {key} = {value} only as pickled code, which is not run; give it: "
+            f"{described} keeps {key} = {shown(text)} only as pickled code, which is not run; give it: "
             f"from_pretrained(..., policy_kwargs={{{key!r}: ...}})"
         )
     return value
@@ -207,6 +211,11 @@ def take_over(
     Raises:
         ValueError: see ``BaseLearner.from_pretrained``.
     """
+    for label, given in (("family_kwargs", family_kwargs), ("policy_kwargs", policy_kwargs)):
+        if not isinstance(given, dict):
+            raise ValueError(f"{label} is {given!r}; expected a dict")
+    if vec_normalize is not None and not isinstance(vec_normalize, VecNormalize):
+        raise ValueError(_no_statistics(vec_normalize, family))
     found = read_source(source, policy_kwargs)
     env = make(family, **family_kwargs)
     try:
@@ -229,6 +238,17 @@ def take_over(
     return TakenOver(name, described, module, None if statistics is None else take_statistics(space, statistics))
 
 
+def _no_statistics(given: Any, family: str) -> str:
+    """Return the sentence on a ``vec_normalize`` that is none; its file holds pickled code, which is not run here."""
+    if not isinstance(given, str | Path):
+        return f"vec_normalize is {given!r}; expected the VecNormalize that the model was trained with"
+    return (
+        f"vec_normalize is the path {str(given)!r}; expected the VecNormalize itself, since its file is pickled code "
+        "that only you can trust: from_pretrained(..., "
+        f"vec_normalize=VecNormalize.load({str(given)!r}, DummyVecEnv([lambda: metarl.make({family!r})])))"
+    )
+
+
 def check_space(described: str, kind: str, found: dict[str, Any], *accepted: spaces.Space[Any]) -> spaces.Space[Any]:
     """Return that of the accepted spaces which a model was trained on; limits of 3.4e38 and more count as none.
 
@@ -239,15 +259,17 @@ def check_space(described: str, kind: str, found: dict[str, Any], *accepted: spa
         expected = _plain_space(space)
         if all(_same(found.get(field), expected.get(field)) for field in _SPACE_FIELDS):
             return space
-    shown = {field.strip("_"): found[field] for field in _SPACE_FIELDS if found.get(field) is not None}
+    trained = {field.strip("_"): found[field] for field in _SPACE_FIELDS if found.get(field) is not None}
     raise ValueError(
-        f"{described} was trained with the {kind} {shown}; the family's is {accepted[0]}; if they mean the same, "
-        "insist with from_pretrained(..., check_spaces=False)"
+        f"{described} was trained with the {kind} {shown(trained)}; the family's is {accepted[0]}; if they mean the "
+        "same, insist with from_pretrained(..., check_spaces=False)"
     )
 
 
 def _same(found: Any, expected: Any) -> bool:
     """Whether two descriptions of a space's field differ by the spelling of numbers at most."""
+    if len(str(found)) > 10 * len(str(expected)) + 1000:  # no other spelling is so much longer
+        return False
     (words, numbers), (other_words, other_numbers) = _spelled(found), _spelled(expected)
     return (
         words == other_words and len(numbers) == len(other_numbers) and np.allclose(numbers, other_numbers, rtol=1e-5)
@@ -279,16 +301,29 @@ def make_module(source: Source, observation_space: spaces.Space[Any], action_spa
         name = "CnnPolicy" if any(key.startswith("features_extractor.cnn.") for key in source.tensors) else "MlpPolicy"
     with Seeded(0):  # any seed would do, since all weights are overwritten
         try:
-            seen: Any = channels_first(observation_space)
-            module = MODULES[name](seen, action_space, lambda _: 3e-4, **source.arguments).float()
-            module.load_state_dict(source.tensors)
-        except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            refuse_larger(source.arguments, source.tensors)
+            with Bounded(source.tensors):
+                seen: Any = channels_first(observation_space)
+                module = MODULES[name](seen, action_space, lambda _: 3e-4, **source.arguments).float()
+                _check_tensors(module, source.tensors)
+                module.load_state_dict(source.tensors)
+        except Exception as error:  # a policy's constructor may raise anything for arguments of a damaged file
             raise ValueError(
-                f"the weights of {source.described} do not fit a {name} with {source.arguments}; give what is missing "
-                f"as policy_kwargs ({reason[:300]})"
+                f"the weights of {source.described} do not fit a {name} with {shown(source.arguments)}; give what is "
+                f"missing as policy_kwargs ({in_words(error)})"
             ) from error
     return name, module
+
+
+def _check_tensors(module: ActorCriticPolicy, tensors: dict[str, Tensor]) -> None:
+    """Refuse whole numbers where a policy has others, which torch would convert, and weights that are not finite."""
+    weights = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    for name, value in module.state_dict().items():
+        if name in tensors and tensors[name].is_floating_point() != value.is_floating_point():
+            raise ValueError(f"its tensor {name!r} is of {tensors[name].dtype}, and the policy's of {value.dtype}")
+        numbers = tensors.get(name, value)
+        if not bool((numbers.isfinite() if name in weights else ~numbers.isnan()).all()):
+            raise ValueError(f"its tensor {name!r} has numbers that are not finite")
 
 
 def architecture(module: ActorCriticPolicy) -> dict[str, Any]:
@@ -296,25 +331,6 @@ def architecture(module: ActorCriticPolicy) -> dict[str, Any]:
     given = module._get_constructor_parameters()
     kept = {key: given[key] for key in _KEPT_ARGUMENTS if key != "log_std_init"}
     return {**kept, "share_features_extractor": module.share_features_extractor}
-
-
-def fold_actions(module: ActorCriticPolicy, own: spaces.Box) -> None:
-    """Turn a policy for the box ``own`` into the one for the mapped box that does the same, in place.
-
-    Entries with two finite ends are mapped to [-1, 1]; the others are as they were.
-
-    With ``a = middle + half * u``, a Gaussian of mean ``W h + b`` and deviation ``s`` in a is one of mean
-    ``(W h + b - middle) / half`` and deviation ``s / half`` in u: exact up to rounding.
-    """
-    low, high = (torch.as_tensor(limit, dtype=torch.float64).flatten() for limit in (own.low, own.high))
-    bounded = torch.isfinite(low) & torch.isfinite(high)
-    middle, half = torch.where(bounded, (low + high) / 2, 0.0), torch.where(bounded, (high - low) / 2, 1.0)
-    with torch.no_grad():
-        layer = module.action_net
-        assert isinstance(layer, nn.Linear)
-        layer.weight.copy_(layer.weight.double() / half[:, None])
-        layer.bias.copy_((layer.bias.double() - middle) / half)
-        module.log_std.copy_(module.log_std.double() - half.log())
 
 
 def take_statistics(space: spaces.Space[Any], statistics: VecNormalize) -> Normalizer | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import gymnasium
+import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
@@ -20,6 +22,16 @@ _GIVEN_BY_THE_MODEL = ("observation_space", "action_space", "lr_schedule", "use_
 _FITS = 10
 _EPOCHS = 5
 _BATCH = 256
+
+
+def refuse_other_algorithms(algorithm: Any) -> None:
+    """Raise an error if an algorithm is not one of stable-baselines3's on-policy ones.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(algorithm, type) or not issubclass(algorithm, OnPolicyAlgorithm):
+        raise ValueError(f"{algorithm!r} cannot go on from a policy-gradient agent; expected PPO or A2C")
 
 
 def to_model(
@@ -40,8 +52,13 @@ def to_model(
                 f"policy_kwargs has {key!r}, but the architecture is that of the adapted policy; give only "
                 "'optimizer_class' and 'optimizer_kwargs'"
             )
-    if not isinstance(algorithm, type) or not issubclass(algorithm, OnPolicyAlgorithm):
-        raise ValueError(f"{algorithm!r} cannot go on from a policy-gradient agent; expected PPO or A2C")
+    refuse_other_algorithms(algorithm)
+    actions = env.action_space
+    if isinstance(actions, spaces.Box) and not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
+        raise ValueError(
+            f"the environment's action space is {actions}, and stable-baselines3's models take only boxes with finite "
+            "ends; use the policy that adapt() returns, or an environment that limits its actions"
+        )
     kept = {key: value for key, value in policy._get_constructor_parameters().items() if key not in _GIVEN_BY_THE_MODEL}
     # The arguments of all distributions are listed; those of state-dependent noise are None and do not apply.
     kept = {key: value for key, value in kept.items() if value is not None}

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from stable_baselines3.common import torch_layers
 
+from metarl.untrusted import shown
+
 # The modules in which classes are looked up by name.
 _KNOWN = {"torch": (torch.nn, torch.optim), "stable_baselines3": (torch_layers,)}
 
@@ -21,7 +23,8 @@ def decode(kept: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Return policy arguments from JSON; those in ``given`` replace the ones in JSON.
 
     Raises:
-        ValueError: an argument is marked as missing and not given; the message names it.
+        ValueError: an argument is marked as missing and not given, or is none that ``encode`` writes; the message names
+            it.
     """
     return {key: _decode(key, value) for key, value in kept.items() if key not in given} | given
 
@@ -48,13 +51,16 @@ def _decode(key: str, value: Any) -> Any:
         return [_decode(key, entry) for entry in value]
     if not isinstance(value, dict):
         return value
-    if "missing" in value:
+    kind, entry = next(iter(value.items())) if len(value) == 1 else ("", None)
+    if kind == "missing":
         raise ValueError(
-            f"the checkpoint cannot keep {key} = {value['missing']}; give it again: "
+            f"the checkpoint cannot keep {key} = {shown(entry)}; give it again: "
             f"load(..., policy_kwargs={{{key!r}: ...}})"
         )
-    for library, modules in _KNOWN.items():
-        if library in value:
-            found = [kind for module in modules if (kind := getattr(module, value[library], None)) is not None]
+    if kind == "dict" and isinstance(entry, dict):
+        return {name: _decode(key, one) for name, one in entry.items()}
+    if kind in _KNOWN and isinstance(entry, str):
+        found = [one for module in _KNOWN[kind] if isinstance(one := getattr(module, entry, None), type)]
+        if found:
             return found[0]
-    return {name: _decode(key, entry) for name, entry in value["dict"].items()}
+    raise ValueError(f"the policy's argument {key} is {shown(value)}, which save() does not write")

@@ -129,5 +129,7 @@ def test_what_is_not_supported_is_refused_in_a_sentence() -> None:
         build_policy(VECTOR, ACTIONS["gaussian"], name="Mlp", **SETTINGS)
     with pytest.raises(ValueError, match="use_sde"):
         build_policy(VECTOR, ACTIONS["gaussian"], name="MlpPolicy", use_sde=True, **SETTINGS)
-    with pytest.raises(ValueError, match="MlpPolicy cannot be made"):
+    with pytest.raises(
+        ValueError, match="policy_kwargs has 'wrong', which MlpPolicy does not take; expected one of hidden_sizes"
+    ):
         build_policy(VECTOR, ACTIONS["gaussian"], name="MlpPolicy", wrong=1, **SETTINGS)

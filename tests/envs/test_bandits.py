@@ -80,4 +80,4 @@ def test_wrong_arguments_are_one_sentence(family: str) -> None:
             metarl.make_vec(family, 2, **wrong)
     assert metarl.make(family, arms=7).action_space.n == 7
     assert metarl.make_vec(family, 2, arms=7).single_action_space.n == 7
-    assert metarl.sample_tasks(family, 3, arms=7).shape == (3, 7)
+    assert np.shape(metarl.sample_tasks(family, 3, arms=7)) == (3, 7)

@@ -11,7 +11,7 @@ FAMILY = "metarl/HalfCircleNavigation2D-v0"
 
 
 def test_goals_lie_on_the_upper_half_circle() -> None:
-    angles = metarl.sample_tasks(FAMILY, 500)
+    angles = np.asarray(metarl.sample_tasks(FAMILY, 500))
     assert angles.shape == (500,)
     assert 0.0 <= angles.min() < 0.05
     assert 3.09 < angles.max() <= np.float32(np.pi)

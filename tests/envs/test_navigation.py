@@ -34,7 +34,7 @@ def test_the_optimum_is_reached_by_heading_straight_for_the_goal() -> None:
     rng = np.random.default_rng(0)
     env = metarl.make(NAVIGATION)
     optima = []
-    for task in metarl.sample_tasks(NAVIGATION, 200):
+    for task in metarl.sample_tasks(NAVIGATION, 200, split="test"):
         best = env.get_wrapper_attr("oracle_return")(task)
         observation, _ = env.reset(options={"task": task})
         total, ended = 0.0, False

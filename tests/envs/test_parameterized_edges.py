@@ -153,8 +153,7 @@ def test_it_can_be_copied_and_pickled_and_keeps_its_task(
 ) -> None:
     if package is not None:
         pytest.importorskip(package)
-    tasks = metarl.sample_tasks(PARAMETERIZED, 2, seed=3, **kwargs)
-    first, second = ({key: part[index] for key, part in tasks.items()} for index in (0, 1))
+    first, second = metarl.sample_tasks(PARAMETERIZED, 2, seed=3, **kwargs)
     env = metarl.make(PARAMETERIZED, **kwargs, task=first)
     env.reset(seed=1)
     bare = env.env  # without the fixed task: what the copies play is what they kept

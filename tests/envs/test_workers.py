@@ -68,7 +68,7 @@ def learner(family: str, **learning: Any) -> MAML:
 
 
 def test_training_with_workers_gives_the_same_parameters() -> None:
-    one, two = learner(SLOW, workers=1).learn(1), learner(SLOW).learn(1)
+    one, two = learner(SLOW, workers=1).learn(iterations=1), learner(SLOW).learn(iterations=1)
     two.close()
     assert all((one.parameters[name] == value).all() for name, value in two.parameters.items())
 
@@ -86,7 +86,7 @@ def test_a_failure_in_a_worker_is_named_and_leaves_no_process(family: str, messa
     model = learner(f"toy_families:toy/{family}-v0", step_timeout=0.5 if family == "Hangs" else 60.0)
     before = {name: value.clone() for name, value in model.parameters.items()}
     with pytest.raises(RolloutError, match=f"iteration 1: .*{message}"):
-        model.learn(1)
+        model.learn(iterations=1)
     assert workers_of(os.getpid()) == []
     assert all((before[name] == value).all() for name, value in model.parameters.items())
 
@@ -105,7 +105,7 @@ gymnasium.register(id="Own-v0", entry_point="__main__:Own")
 family, workers = sys.argv[1], sys.argv[2]
 model = metarl.MAML("MlpPolicy", family, learning={{"tasks": 10, "episodes": 4, "workers": {workers}}},
                     evaluation={{"tasks": 2, "episodes": 2}})
-model.learn(1)
+model.learn(iterations=1)
 started = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
 print("trained", "with" if started else "without", "workers")
 {after}
@@ -135,12 +135,12 @@ def test_a_family_of_the_main_program_stays_in_its_process(tmp_path: Path) -> No
     out, err = run_script(tmp_path, "Own-v0", "'auto'").communicate(timeout=120)
     assert out.split() == ["trained", "without", "workers"], err
     _, err = run_script(tmp_path, "Own-v0", "2").communicate(timeout=120)
-    assert "cannot be made in another process, since its class is defined in the main program" in err
+    assert "cannot be made in another process: the class of Own-v0 is defined in the main program" in err
 
 
 def test_ctrl_c_leaves_workers_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
     model = learner("toy_families:toy/Sign-v0")
-    expected = learner("toy_families:toy/Sign-v0").learn(1).parameters
+    expected = learner("toy_families:toy/Sign-v0").learn(iterations=1).parameters
     answers, receive = itertools.count(1), Worker.receive
 
     def interrupted(worker: Worker, deadline: float, seconds: float) -> Any:
@@ -150,9 +150,9 @@ def test_ctrl_c_leaves_workers_that_work(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Worker, "receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        model.learn(1)
+        model.learn(iterations=1)
     monkeypatch.undo()
-    model.learn(1)
+    model.learn(iterations=1)
     assert all((expected[name] == value).all() for name, value in model.parameters.items())
     model.close()
 

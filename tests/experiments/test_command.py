@@ -59,10 +59,11 @@ def test_training_ends_with_the_table_the_folder_and_the_tensorboard_command(fin
     command = printed.splitlines()[-1].removeprefix("Look at it: ").split()
     assert command[1:] == ["--logdir", "runs"]
     assert shutil.which(command[0], path=f"{finished}:{os.environ['PATH']}") or (finished / command[0]).exists()
-    bar = (finished / "progress.txt").read_text()
-    assert "3/3" in bar
-    assert "return before" in bar
-    assert "after adaptation" in bar
+    lines = (finished / "progress.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"iteration \d of 3: return before \S+, after adaptation \S+.*", line) for line in lines)
+    assert lines[0].startswith("iteration 1 of 3")
+    assert lines[0].endswith(" left")
+    assert lines[-1].startswith("iteration 3 of 3")
 
 
 def test_a_run_leaves_what_is_promised(finished: Path) -> None:
@@ -81,8 +82,10 @@ def test_a_run_leaves_what_is_promised(finished: Path) -> None:
         "timesteps",
         "oracle",
         "adaptation",
+        "settings",
     }
     assert set(results) == expected
+    assert results["settings"] == tomllib.loads((run / "config.toml").read_text())
     assert (results["split"], results["learner"], results["seeds"]) == ("test", "maml", [1])
     assert results["statistic"].endswith("drawn with seed 1")
     for number, entry in enumerate(results["adaptation"]):

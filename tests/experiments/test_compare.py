@@ -6,7 +6,9 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 from metarl import MAML
 from metarl.experiments.command import main, parse
 from metarl.experiments.compare import parse_rows
-from metarl.experiments.comparison import Entry, difference, draw, write_tables, zoom
+from metarl.experiments.comparison import FILES, Entry, difference, draw, write_tables, zoom
 from metarl.statistics import bootstrap_interval
 
 TINY = ["learning.iterations=1", "learning.tasks=2", "learning.episodes=2", "family_kwargs.max_episode_steps=5",
@@ -133,6 +135,108 @@ def test_ctrl_c_ends_all_processes_and_leaves_runs_that_go_on(tmp_path: Path) ->
     for run in (tmp_path / "comparison/maml-1", tmp_path / "comparison/maml-2"):
         assert MAML.load(run / "checkpoints/last.zip").iteration >= 1
         assert not (run / "results.json").exists()
+
+
+def labels(comparison: Path) -> dict[str, str]:
+    """Return the rows of a table, and the number of seeds of each."""
+    return {row["learner"]: row["seeds"] for row in read(comparison / "comparison.csv")}
+
+
+def test_another_set_of_rows_is_added_to_the_tables_and_none_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["compare", "navigation", *TINY, "--learners"]
+    out = tmp_path / "comparison"
+    assert main([*command, "scratch,scratch evaluation.steps=2", "--seeds", "2"]) == 0
+    first = {row["learner"]: row for row in read(out / "comparison.csv")}
+    capsys.readouterr()
+    assert main([*command, "fomaml", "--seeds", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "Rows of the tables in comparison that are kept: scratch, scratch evaluation.steps=2" in printed
+    assert printed.count(" ...\n") == 1
+    assert labels(out) == {"scratch": "2", "scratch evaluation.steps=2": "2", "fomaml": "1"}
+    after = {row["learner"]: row for row in read(out / "comparison.csv")}
+    assert all(after[label] == row for label, row in first.items())
+    assert {row["learner"] for row in read(out / "differences.csv")} == set(after)
+    text = (out / "comparison.md").read_text()
+    assert all(f"| {label} |" in text for label in after)
+    # Fewer seeds of a row that is there lose none of it.
+    assert main([*command, "scratch", "--seeds", "1"]) == 0
+    assert labels(out) == {"scratch": "2", "scratch evaluation.steps=2": "2", "fomaml": "1"}
+
+    tables = {name: (out / name).read_bytes() for name in FILES}
+    for arguments, part in [
+        (["random", "--seeds", "1", "inner.step_size=0.2"], "has other settings; choose another --out"),
+        (["random evaluation.test_tasks=2", "--seeds", "1"], "evaluation.test_tasks is 2 for random"),
+    ]:
+        capsys.readouterr()
+        assert main([*command, *arguments]) == 2
+        assert part in capsys.readouterr().err
+    shutil.rmtree(out / "scratch-2")
+    assert main([*command, "random", "--seeds", "1"]) == 2
+    assert "has 2 seeds of 'scratch', of which only 1 could be kept" in capsys.readouterr().err
+    assert {name: (out / name).read_bytes() for name in FILES} == tables
+    assert not (out / "random-1").exists()
+    assert main([*command, "scratch", "--seeds", "2"]) == 0
+    assert labels(out) == {"scratch": "2", "scratch evaluation.steps=2": "2", "fomaml": "1"}
+
+
+def test_a_row_that_fails_now_leaves_the_tables_that_have_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["compare", "navigation", *TINY, "--learners", "scratch", "--seeds", "1"]
+    assert main(command) == 0
+    table = (tmp_path / "comparison/comparison.csv").read_bytes()
+    (tmp_path / "comparison/scratch-1/results.json").write_text("")
+    (tmp_path / "comparison/scratch-1/checkpoints/last.zip").write_text("")
+    assert main(command) == 1
+    assert "the tables in comparison stay as they were" in capsys.readouterr().err
+    assert (tmp_path / "comparison/comparison.csv").read_bytes() == table
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_the_user_is_not_taken_for_a_table(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("mine, and no table\n")
+    command = ["compare", "navigation", *TINY, "--learners", "random", "--seeds", "1", "--out", str(tmp_path)]
+    assert main(command) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert name in sentence
+    assert "choose another --out" in sentence
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine, and no table\n"
+
+
+@pytest.mark.parametrize("files", [[], ["config.toml"], ["config.toml", "machine.json", "checkpoints/notes.txt"]])
+def test_a_folder_without_a_checkpoint_is_kept_and_its_run_begins_anew(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old = tmp_path / "comparison/scratch-1"
+    old.mkdir(parents=True)
+    for name in files:
+        (old / name).parent.mkdir(exist_ok=True)
+        (old / name).write_text("what was there")
+    assert main(["compare", "navigation", *TINY, "--learners", "scratch", "--seeds", "1"]) == 0
+    assert "'comparison/scratch-1' has no checkpoint; it is kept as" in capsys.readouterr().err
+    assert labels(tmp_path / "comparison") == {"scratch": "1"}
+    for name in files:
+        assert (tmp_path / "comparison/scratch-1.aside-1" / name).read_text() == "what was there"
+
+
+def test_what_a_killed_write_of_a_table_left_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "comparison"
+    out.mkdir()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (f"comparison.csv.{ended.pid}.part", "comparison.csv.1.part", f"mine.csv.{ended.pid}.part"):
+        (out / name).write_text("half")
+    assert main(["compare", "navigation", *TINY, "--learners", "scratch", "--seeds", "1"]) == 0
+    assert sorted(path.name for path in out.glob("*.part")) == ["comparison.csv.1.part", f"mine.csv.{ended.pid}.part"]
 
 
 @pytest.mark.parametrize(

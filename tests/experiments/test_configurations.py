@@ -35,7 +35,7 @@ def test_every_family_has_a_configuration() -> None:
 def test_arguments_of_a_family_reach_its_single_and_its_batched_environment() -> None:
     _, settings = read_configuration("bernoulli-bandit", [parse_override(text) for text in TINY])
     seven = replace(settings, family_kwargs={"arms": 7, "pulls": 3})
-    model = MAML.from_settings(seven).learn(1)
+    model = MAML.from_settings(seven).learn(iterations=1)
     assert model.action_space == spaces.Discrete(7)
     assert model.num_timesteps == 2 * 2 * 2 * 3
     model.close()
@@ -48,7 +48,7 @@ def test_arguments_of_a_family_reach_its_single_and_its_batched_environment() ->
 def test_two_tiny_iterations_of_it_run(name: str) -> None:
     _, settings = read_configuration(name, [parse_override(text) for text in TINY])
     model = MAML.from_settings(settings)
-    model.learn(2)
+    model.learn(iterations=2)
     assert model.iteration == 2
     assert all(torch.isfinite(value).all() for value in model.parameters.values())
     returns = model.evaluate(split="test").returns

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from metarl import MAML
+from metarl import MAML, BaseLearner
 from metarl.experiments.command import main
 from metarl.experiments.configuration import read_configuration
-from metarl.experiments.training import Terminated, start_run
+from metarl.experiments.training import SaveLast, Terminated, start_run
 from metarl.files import new_file
 
 METARL = str(Path(sys.executable).with_name("metarl"))
@@ -130,7 +130,7 @@ def fails_later(monkeypatch: pytest.MonkeyPatch, name: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "saved"), [("last.zip", 4, 2), ("cost.json", 4, 3), ("progress.csv", 2, 1), ("best.zip", 1, 4)]
+    ("name", "count", "saved"), [("last.zip", 4, 2), ("cost.json", 4, 3), ("progress.csv", 2, 1), ("best.zip", 1, 2)]
 )
 def test_a_disk_that_is_full_is_one_sentence_and_the_run_goes_on_to_the_same_bits(
     name: str, count: int, saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -151,6 +151,104 @@ def test_a_disk_that_is_full_is_one_sentence_and_the_run_goes_on_to_the_same_bit
     assert main(["train", "--resume", "runs/full"]) == 0
     for file in SAME:
         assert (full / file).read_bytes() == (tmp_path / "runs/whole" / file).read_bytes(), file
+
+
+def gone(run: Path) -> None:
+    run.rename(run.with_name("moved"))
+
+
+def folder_at(name: str) -> Callable[[Path], None]:
+    def put(run: Path) -> None:
+        (run / name).unlink()
+        (run / name).mkdir()
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("harm", "named"),
+    [
+        (gone, "runs/full"),
+        (folder_at("checkpoints/last.zip"), "runs/full/checkpoints/last.zip"),
+        (folder_at("checkpoints/best.zip"), "runs/full/checkpoints/best.zip"),
+        (folder_at("cost.json"), "runs/full/cost.json"),
+        (folder_at("progress.csv"), "runs/full/progress.csv"),
+    ],
+)
+def test_files_that_are_taken_away_while_it_trains_are_one_sentence(
+    harm: Callable[[Path], None], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    save = SaveLast.save
+
+    def then_harm(self: SaveLast, learner: BaseLearner) -> None:
+        save(self, learner)
+        if learner.iteration == 3:
+            harm(tmp_path / "runs/full")
+
+    assert main([*TRAIN, "learning.iterations=6", "--name", "whole"]) == 0
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveLast, "save", then_harm)
+        assert main([*TRAIN, "learning.iterations=6", "--name", "full"]) == 1
+    *_, sentence = capsys.readouterr().err.splitlines()
+    assert sentence.startswith(f"metarl: '{named}")
+    assert "' cannot be read or written: " in sentence
+    assert sentence.endswith("metarl train --resume runs/full")
+    assert left(tmp_path) == []
+    if harm is gone:
+        assert not (tmp_path / "runs/full").exists()
+        (tmp_path / "runs/moved").rename(tmp_path / "runs/full")
+    elif "last.zip" in named:
+        assert "last.zip cannot be read now" in sentence
+        return
+    assert main(["train", "--resume", "runs/full"]) == 0
+    for file in SAME:
+        if "progress" not in named or file != "progress.csv":
+            assert (tmp_path / "runs/full" / file).read_bytes() == (tmp_path / "runs/whole" / file).read_bytes(), file
+
+
+def test_a_table_of_progress_that_is_deleted_while_it_trains_loses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = SaveLast.save
+
+    def then_delete(self: SaveLast, learner: BaseLearner) -> None:
+        save(self, learner)
+        if learner.iteration == 2:
+            (tmp_path / "runs/full/progress.csv").unlink()
+
+    assert main([*TRAIN, "--name", "whole"]) == 0
+    monkeypatch.setattr(SaveLast, "save", then_delete)
+    assert main([*TRAIN, "--name", "full"]) == 0
+    assert (tmp_path / "runs/full/progress.csv").read_bytes() == (tmp_path / "runs/whole/progress.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["config.toml", "progress.csv", "cost.json", "checkpoints/last.zip"])
+def test_what_a_resume_needs_is_on_the_disk_before_its_name_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[os.stat_result] = []
+    fsync, put = os.fsync, Path.replace
+
+    def record(file: int) -> None:
+        fsync(file)
+        flushed.append(os.fstat(file))
+
+    def replace(self: Path, target: Path) -> Path:
+        if str(target).endswith(name):
+            assert any(os.path.samestat(self.stat(), each) for each in flushed), "its contents were not flushed"
+            names.append(target)
+        return put(self, target)
+
+    names: list[Path] = []
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(Path, "replace", replace)
+    assert main(TRAIN) == 0
+    assert names
+    final = tmp_path / "runs/bernoulli-bandit" / name
+    folders = {each.st_ino for each in flushed}
+    assert {final.parent.stat().st_ino, (tmp_path / "runs").stat().st_ino} <= folders
 
 
 def call(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -6,47 +6,23 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from damages import cut, empty, foreign, garbage, listed, make_runs
 
-from metarl.experiments import training
 from metarl.experiments.command import main
-from metarl.experiments.runs import Run
-from metarl.learners.registry import find_learner, read_settings
-from metarl.sb3.loggers import run_logger
-from metarl.settings import Settings
 
-SETTINGS = read_settings(
-    {
-        "family": "metarl/BernoulliBandit-v0",
-        "family_kwargs": {"pulls": 5},
-        "learning": {"iterations": 6, "tasks": 2, "episodes": 2},
-        "policy": {"hidden_sizes": [4]},
-        "evaluation": {"every": 3, "tasks": 2, "test_tasks": 3, "episodes": 2, "steps": 1},
-    }
-)
-OTHER = replace(SETTINGS, learner="fomaml", seed=7)
+Damage = Callable[[Path, Path, np.random.Generator], None]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``half``, a run after 3 of 6 iterations, ``whole``, the same to its end, and ``other``, another."""
     out = tmp_path_factory.mktemp("made")
-    half(out, SETTINGS)
-    for name, settings in (("whole", SETTINGS), ("other", OTHER)):
-        training.train(settings, out, name, progress_bar=False)
+    make_runs(out)
     return out
-
-
-def half(out: Path, settings: Settings) -> None:
-    learner = find_learner(settings.learner).from_settings(settings)
-    run = Run.create(out, "half", "half", settings, learner.save)
-    learner.set_logger(run_logger(run.folder))
-    learner.learn(3, callback=training.SaveLast(run), reset_num_timesteps=False)
-    learner.logger.close()
-    learner.close()
 
 
 @pytest.fixture
@@ -67,26 +43,6 @@ def assert_same(folder: Path, whole: Path, *names: str) -> None:
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def empty(path: Path, other: Path) -> None:
-    path.write_bytes(b"")
-
-
-def cut(path: Path, other: Path) -> None:
-    path.write_bytes(other.read_bytes()[: other.stat().st_size // 2])
-
-
-def garbage(path: Path, other: Path) -> None:
-    path.write_bytes(b"\x00\xff\xfe garbage" * 9)
-
-
-def listed(path: Path, other: Path) -> None:
-    path.write_text("[1, 2]\n")
-
-
-def foreign(path: Path, other: Path) -> None:
-    shutil.copyfile(other, path)
-
-
 DAMAGES = [empty, cut, garbage, listed, foreign]
 
 
@@ -100,9 +56,9 @@ def test_an_untouched_run_goes_on_without_a_word(made: Path, folder: Path, capsy
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["results.json", "checkpoints/best.zip"])
 def test_a_result_that_is_not_the_runs_is_set_aside_and_made_again(
-    name: str, damage: Callable[[Path, Path], None], made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    name: str, damage: Damage, made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    damage(folder / name, made / "other" / name)
+    damage(folder / name, made / "other" / name, np.random.default_rng(0))
     found = (folder / name).read_bytes()
     status, sentences = resume(capsys)
     assert status == 0
@@ -125,12 +81,12 @@ def test_a_result_of_a_run_with_the_same_learner_that_is_ahead_is_not_taken(
 
 @pytest.mark.parametrize("damage", [*DAMAGES, None])
 def test_the_cost_is_taken_from_the_checkpoint_where_the_file_is_not_right(
-    damage: Callable[[Path, Path], None] | None, made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    damage: Damage | None, made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if damage is None:
         (folder / "cost.json").unlink()
     else:
-        damage(folder / "cost.json", made / "other/cost.json")
+        damage(folder / "cost.json", made / "other/cost.json", np.random.default_rng(0))
     status, (sentence,) = resume(capsys)
     assert status == 0
     assert "'half/cost.json' is" in sentence
@@ -154,13 +110,13 @@ def test_a_cost_counts_as_the_runs_up_to_the_checkpoint_or_one_iteration_before(
 
 @pytest.mark.parametrize("damage", [empty, garbage, listed, foreign, None])
 def test_rows_of_progress_that_are_lost_are_named_and_no_others_taken_for_them(
-    damage: Callable[[Path, Path], None] | None, made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    damage: Damage | None, made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     progress = folder / "progress.csv"
     if damage is None:
         progress.unlink()
     else:
-        damage(progress, made / "other/progress.csv")
+        damage(progress, made / "other/progress.csv", np.random.default_rng(0))
     found = None if damage is None else progress.read_bytes()
     status, (sentence,) = resume(capsys)
     assert status == 0
@@ -216,9 +172,9 @@ def test_a_table_program_that_rewrote_progress_loses_no_row(
 
 @pytest.mark.parametrize("damage", [empty, cut, garbage, foreign])
 def test_a_checkpoint_that_is_not_the_runs_is_refused(
-    damage: Callable[[Path, Path], None], made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    damage: Damage, made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    damage(folder / "checkpoints/last.zip", made / "other/checkpoints/last.zip")
+    damage(folder / "checkpoints/last.zip", made / "other/checkpoints/last.zip", np.random.default_rng(0))
     before = sorted(path.name for path in folder.iterdir() if path.name != "lock")
     status, (sentence,) = resume(capsys)
     assert status == 2
@@ -254,12 +210,12 @@ def test_what_a_killed_write_left_is_deleted_and_nothing_else(
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_finished_run_gets_its_best_parameters_again(
-    damage: Callable[[Path, Path], None], made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    damage: Damage, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     shutil.copytree(made / "whole", tmp_path / "half")
-    damage(tmp_path / "half/checkpoints/best.zip", made / "other/checkpoints/best.zip")
+    damage(tmp_path / "half/checkpoints/best.zip", made / "other/checkpoints/best.zip", np.random.default_rng(0))
     assert main(["evaluate", "half", "--tasks", "2"]) == 2
     assert "half/checkpoints/best.zip" in capsys.readouterr().err
     assert main(["picture", "half"]) == 2
@@ -274,13 +230,13 @@ def test_a_finished_run_gets_its_best_parameters_again(
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_comparison_makes_a_damaged_result_again_and_knows_no_cost_that_is_damaged(
-    damage: Callable[[Path, Path], None], made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    damage: Damage, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     shutil.copytree(made / "whole", tmp_path / "comparison/maml-1")
     configuration = str(made / "whole/config.toml")
-    damage(tmp_path / "comparison/maml-1/results.json", made / "other/results.json")
+    damage(tmp_path / "comparison/maml-1/results.json", made / "other/results.json", np.random.default_rng(0))
     command = ["compare", configuration, "--learners", "maml", "--seeds", "1"]
     assert main(command) == 0
     printed = capsys.readouterr()

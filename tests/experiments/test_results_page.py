@@ -23,6 +23,7 @@ IS_A = {
     "null": lambda value: value is None,
     "list of whole numbers": lambda value: isinstance(value, list) and all(type(entry) is int for entry in value),
     "list of numbers": lambda value: isinstance(value, list) and all(type(entry) is float for entry in value),
+    "table": lambda value: isinstance(value, dict),
     "list of tables": lambda value: isinstance(value, list) and all(isinstance(entry, dict) for entry in value),
 }
 

@@ -73,3 +73,44 @@ def test_an_encoding_that_lacks_a_character_stops_no_table(tmp_path: Path) -> No
     done = shell(f"{command} && rm comparison/*/cost.json && {command}", tmp_path)
     assert status(tmp_path) == 0, done.stderr
     assert "\\u2013" in done.stdout
+
+
+def test_what_is_written_to_files_are_lines_and_quiet_leaves_only_the_result(tmp_path: Path) -> None:
+    done = shell(f"$METARL train bernoulli-bandit {TINY} --name loud", tmp_path)
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("The run is in runs/loud. Look at it: ")
+    assert first.endswith("tensorboard --logdir runs")
+    for line, number in zip(done.stderr.splitlines(), (1, 2), strict=True):
+        assert line.startswith(f"iteration {number} of 2: return before ")
+    quiet = shell(f"$METARL train bernoulli-bandit {TINY} --name quiet --quiet", tmp_path)
+    assert quiet.stderr == ""
+    assert quiet.stdout.splitlines() == [line.replace("loud", "quiet") for line in rest]
+    refused = shell(f"$METARL train bernoulli-bandit {TINY} --name quiet --quiet", tmp_path)
+    assert (refused.stdout, len(refused.stderr.splitlines())) == ("", 1)
+
+
+def test_on_a_terminal_progress_is_a_bar(tmp_path: Path) -> None:
+    done = shell(f'script -qec "stty cols 120 rows 40; $METARL train bernoulli-bandit {TINY}" /dev/null', tmp_path)
+    assert status(tmp_path) == 0, done.stdout
+    assert "2/2" in done.stdout
+    assert "iteration 1 of 2" not in done.stdout
+
+
+WARNS = """
+import gymnasium, warnings
+from metarl.envs.families.bandits import BernoulliBanditEnv
+class Warns(BernoulliBanditEnv):
+    def __init__(self, **arguments):
+        warnings.warn("the arms\\n  are worn")
+        gymnasium.logger.warn("so are %s", "the legs")
+        super().__init__(**arguments)
+gymnasium.register("Warns-v0", "warns:Warns", max_episode_steps=5)
+"""
+
+
+def test_a_warning_is_one_sentence_without_a_place_in_the_code(tmp_path: Path) -> None:
+    (tmp_path / "warns.py").write_text(WARNS)
+    done = shell(f"$METARL train bernoulli-bandit family=warns:Warns-v0 {TINY} --quiet", tmp_path)
+    lines = set(done.stderr.splitlines())
+    assert {"metarl: warning: the arms are worn", "metarl: warning: so are the legs"} <= lines
+    assert all(line.startswith("metarl: ") for line in lines), lines

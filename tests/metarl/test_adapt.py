@@ -16,7 +16,7 @@ import metarl
 
 
 def test_adapt_returns_a_policy_of_stable_baselines3_and_leaves_the_learner_alone() -> None:
-    model = small().learn(1)
+    model = small().learn(iterations=1)
     before = copied(model.parameters)
     task = metarl.sample_tasks(NAVIGATION, 1, seed=5)[0]
     adapted = model.adapt(task)
@@ -55,7 +55,7 @@ def test_adapt_takes_an_environment_whose_task_is_unknown() -> None:
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
 def test_an_adapted_policy_goes_on_learning_in_stable_baselines3(algorithm: Any) -> None:
-    model = small().learn(1)
+    model = small().learn(iterations=1)
     task = [0.3, 0.2]
     ours = model.adapt(task)
     theirs = model.to_sb3(algorithm, task, n_steps=64)
@@ -82,8 +82,8 @@ def test_an_adapted_policy_goes_on_learning_in_stable_baselines3(algorithm: Any)
 def test_the_value_function_that_goes_to_stable_baselines3_fits() -> None:
     model = small(family_kwargs={}, learning={"episodes": 20})
     task = [0.4, 0.4]
-    ppo = model.to_sb3(PPO, task)
-    again = model.to_sb3(PPO, task)
+    ppo = model.to_sb3(PPO, task, steps=1, episodes=20)
+    again = model.to_sb3(PPO, task, steps=1, episodes=20)
     assert torch.equal(ppo.policy.value_net.weight, again.policy.value_net.weight)
     env = metarl.make(NAVIGATION, task=task)
     values, returns = [], []

@@ -13,6 +13,9 @@ import metarl
 from metarl import seeding
 from metarl.envs import FixedTask, RolloutError
 
+# What a policy is for is said where it is tested (sb3/test_own_actions.py).
+pytestmark = pytest.mark.filterwarnings("ignore:this policy acts in:UserWarning")
+
 
 def test_it_updates_after_n_episodes_and_says_how_the_return_developed() -> None:
     model = small()

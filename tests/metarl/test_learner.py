@@ -16,7 +16,7 @@ from metarl.agents import Rollouts
 
 
 def test_learning_changes_parameters_and_is_repeatable() -> None:
-    one, other, third = (small(family=SIGN, seed=seed).learn(3) for seed in (1, 1, 2))
+    one, other, third = (small(family=SIGN, seed=seed).learn(iterations=3) for seed in (1, 1, 2))
     assert same(one.parameters, other.parameters)
     assert not same(one.parameters, small(family=SIGN).parameters)
     assert not same(one.parameters, third.parameters)
@@ -28,20 +28,24 @@ def test_learning_changes_parameters_and_is_repeatable() -> None:
 @pytest.mark.parametrize("activation", [torch.nn.Tanh, torch.nn.ELU])  # by hand, and by autograd
 def test_a_callers_no_grad_changes_nothing(mode: Any, activation: type[torch.nn.Module]) -> None:
     kwargs = {"activation_fn": activation}
-    plain, inside = small(policy_kwargs=kwargs).learn(1), small(policy_kwargs=kwargs)
+    plain, inside = small(policy_kwargs=kwargs).learn(iterations=1), small(policy_kwargs=kwargs)
     with mode():
-        inside.learn(1)
+        inside.learn(iterations=1)
         task = np.array([0.3, -0.2])
         adapted = inside.adapt(task, steps=2)
     assert same(inside.parameters, plain.parameters)
     assert same(dict(adapted.state_dict()), dict(plain.adapt(task, steps=2).state_dict()))
     assert same(
-        inside.learn(1, reset_num_timesteps=False).parameters, plain.learn(1, reset_num_timesteps=False).parameters
+        inside.learn(iterations=1, reset_num_timesteps=False).parameters,
+        plain.learn(iterations=1, reset_num_timesteps=False).parameters,
     )
 
 
 def test_learning_in_two_parts_equals_learning_in_one() -> None:
-    whole, parts = small().learn(4), small().learn(2).learn(2, reset_num_timesteps=False)
+    whole, parts = (
+        small().learn(iterations=4),
+        small().learn(iterations=2).learn(iterations=2, reset_num_timesteps=False),
+    )
     assert same(whole.parameters, parts.parameters)
     assert whole.num_timesteps == parts.num_timesteps
 
@@ -58,14 +62,14 @@ def test_total_timesteps_stops_after_the_iteration_that_reaches_them() -> None:
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_several_inner_steps_train(steps: int) -> None:
-    model = small(family=SIGN, inner={"steps": steps}).learn(2)
+    model = small(family=SIGN, inner={"steps": steps}).learn(iterations=2)
     assert model.num_timesteps == 2 * (steps + 1) * 3 * 4 * 3
     assert not same(model.parameters, small(family=SIGN).parameters)
 
 
 def test_where_the_line_search_fails_parameters_stay_and_it_is_counted() -> None:
     # Every candidate of so short a search with so long a first step breaks the bound or worsens the gain.
-    model = small(outer={"max_kl": 1e8, "line_search_steps": 1}).learn(1)
+    model = small(outer={"max_kl": 1e8, "line_search_steps": 1}).learn(iterations=1)
     assert model.state.line_search_failures == 1
     assert same(model.parameters, small().parameters)
     assert model.logger.name_to_value == {} or "train/kl" not in model.logger.name_to_value
@@ -81,7 +85,7 @@ class Watched(MAML):
 
 
 def test_iterations_draw_different_tasks_and_the_environments_play_them() -> None:
-    model = small(Watched, evaluation={"every": 1000}).learn(2)
+    model = small(Watched, evaluation={"every": 1000}).learn(iterations=2)
     for tasks, rollouts in model.seen[:4]:
         positions = rollouts.observations[:, 0, 1].double().numpy()
         np.testing.assert_allclose(rollouts.rewards[:, 0, 0], -np.linalg.norm(positions - tasks, axis=-1), atol=1e-6)
@@ -103,8 +107,8 @@ def test_callbacks_of_stable_baselines3_are_called_and_stop() -> None:
         seen.append(local["self"].iteration)
         return True
 
-    assert small().learn(5, callback=[Stop()]).iteration == 2
-    small().learn(2, callback=count)
+    assert small().learn(iterations=5, callback=[Stop()]).iteration == 2
+    small().learn(iterations=2, callback=count)
     assert seen == [1, 2]
 
 
@@ -142,19 +146,42 @@ def test_bad_counts_of_learn_are_named(arguments: dict[str, Any]) -> None:
         small().learn(**arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"total_timesteps": 1.5}, {"total_timesteps": "many"}, {"total_timesteps": True}]
+)
+def test_environment_steps_are_whole_numbers(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"total_timesteps is .*; expected a whole number of at least 1"):
+        small().learn(**arguments)
+
+
+def test_environment_steps_may_be_written_as_in_stable_baselines3() -> None:
+    whole, written = small().learn(total_timesteps=300), small().learn(total_timesteps=3e2)
+    assert written.num_timesteps == whole.num_timesteps >= 300
+    assert same(whole.parameters, written.parameters)
+    with pytest.raises(ValueError, match=r"iterations is 2\.0; expected a whole number"):
+        small().learn(iterations=2.0)
+
+
+def test_what_learn_counts_has_to_be_named() -> None:
+    model = small()
+    with pytest.raises(TypeError, match=r"write learn\(iterations=100000\) or learn\(total_timesteps=100000\)"):
+        model.learn(100_000)
+    assert model.iteration == 0
+
+
 def test_tensorboard_runs_are_numbered(tmp_path: Path) -> None:
     for _ in range(2):
-        small(tensorboard_log=str(tmp_path)).learn(1)
+        small(tensorboard_log=str(tmp_path)).learn(iterations=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["MAML_1", "MAML_2"]
     model = small(tensorboard_log=str(tmp_path))
     for name, new in (("one", True), ("one", False), ("one", True), ("two", True)):
-        model.learn(1, tb_log_name=name, reset_num_timesteps=new)
+        model.learn(iterations=1, tb_log_name=name, reset_num_timesteps=new)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["MAML_1", "MAML_2", "one_1", "one_2", "two_1"]
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_learning_on_a_gpu_comes_close_to_the_cpu() -> None:
-    one, other = small(device="cpu").learn(1), small(device="cuda").learn(1)
+    one, other = small(device="cpu").learn(iterations=1), small(device="cuda").learn(iterations=1)
     for name, value in one.parameters.items():
         torch.testing.assert_close(other.parameters[name].cpu(), value, rtol=1e-2, atol=1e-3)

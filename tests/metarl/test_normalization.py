@@ -19,6 +19,9 @@ import metarl
 from metarl import MAML
 from metarl.agents.normalization import Moments, new_normalizer
 
+# What a policy is for is said where it is tested (sb3/test_own_actions.py).
+pytestmark = pytest.mark.filterwarnings("ignore:this policy acts in:UserWarning")
+
 
 def learner(**changes: Any) -> MAML:
     learning = {"normalize_observations": True, "normalize_rewards": True, **changes.pop("learning", {})}
@@ -54,7 +57,7 @@ def test_statistics_are_those_of_the_steps_that_ran_in_training(monkeypatch: pyt
         return rollouts
 
     monkeypatch.setattr(model, "collect", watched)
-    model.learn(2)
+    model.learn(iterations=2)
     steps = torch.cat([part.observations[:, :, :-1][part.mask.bool()] for part in seen])
     moments = model.normalizer.observations[""]
     torch.testing.assert_close(moments.mean, steps.double().mean(dim=0))
@@ -67,7 +70,7 @@ def test_statistics_are_those_of_the_steps_that_ran_in_training(monkeypatch: pyt
 
 
 def test_evaluation_and_adaptation_leave_the_statistics_alone() -> None:
-    model = learner().learn(1)
+    model = learner().learn(iterations=1)
     before = model.normalizer
     model.evaluate(n_tasks=3)
     model.adapt([0.5])
@@ -76,14 +79,14 @@ def test_evaluation_and_adaptation_leave_the_statistics_alone() -> None:
 
 
 def test_they_are_in_the_checkpoint_and_best_has_its_own(tmp_path: Path) -> None:
-    model = learner().learn(2)
+    model = learner().learn(iterations=2)
     model.save(tmp_path / "model")
     loaded = MAML.load(tmp_path / "model")
     for name, value in model.normalizer.tensors().items():
         torch.testing.assert_close(loaded.normalizer.tensors()[name], value, rtol=0, atol=0)
     np.testing.assert_array_equal(loaded.evaluate(n_tasks=2).returns, model.evaluate(n_tasks=2).returns)
-    model.learn(1)
-    loaded.learn(1)
+    model.learn(iterations=1)
+    loaded.learn(iterations=1)
     assert same(model.parameters, loaded.parameters)
     assert model.best is not None
     assert loaded.best is not None
@@ -93,7 +96,7 @@ def test_they_are_in_the_checkpoint_and_best_has_its_own(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("observations", "policy"), [("box", "MlpPolicy"), ("dict", "MultiInputPolicy")])
 def test_what_comes_out_normalises_by_itself(observations: str, policy: str, tmp_path: Path) -> None:
-    model = learner(policy=policy, family_kwargs={"observations": observations}).learn(2)
+    model = learner(policy=policy, family_kwargs={"observations": observations}).learn(iterations=2)
     env = metarl.make(SIGN, task=[0.5], observations=observations)
     observation, _ = env.reset(seed=0)
     for _ in range(2):
@@ -117,7 +120,7 @@ def test_what_comes_out_normalises_by_itself(observations: str, policy: str, tmp
 
 
 def test_it_acts_and_learns_alike() -> None:
-    model = learner().learn(2)
+    model = learner().learn(iterations=2)
     samples = model.samples(model.state, played(model, np.ones((3, 1), np.float32), iteration=9)).task(0)
     distribution = model.functional_policy.distribution(model.parameters, samples)
     torch.testing.assert_close(distribution.log_prob(samples.actions), samples.log_probs, atol=1e-5, rtol=1e-5)

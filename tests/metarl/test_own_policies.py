@@ -25,7 +25,7 @@ def test_it_is_trained_saved_and_loaded(name: str, update: str, tmp_path: Path) 
     model = small(policy=name, outer={"update": update})
     before = copied(model.parameters)
     assert model.backend.name == "general"
-    model.learn(2)
+    model.learn(iterations=2)
     assert all(not torch.equal(model.parameters[key], value) for key, value in before.items())
     assert (model.iteration, model.settings.policy.name) == (2, name)
     model.save(tmp_path / "model")
@@ -33,7 +33,7 @@ def test_it_is_trained_saved_and_loaded(name: str, update: str, tmp_path: Path) 
     assert type(loaded.functional_policy) is type(model.functional_policy)
     assert same(loaded.parameters, model.parameters)
     np.testing.assert_array_equal(loaded.evaluate(n_tasks=2).returns, model.evaluate(n_tasks=2).returns)
-    assert same(loaded.learn(1).parameters, model.learn(1).parameters)
+    assert same(loaded.learn(iterations=1).parameters, model.learn(iterations=1).parameters)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,8 +70,8 @@ def test_the_meta_gradient_is_that_of_its_own_distribution() -> None:
     assert same(near.parameters, plain.parameters)
     assert (near.backend.name, plain.backend.name) == ("general", "fast")
     before = flatten(plain.parameters.values())
-    near.learn(1)
-    plain.learn(1)
+    near.learn(iterations=1)
+    plain.learn(iterations=1)
     moved, expected = (flatten(model.parameters.values()) - before for model in (near, plain))
     assert float((moved - expected).norm()) < 1e-2 * float(expected.norm())
 

@@ -36,7 +36,7 @@ def test_rewards_that_no_action_changes_teach_nothing(probe: str) -> None:
     samples = model.samples(model.state, played(model, np.ones(20, np.int64)))
     assert (samples.advantages == 0).all()
     before = copied(model.parameters)
-    model.learn(2)
+    model.learn(iterations=2)
     assert same(before, model.parameters)
 
 
@@ -45,14 +45,14 @@ def test_what_pays_in_every_task_is_learned_before_adaptation(probe: str) -> Non
     """Probes (d) and (e): an action that pays, and one that pays where the observation says so."""
     model = learner(probe)
     assert abs(model.evaluate(n_tasks=20).mean(0)) < 0.5
-    assert model.learn(25).evaluate(n_tasks=20).mean(0) > 0.95
+    assert model.learn(iterations=25).evaluate(n_tasks=20).mean(0) > 0.95
 
 
 def test_what_depends_on_the_task_is_learned_by_adaptation() -> None:
     """Probe (f): the reward's sign is the task, so 0 is the best before adaptation and 1 after it."""
     model = learner("HiddenSign", step_size=0.3, max_kl=0.01)
     untrained = model.evaluate(n_tasks=40)
-    trained = model.learn(40).evaluate(n_tasks=40)
+    trained = model.learn(iterations=40).evaluate(n_tasks=40)
     assert untrained.mean(1) < 0.7
     assert abs(trained.mean(0)) < 0.3
     assert trained.mean(1) > 0.95
@@ -151,6 +151,6 @@ def test_reptile_and_meta_sgd_look_less() -> None:
     """Probe (g), by what training does: the logit of looking falls."""
     towards = {"reptile": {}, "meta-sgd": {"update": "vpg", "optimizer": "sgd", "learning_rate": 1.0}}
     for name, outer in towards.items():
-        model = looking(0.0, name, outer=outer).learn(15)
+        model = looking(0.0, name, outer=outer).learn(iterations=15)
         bias = model.parameters["action_net.bias"]
         assert float(bias[1] - bias[0]) < -0.1, name

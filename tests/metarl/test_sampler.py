@@ -20,6 +20,9 @@ from metarl.envs import tasks as task_tools
 from metarl.sampler import Sampler
 from metarl.state import State
 
+# What a policy is for is said where it is tested (sb3/test_own_actions.py).
+pytestmark = pytest.mark.filterwarnings("ignore:this policy acts in:UserWarning")
+
 
 def collect(tasks: Any, numbers: range, episodes: int = 2, model: MAML | None = None) -> Rollouts:
     model = model or small()
@@ -109,7 +112,7 @@ def test_actions_outside_the_box_never_reach_the_environment() -> None:
     rollouts = collect(np.ones((2, 1), np.float32), range(2), episodes=6, model=model)
     assert rollouts.actions.abs().max() > 1.0
     torch.testing.assert_close(rollouts.rewards, rollouts.actions.clamp(-1.0, 1.0)[..., 0])
-    model.learn(1)
+    model.learn(iterations=1)
 
 
 def test_what_a_policy_cannot_take_is_refused_before_any_work() -> None:

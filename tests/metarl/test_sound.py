@@ -63,7 +63,7 @@ def test_buffers_are_in_checkpoints(tmp_path: Path) -> None:
         kwargs = {"features_extractor_class": Projection, "net_arch": [4]}
         env = metarl.RandomTask(metarl.make("metarl/Navigation2D-v0"))
         source = PPO("MlpPolicy", env, policy_kwargs=kwargs, n_steps=8, batch_size=8)
-    model = MAML.from_pretrained(source, **SMALL).learn(1)
+    model = MAML.from_pretrained(source, **SMALL).learn(iterations=1)
     model.save(tmp_path / "drawn")
     given = {"features_extractor_class": Projection}
     loaded = MAML.load(tmp_path / "drawn", policy_kwargs=given)
@@ -131,7 +131,7 @@ def test_modules_that_no_update_can_go_through_are_refused_before_any_rollout(ki
 
 def test_layer_norm_and_no_dropout_are_fine() -> None:
     own = type("Own", (Extractor,), {"kind": staticmethod(lambda: nn.Sequential(nn.LayerNorm(4), nn.Dropout(0.0)))})
-    model = MAML(policy_kwargs=extracting(own), **SMALL).learn(1)
+    model = MAML(policy_kwargs=extracting(own), **SMALL).learn(iterations=1)
     assert model.iteration == 1
 
 
@@ -169,7 +169,7 @@ def test_making_a_learner_leaves_torchs_stream_alone() -> None:
 
 
 def test_evaluating_and_adapting_one_learner_from_threads_gives_the_numbers_of_one() -> None:
-    model = MAML(**TINY).learn(1)
+    model = MAML(**TINY).learn(iterations=1)
     tasks = metarl.sample_tasks("metarl/Navigation2D-v0", 4)
 
     def work(i: int) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -209,7 +209,7 @@ gymnasium.register("sound/Offset-v0", entry_point=Offset)
 
 def test_double_precision_is_normalised_before_it_is_rounded() -> None:
     learning = {"tasks": 3, "episodes": 4, "normalize_observations": True, "workers": 1}
-    model = MAML("MlpPolicy", "sound/Offset-v0", learning=learning, evaluation=SMALL["evaluation"]).learn(1)
+    model = MAML("MlpPolicy", "sound/Offset-v0", learning=learning, evaluation=SMALL["evaluation"]).learn(iterations=1)
     state, tasks = model.state, model.training_tasks(2)
     rollouts = model.collect(state, state.parameters, tasks, model.training_streams(tasks, 2, 0))
     samples = model.samples(state, rollouts)
@@ -225,10 +225,10 @@ def test_double_precision_is_normalised_before_it_is_rounded() -> None:
     "copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["copy", "pickle"]
 )
 def test_a_learner_and_an_adapter_can_be_copied_and_go_on_alike(copied: Any) -> None:
-    for model in (MAML(**TINY).learn(1), MetaSGD(outer={"per_step": True}, **TINY).learn(1)):
+    for model in (MAML(**TINY).learn(iterations=1), MetaSGD(outer={"per_step": True}, **TINY).learn(iterations=1)):
         other = copied(model)
-        model.learn(1, reset_num_timesteps=False)
-        other.learn(1, reset_num_timesteps=False)
+        model.learn(iterations=1, reset_num_timesteps=False)
+        other.learn(iterations=1, reset_num_timesteps=False)
         assert all(torch.equal(value, other.parameters[name]) for name, value in model.parameters.items())
         assert model.num_timesteps == other.num_timesteps
     adapter = model.adapter(metarl.make("metarl/Navigation2D-v0", max_episode_steps=10), episodes=2)
@@ -241,7 +241,7 @@ def test_a_double_default_type_of_torch_changes_nothing_but_the_draw_of_weights(
     torch.set_default_dtype(torch.float64)
     try:
         for outer in ({}, {"path": "general"}):
-            model = MAML(outer=outer, **TINY).learn(1)
+            model = MAML(outer=outer, **TINY).learn(iterations=1)
             assert {value.dtype for value in model.parameters.values()} == {torch.float32}
             assert np.isfinite(model.evaluate().returns).all()
         task = metarl.sample_tasks("metarl/Navigation2D-v0", 1)[0]
@@ -266,9 +266,9 @@ def test_a_callers_no_grad_does_not_reach_the_value_function(mode: Any) -> None:
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_a_callers_no_grad_does_not_reach_joint_training(mode: Any) -> None:
     outer = {"environments": 2, "minibatches": 1, "epochs": 1}
-    plain = Pretrained(outer=outer, **TINY).learn(1)
+    plain = Pretrained(outer=outer, **TINY).learn(iterations=1)
     with mode():
-        there = Pretrained(outer=outer, **TINY).learn(1)
+        there = Pretrained(outer=outer, **TINY).learn(iterations=1)
     assert all(torch.equal(value, there.parameters[name]) for name, value in plain.parameters.items())
 
 
@@ -277,13 +277,13 @@ def test_seeds_of_environments_that_are_stepped_one_by_one_fit_a_c_integer(kind:
     outer = {"environments": 2, "minibatches": 1} if kind is Pretrained else {}
     learning = {"tasks": 4, "episodes": 4, "workers": 1}
     model = kind("MlpPolicy", "sound/Offset-v0", outer=outer, learning=learning, evaluation=SMALL["evaluation"])
-    assert np.isfinite(model.learn(2).evaluate().returns).all()
+    assert np.isfinite(model.learn(iterations=2).evaluate().returns).all()
 
 
 def test_meta_sgd_learns_with_a_double_default_type_of_torch() -> None:
     torch.set_default_dtype(torch.float64)
     try:
-        model = MetaSGD(**TINY).learn(1)
+        model = MetaSGD(**TINY).learn(iterations=1)
     finally:
         torch.set_default_dtype(torch.float32)
     assert {value.dtype for value in model.state.own_tensors.values()} == {torch.float32}
@@ -315,7 +315,9 @@ gymnasium.register("sound/Point-v0", entry_point=Point)
 def test_boxes_without_axes_are_observed_and_acted_in(kind: Any) -> None:
     outer = {"components": 2} if kind is MultiTask else {}
     settings = {**SMALL, "family_kwargs": {}, "learning": {"tasks": 3, "episodes": 3, "workers": 1}}
-    model = kind("MlpPolicy", "sound/Point-v0", outer=outer, policy_kwargs={"hidden_sizes": (4,)}, **settings).learn(1)
+    model = kind("MlpPolicy", "sound/Point-v0", outer=outer, policy_kwargs={"hidden_sizes": (4,)}, **settings).learn(
+        iterations=1
+    )
     assert np.isfinite(model.evaluate().returns).all()
 
 
@@ -340,6 +342,6 @@ def test_what_cannot_learn_is_named_at_once(work: Any, message: str) -> None:
 
 def test_an_exported_policy_that_rounds_what_it_was_normalised_by_warns() -> None:
     learning = {"tasks": 2, "episodes": 2, "normalize_observations": True, "workers": 1}
-    model = MAML("MlpPolicy", "sound/Offset-v0", learning=learning, evaluation=SMALL["evaluation"]).learn(1)
+    model = MAML("MlpPolicy", "sound/Offset-v0", learning=learning, evaluation=SMALL["evaluation"]).learn(iterations=1)
     with pytest.warns(UserWarning, match="rounds observations to single precision"):
         assert model.policy is not None

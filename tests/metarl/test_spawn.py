@@ -10,7 +10,7 @@ from small import small
 
 
 def learn(queue: Any) -> None:
-    model = small().learn(1)
+    model = small().learn(iterations=1)
     queue.put((os.getpid(), model.parameters["log_std"].tolist()))
 
 

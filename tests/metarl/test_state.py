@@ -43,7 +43,7 @@ def played(outcome: Outcome) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_an_iteration_leaves_learner_and_state_as_they_are(name: str) -> None:
-    model = small(name, **MORE.get(name, {})).learn(1)  # moments and statistics are no longer empty
+    model = small(name, **MORE.get(name, {})).learn(iterations=1)  # moments and statistics are no longer empty
     state, before, counts = model.state, tensors(model.state), copy.copy(model.state)
     policy, settings, best = copied(model.functional_policy.parameters()), copy.deepcopy(model.settings), model.best
     best_before = tensors(best.state)

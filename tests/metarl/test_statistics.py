@@ -91,7 +91,7 @@ def validated(model: Any) -> dict[str, Any]:
     """Return what a learner records in an iteration with validation."""
     values = Values()
     model.set_logger(Logger(None, [values]))
-    model.learn(1)
+    model.learn(iterations=1)
     return values.found
 
 

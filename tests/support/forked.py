@@ -152,10 +152,9 @@ def _become(request: Mapping[str, Any]) -> NoReturn:
         status = 1
     if isinstance(status, str):
         print(status, file=sys.stderr)
-    # What the interpreter does at its end, but for freeing each object, which takes a second after torch.
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    # What the interpreter does at its end, but for freeing each object, which takes a second after torch: pools of
+    # threads are told to end, and all threads but daemons are waited for.
+    threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -118,3 +118,13 @@ class Still(BaseLearner):
         tasks = self.training_tasks(iteration)
         streams = self.training_streams(tasks, iteration, 0)
         return Outcome(state=state, rollouts=[self.collect(state, state.parameters, tasks, streams)])
+
+
+def falling(remaining: float) -> float:
+    """A step size from 0.2 to 0.1."""
+    return 0.1 + 0.1 * remaining
+
+
+def negative(remaining: float) -> float:
+    """A step size below 0 in the middle of training."""
+    return -0.5 if remaining == 0.5 else 1.0

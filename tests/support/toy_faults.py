@@ -206,3 +206,45 @@ class Returns(SignEnv):
             "four": (observation, reward, terminated, info),
             "info": (observation, reward, terminated, truncated, None),
         }[self.wrong]
+
+
+class Unheard(BaseException):
+    """Not an error, for Python."""
+
+
+class Leaves(SignEnv):
+    """Ends the program, or tries to, in the method ``where``."""
+
+    def __init__(self, where: str = "step", what: str = "exit") -> None:
+        super().__init__()
+        self.where, self.what = where, what
+        self._leave("init")
+
+    def _leave(self, where: str) -> None:
+        if where == self.where:
+            if self.what == "interrupt":
+                raise KeyboardInterrupt
+            raise {"exit": SystemExit(3), "unheard": Unheard("enough"), "error": RuntimeError("no")}[self.what]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self._leave("reset")
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        self._leave("step")
+        return super().step(action)
+
+    def close(self) -> None:
+        self._leave("close")
+
+
+class Huge(SignEnv):
+    """Gives finite rewards that are too large for single precision."""
+
+    def __init__(self, reward: float = 1e30) -> None:
+        super().__init__()
+        self.reward = reward
+
+    def step(self, action: Any) -> Any:
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, self.reward, terminated, truncated, info

@@ -103,7 +103,7 @@ def test_the_host_reads_what_the_line_search_decides_on_and_the_metrics_once(
         learning={"episodes": 3, "normalize_observations": normalize, "normalize_rewards": normalize},
         outer={"fisher_fraction": 0.5, "line_search_ratio": 0.5},
     )
-    all_at_once(model).learn(1)
+    all_at_once(model).learn(iterations=1)
     tried: list[int] = []
     evaluate = Curvature.evaluate
     monkeypatch.setattr(Curvature, "evaluate", lambda self, vector: (tried.append(1), evaluate(self, vector))[1])
@@ -129,7 +129,7 @@ UPDATES = [
 def test_steps_along_the_meta_gradient_are_read_once_when_all_is_decided(
     name: str, outer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = all_at_once(two_steps(name, outer=outer, learning={"episodes": 3})).learn(1)
+    model = all_at_once(two_steps(name, outer=outer, learning={"episodes": 3})).learn(iterations=1)
     assert reads_of_an_iteration(model, monkeypatch) == ["tolist"]
 
 
@@ -140,8 +140,8 @@ DAMPED = [(name, {"damping": 0.1}) for name in ("e-maml", "meta-sgd", "anil", "c
 @pytest.mark.parametrize(("name", "outer"), [*UPDATES, *DAMPED])
 def test_all_tasks_at_once_learn_what_they_learn_in_parts(name: str, outer: dict[str, Any]) -> None:
     untrained, in_parts, at_once = (two_steps(name, outer=outer, learning={"episodes": 3}) for _ in range(3))
-    in_parts.learn(1)
-    all_at_once(at_once).learn(1)
+    in_parts.learn(iterations=1)
+    all_at_once(at_once).learn(iterations=1)
     before, one, other = (flatten(model.parameters.values()) for model in (untrained, in_parts, at_once))
     assert float((other - one).norm()) < 0.01 * float((one - before).norm())
 

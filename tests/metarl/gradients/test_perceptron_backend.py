@@ -102,7 +102,7 @@ def test_a_whole_run_has_the_same_bits_whatever_the_machines_thread_settings() -
     code = (
         "from metarl import MAML\n"
         "model = MAML(learning={'tasks': 6, 'episodes': 10}, policy_kwargs={'hidden_sizes': (64, 64)},\n"
-        "    evaluation={'tasks': 2, 'episodes': 2, 'steps': 1}).learn(2)\n"
+        "    evaluation={'tasks': 2, 'episodes': 2, 'steps': 1}).learn(iterations=2)\n"
         "import hashlib; from metarl.gradients.flat import flatten\n"
         "print(hashlib.sha256(flatten(model.parameters.values()).numpy().tobytes()).hexdigest())\n"
     )

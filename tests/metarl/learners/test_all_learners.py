@@ -29,14 +29,14 @@ def test_a_learner_that_was_saved_goes_on_with_the_same_bits(
     outer: dict[str, Any] = {"promp": {"adaptive": True}, "reptile": {"optimizer": "adam"}}.get(name, {})
     if update is not None:
         outer["update"] = update
-    model = small(name, inner={"steps": steps}, outer=outer).learn(1)
+    model = small(name, inner={"steps": steps}, outer=outer).learn(iterations=1)
     model.save(tmp_path / "model")
     loaded = load_learner(tmp_path / "model")
     assert type(loaded) is type(model)
     assert same(loaded.state.own_tensors, model.state.own_tensors)
     before = copied(model.parameters)
-    model.learn(1)
-    loaded.learn(1)
+    model.learn(iterations=1)
+    loaded.learn(iterations=1)
     assert same(model.parameters, loaded.parameters)
     assert same(model.state.own_tensors, loaded.state.own_tensors)
     assert not same(model.parameters, before)
@@ -64,7 +64,7 @@ def test_what_only_some_learners_log_is_documented() -> None:
         model = small(name)
         writer = Tags()
         model.set_logger(Logger(None, [writer]))
-        model.learn(1)
+        model.learn(iterations=1)
         logged[name] = writer.tags
     assert {(name, tag) for name, tags in logged.items() for tag in tags - logged["maml"]} == documented
 

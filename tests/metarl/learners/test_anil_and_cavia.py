@@ -13,8 +13,8 @@ from metarl.gradients.flat import task_parameters
 
 
 def test_with_all_layers_in_the_head_anil_is_maml() -> None:
-    whole = small("anil", outer={"head_layers": 3}).learn(2)
-    for name, value in small("maml").learn(2).parameters.items():
+    whole = small("anil", outer={"head_layers": 3}).learn(iterations=2)
+    for name, value in small("maml").learn(iterations=2).parameters.items():
         torch.testing.assert_close(whole.parameters[name], value)
     with pytest.raises(ValueError, match=r"head_layers is 4, but the policy has 3 layers .* expected at most 3"):
         small("anil", outer={"head_layers": 4})
@@ -30,13 +30,13 @@ def test_only_the_part_that_adapts_moves_in_adaptation(name: str, moving: set[st
     assert model.backend.name == "fast"
     assert {key for key, value in model.parameters.items() if not torch.equal(adapted[key][0], value)} == moving
     before = copied(model.parameters)
-    model.learn(2)
+    model.learn(iterations=2)
     moved = {key for key, value in before.items() if not torch.equal(model.parameters[key], value)}
     assert moved == set(before) - {CONTEXT}
 
 
 def test_an_adapted_context_is_a_plain_policy_that_does_the_same() -> None:
-    model = small("cavia", inner={"step_size": 1.0}, outer={"context_size": 3}).learn(1)
+    model = small("cavia", inner={"step_size": 1.0}, outer={"context_size": 3}).learn(iterations=1)
     tasks = metarl.sample_tasks(NAVIGATION, 1, seed=1)
     parameters = task_parameters(adapted_to(model, tasks, steps=2, episodes=4), 0)
     assert parameters[CONTEXT].shape == (3,)

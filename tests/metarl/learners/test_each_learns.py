@@ -35,7 +35,7 @@ def test_each_learns_to_adapt(name: str, inner: dict[str, Any], outer: dict[str,
         policy_kwargs={"hidden_sizes": (16,)},
     )
     untrained = model.evaluate(n_tasks=40)
-    trained = model.learn(iterations).evaluate(n_tasks=40)
+    trained = model.learn(iterations=iterations).evaluate(n_tasks=40)
     assert untrained.mean(-1) < 0.9
     assert abs(trained.mean(0)) < 0.3
     assert trained.mean(-1) > 0.9

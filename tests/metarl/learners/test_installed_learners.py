@@ -59,7 +59,7 @@ def test_it_is_listed_found_and_trained_by_its_name(install: Install, tmp_path: 
         find_learner("stay-stil")
     model = small("stay-still")
     before = model.parameters
-    assert same(model.learn(2).parameters, before)
+    assert same(model.learn(iterations=2).parameters, before)
     assert model.iteration == 2
     model.save(tmp_path / "model")
     assert same(load_learner(tmp_path / "model").parameters, before)

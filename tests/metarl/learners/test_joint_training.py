@@ -11,7 +11,7 @@ def test_joint_training_is_stable_baselines3s_and_leaves_its_random_state_alone(
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    model = small("pretrained").learn(1)
+    model = small("pretrained").learn(iterations=1)
     assert torch.equal(torch.rand(3), expected)
     assert model.num_timesteps == 3 * 4 * 2 * 8 == 192
     assert float(model.state.own_tensors["adam_steps"]) == 3 * 10 * 4  # rollouts, epochs, minibatches

@@ -24,7 +24,7 @@ def test_dice_adapts_in_training_as_in_evaluation_and_not_as_the_policy_gradient
     other = small("maml").adapted(state, model.parameters, rollouts, 0)
     assert (flatten(adapted.values()) - flatten(other.values())).norm() > 1e-3
     before = copied(model.parameters)
-    assert not same(model.learn(1).parameters, before)
+    assert not same(model.learn(iterations=1).parameters, before)
 
 
 def test_the_number_of_torchs_threads_changes_no_bit() -> None:
@@ -34,7 +34,7 @@ def test_the_number_of_torchs_threads_changes_no_bit() -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            model = small("maml", policy_kwargs={"hidden_sizes": (128, 128)}).learn(1)
+            model = small("maml", policy_kwargs={"hidden_sizes": (128, 128)}).learn(iterations=1)
             assert torch.get_num_threads() == threads
             found.append((model.parameters, model.evaluate(n_tasks=2).returns))
     finally:

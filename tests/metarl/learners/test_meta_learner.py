@@ -20,11 +20,13 @@ def test_the_short_way_fits_evaluates_and_is_saved(tmp_path: Path) -> None:
     assert model.fit(tasks, epochs=2) is model
     assert (model.learner.iteration, type(model.learner)) == (2, Reptile)
     assert model.learner.num_timesteps == 2 * 2 * 4 * 8
-    evaluation = model.evaluate(tasks)
+    with pytest.warns(UserWarning, match="all 2 tasks of this evaluation were given"):
+        evaluation = model.evaluate(tasks)
     assert (evaluation.split, evaluation.returns.shape) == ("given", (3, 2))
     model.save(tmp_path / "short")
     loaded = metarl.MetaLearner.load(tmp_path / "short")
-    np.testing.assert_array_equal(loaded.evaluate(tasks).returns, evaluation.returns)
+    with pytest.warns(UserWarning, match="all 2 tasks of this evaluation were given"):
+        np.testing.assert_array_equal(loaded.evaluate(tasks).returns, evaluation.returns)
     ppo = model.learner.to_sb3(PPO, tasks[0], n_steps=8, batch_size=8)
     onward = metarl.MetaLearner(ppo, NAVIGATION, learner="fomaml", family_kwargs={"max_episode_steps": 8})
     assert torch.equal(onward.learner.parameters["action_net.weight"], ppo.policy.action_net.weight)

@@ -20,7 +20,7 @@ def test_a_constant_step_size_makes_meta_sgd_maml() -> None:
 
 
 def test_it_adapts_with_the_step_sizes_it_learned() -> None:
-    model = small("meta-sgd", inner={"steps": 2}, outer={"step_sizes": "layer", "per_step": True}).learn(2)
+    model = small("meta-sgd", inner={"steps": 2}, outer={"step_sizes": "layer", "per_step": True}).learn(iterations=2)
     sizes = model.state.own_tensors["step_sizes"]
     assert sizes.shape == (2, len(model.parameters))
     assert (sizes != 0.1).all()
@@ -37,5 +37,5 @@ def test_it_adapts_with_the_step_sizes_it_learned() -> None:
 
 
 def test_plain_steps_leave_step_sizes_alone_and_have_no_moments() -> None:
-    model = small("meta-sgd", outer={"update": "vpg", "optimizer": "sgd"}).learn(2)
+    model = small("meta-sgd", outer={"update": "vpg", "optimizer": "sgd"}).learn(iterations=2)
     assert list(model.state.own_tensors) == ["step_sizes"]

@@ -20,6 +20,9 @@ from metarl.envs import tasks as task_tools
 from metarl.gradients.adaptation import choose_backend, inner_update
 from metarl.gradients.flat import flatten_tasks, named
 
+# What a policy is for is said where it is tested (sb3/test_own_actions.py).
+pytestmark = pytest.mark.filterwarnings("ignore:this policy acts in:UserWarning")
+
 
 def mixture(**changes: Any) -> MultiTask:
     model: MultiTask = small("multi-task", **{"outer": {"components": 5}, **changes})
@@ -66,7 +69,7 @@ def test_each_component_trains_on_its_own_task_by_ppos_epochs() -> None:
         [backend.inner_gradient(vector, samples.task(i)) for i, vector in enumerate(flatten_tasks(components))]
     )
     expected = named(plain.shapes, flatten_tasks(components) - 0.01 * gradients.sign())
-    model.learn(1)
+    model.learn(iterations=1)
     for name, value in expected.items():
         clear = named(plain.shapes, gradients)[name].abs() > 1e-4
         torch.testing.assert_close(model.parameters[name][clear], value[clear], atol=1e-5, rtol=0)
@@ -79,7 +82,7 @@ def test_its_tasks_are_drawn_once_and_kept(tmp_path: Path) -> None:
     rng = task_tools.task_rng(1, "train", 0)
     drawn = task_tools.draw_tasks(model.env, 5, rng, "train")
     np.testing.assert_array_equal(model.component_tasks(model.state), drawn)
-    model.learn(1).save(tmp_path / "model")
+    model.learn(iterations=1).save(tmp_path / "model")
     loaded = MultiTask.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.component_tasks(loaded.state), drawn)
     assert model.component_tasks(model.state).dtype == drawn.dtype
@@ -114,7 +117,7 @@ def test_ppo_goes_on_learning_from_the_mixture_and_a_ppo_model_starts_one() -> N
 
 def test_observation_statistics_are_part_of_the_policy_that_is_given() -> None:
     learning = {"normalize_observations": True}
-    model = mixture(learning=learning).learn(2)
+    model = mixture(learning=learning).learn(iterations=2)
     assert model.normalizer.observations[""].count > 0
     task = np.array([0.2, 0.1], dtype=np.float32)
     observations = torch.rand(5, 2)
@@ -134,4 +137,4 @@ def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
     with pytest.raises(ValueError, match="trains on the tasks that it drew at its start; leave tasks out"):
         short.fit(metarl.sample_tasks(NAVIGATION, 2, seed=1))
     with pytest.raises(FloatingPointError, match=r"iteration 1: the policy gradient of task \[.*\] is not finite"):
-        mixture(outer={"components": 5, "learning_rate": 1e38}).learn(1)
+        mixture(outer={"components": 5, "learning_rate": 1e38}).learn(iterations=1)

@@ -32,12 +32,12 @@ class Careful(Forgetful):
 def test_a_tensor_that_is_not_returned_is_named_after_the_first_iteration() -> None:
     model = small(Forgetful)
     with pytest.raises(ValueError, match=r"returned the own tensors none, and started from mine.*next_state"):
-        model.learn(2)
+        model.learn(iterations=2)
     assert model.iteration == 0
 
 
 def test_a_tensor_of_ones_own_is_kept(tmp_path: Any) -> None:
-    model = small(Careful).learn(2)
+    model = small(Careful).learn(iterations=2)
     model.save(tmp_path / "own")
     assert torch.equal(Careful.load(tmp_path / "own").state.own_tensors["mine"], torch.full((2,), 2.0))
 
@@ -70,10 +70,13 @@ class OwnObjective(MAML):
 
 
 def test_an_inner_objective_may_be_ones_own() -> None:
-    own, named = small(OwnObjective).learn(2), small(MAML, inner={"objective": "likelihood-ratio"}).learn(2)
+    own, named = (
+        small(OwnObjective).learn(iterations=2),
+        small(MAML, inner={"objective": "likelihood-ratio"}).learn(iterations=2),
+    )
     assert same(own.parameters, named.parameters)
-    other = small(OwnObjective, inner={"objective": "policy-gradient"}).learn(2)
-    assert same(other.parameters, small(MAML).learn(2).parameters)
+    other = small(OwnObjective, inner={"objective": "policy-gradient"}).learn(iterations=2)
+    assert same(other.parameters, small(MAML).learn(iterations=2).parameters)
 
 
 class Nothing(MAML):

@@ -48,7 +48,7 @@ def test_proximal_steps_follow_the_gradient_of_clipped_gain_and_penalty(steps: i
 
 
 def test_the_coefficient_adapts_to_the_kl() -> None:
-    high = small("promp", outer={"adaptive": True, "learning_rate": 0.1}).learn(1)
-    low = small("promp", outer={"adaptive": True, "learning_rate": 1e-6}).learn(1)
-    fixed = small("promp", outer={"learning_rate": 0.1}).learn(1)
+    high = small("promp", outer={"adaptive": True, "learning_rate": 0.1}).learn(iterations=1)
+    low = small("promp", outer={"adaptive": True, "learning_rate": 1e-6}).learn(iterations=1)
+    fixed = small("promp", outer={"learning_rate": 0.1}).learn(iterations=1)
     assert [float(model.state.own_tensors["kl_coefficient"]) for model in (high, low, fixed)] == [1e-3, 2.5e-4, 5e-4]

@@ -35,7 +35,7 @@ def test_random_actions_are_uniform(actions: str) -> None:
             np.testing.assert_allclose(shares, 1 / count, atol=0.04)
         expected = -np.log(np.prod(counts))
     np.testing.assert_allclose(rollouts.log_probs, expected, rtol=1e-5)
-    assert model.learn(5).iteration == 0
+    assert model.learn(iterations=5).iteration == 0
     assert model.evaluate(n_tasks=2).returns.shape == (2, 2)
     with pytest.raises(ValueError, match="has no policy to give"):
         model.adapt(task)
@@ -44,7 +44,7 @@ def test_random_actions_are_uniform(actions: str) -> None:
 def test_from_scratch_only_adapts() -> None:
     model = small("scratch")
     before = copied(model.parameters)
-    model.learn(3)
+    model.learn(iterations=3)
     assert same(before, model.parameters)
     assert (model.num_timesteps, model.best is not None) == (0, True)
     np.testing.assert_array_equal(model.evaluate(n_tasks=3).returns, small("maml").evaluate(n_tasks=3).returns)

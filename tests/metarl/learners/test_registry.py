@@ -71,7 +71,7 @@ def test_the_command_lists_the_learners_and_trains_one(
 
 
 def test_a_class_of_ones_own_is_a_learner_by_its_module(tmp_path: Path) -> None:
-    model = small(Still).learn(1)
+    model = small(Still).learn(iterations=1)
     assert model.name == f"{tiny.__name__}:Still"
     model.save(tmp_path / "model")
     assert same(Still.load(tmp_path / "model").parameters, model.parameters)

@@ -15,5 +15,5 @@ def test_with_one_step_it_moves_along_the_policy_gradient() -> None:
     backend = choose_backend(model.functional_policy, torch.device("cpu"))
     start = flatten(model.parameters.values())
     gradients = torch.stack([backend.inner_gradient(start, samples.task(task)) for task in range(3)])
-    model.learn(1)
+    model.learn(iterations=1)
     torch.testing.assert_close(flatten(model.parameters.values()), start - 0.5 * 0.2 * gradients.mean(dim=0))

@@ -89,12 +89,12 @@ def test_the_task_is_a_further_input_of_the_first_layer() -> None:
 def test_training_changes_all_but_the_context_with_as_many_episodes_as_the_others() -> None:
     model = small("task-aware", inner={"steps": 2})
     before = copied(model.parameters)
-    model.learn(1)
+    model.learn(iterations=1)
     assert model.num_timesteps == 3 * 4 * 3 * 8
     moved = {name for name, value in before.items() if not torch.equal(value, model.parameters[name])}
     assert moved == set(before) - {CONTEXT}
     tasks = metarl.sample_tasks(NAVIGATION, 4, seed=3)
-    fitted = small("task-aware").learn(1, tasks=tasks)
+    fitted = small("task-aware").learn(iterations=1, tasks=tasks)
     assert fitted.num_timesteps == 4 * 4 * 2 * 8
 
 
@@ -118,7 +118,7 @@ def test_an_epoch_climbs_the_mean_of_the_tasks_surrogates() -> None:
         return float(np.mean(gains))
 
     start = copied(model.parameters)
-    model.learn(1)
+    model.learn(iterations=1)
     h = 1e-4
     for name in ("context_weights", "mlp_extractor.policy_net.0.weight", "action_net.bias"):
         index = tuple(0 for _ in start[name].shape)
@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
     ):
         small("task-aware", family=SIGN, family_kwargs={"observations": "discrete"})
     with pytest.raises(FloatingPointError, match=r"iteration 1: the policy gradient of task \[.*\] is not finite"):
-        small("task-aware", outer={"learning_rate": 1e38}).learn(1)
+        small("task-aware", outer={"learning_rate": 1e38}).learn(iterations=1)
 
 
 def test_it_knows_the_hidden_sign_before_any_adaptation() -> None:
@@ -167,7 +167,7 @@ def test_it_knows_the_hidden_sign_before_any_adaptation() -> None:
         policy_kwargs={"hidden_sizes": (16,)},
     )
     untrained = model.evaluate(n_tasks=40)
-    trained = model.learn(10).evaluate(n_tasks=40)
+    trained = model.learn(iterations=10).evaluate(n_tasks=40)
     assert abs(untrained.mean(0)) < 0.5
     assert trained.mean(0) > 0.95
     assert trained.mean(1) > 0.95

@@ -35,7 +35,9 @@ def evaluation_env() -> Monitor:
 
 
 def test_checkpoint_callback_saves_what_load_reads(tmp_path: Path) -> None:
-    model = learner().learn(4, callback=CheckpointCallback(save_freq=2, save_path=str(tmp_path), name_prefix="maml"))
+    model = learner().learn(
+        iterations=4, callback=CheckpointCallback(save_freq=2, save_path=str(tmp_path), name_prefix="maml")
+    )
     steps = model.num_timesteps // 4
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"maml_{2 * steps}_steps.zip",
@@ -53,7 +55,7 @@ def test_eval_callback_evaluates_the_policy_before_adaptation(tmp_path: Path) ->
         best_model_save_path=str(tmp_path / "best"),
         verbose=0,
     )
-    model = learner().learn(4, callback=callback)
+    model = learner().learn(iterations=4, callback=callback)
     assert np.load(tmp_path / "evaluations.npz")["results"].shape == (2, 2)
     assert -20.0 < callback.last_mean_reward < 0.0
     assert MAML.load(tmp_path / "best" / "best_model").iteration in (2, 4)
@@ -63,25 +65,25 @@ def test_eval_callback_evaluates_the_policy_before_adaptation(tmp_path: Path) ->
 def test_reward_threshold_and_no_improvement_stop() -> None:
     reached = StopTrainingOnRewardThreshold(reward_threshold=-1000.0, verbose=0)
     callback = EvalCallback(evaluation_env(), callback_on_new_best=reached, n_eval_episodes=1, eval_freq=2, verbose=0)
-    assert learner().learn(6, callback=callback).iteration == 2
+    assert learner().learn(iterations=6, callback=callback).iteration == 2
     stuck = StopTrainingOnNoModelImprovement(max_no_improvement_evals=1, verbose=0)
     callback = EvalCallback(evaluation_env(), callback_after_eval=stuck, n_eval_episodes=1, eval_freq=1, verbose=0)
     callback.best_mean_reward = 100.0
-    assert learner().learn(9, callback=callback).iteration < 9
+    assert learner().learn(iterations=9, callback=callback).iteration < 9
 
 
 def test_max_episodes_stops() -> None:
     callback = StopTrainingOnMaxEpisodes(max_episodes=2 * 3 * 4 * 3)
-    model = learner().learn(9, callback=callback)
+    model = learner().learn(iterations=9, callback=callback)
     assert model.iteration == 3
     assert callback.n_episodes == 2 * 3 * 4 * 3
 
 
 @pytest.mark.filterwarnings("ignore:rich is experimental")
 def test_progress_bar_counts_iterations(capsys: pytest.CaptureFixture[str]) -> None:
-    model = learner().learn(2)
+    model = learner().learn(iterations=2)
     callback = ProgressBarCallback()
-    model.learn(3, callback=callback, reset_num_timesteps=False)
+    model.learn(iterations=3, callback=callback, reset_num_timesteps=False)
     assert callback.pbar.n == callback.pbar.total == 3
 
 
@@ -96,9 +98,9 @@ def test_a_list_of_callbacks_and_every_n_timesteps() -> None:
         def _on_training_end(self) -> None:
             calls.append(-1)
 
-    steps = learner().learn(1).num_timesteps
+    steps = learner().learn(iterations=1).num_timesteps
     both = CallbackList([Seen(), EveryNTimesteps(n_steps=2 * steps, callback=Seen())])
-    learner().learn(4, callback=both)
+    learner().learn(iterations=4, callback=both)
     assert calls == [steps, 2 * steps, 2 * steps, 3 * steps, 4 * steps, 4 * steps, -1]
 
 
@@ -109,7 +111,7 @@ def test_infos_hold_the_returns_and_lengths_of_the_episodes() -> None:
         found.append((local["infos"], local["rewards"], local["dones"]))
         return True
 
-    learner().learn(1, callback=keep)
+    learner().learn(iterations=1, callback=keep)
     infos, rewards, dones = found[0]
     assert len(infos) == len(rewards) == len(dones) == 2 * 3 * 4
     assert dones.all()

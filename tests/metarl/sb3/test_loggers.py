@@ -39,7 +39,7 @@ def folders(root: Path) -> list[str]:
 def test_runs_of_one_name_are_numbered_apart_whatever_the_name(name: str, tmp_path: Path) -> None:
     model = MAML(tensorboard_log=tmp_path, **TINY)
     for new in (True, True, False):
-        model.learn(1, tb_log_name=name, reset_num_timesteps=new)
+        model.learn(iterations=1, tb_log_name=name, reset_num_timesteps=new)
     assert folders(tmp_path) == [f"{name}_1", f"{name}_2", f"{name}_2"]
     model.close()
 
@@ -47,7 +47,7 @@ def test_runs_of_one_name_are_numbered_apart_whatever_the_name(name: str, tmp_pa
 def test_a_name_does_not_go_on_with_runs_that_it_matches_as_a_pattern(tmp_path: Path) -> None:
     model = MAML(tensorboard_log=str(tmp_path), **TINY)
     for name in ("a1", "ab", "a[1]", "a*"):
-        model.learn(1, tb_log_name=name, reset_num_timesteps=False)
+        model.learn(iterations=1, tb_log_name=name, reset_num_timesteps=False)
     assert folders(tmp_path) == ["a*_1", "a1_1", "a[1]_1", "ab_1"]
     model.close()
 
@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     model = MAML(tensorboard_log=tmp_path / "file", **TINY)
     with pytest.raises(ValueError, match=r"no folder for TensorBoard can be made at '.*file'.*; choose another"):
-        model.learn(1)
+        model.learn(iterations=1)
     model.close()
 
 
@@ -76,9 +76,9 @@ def written_at(folder: Path) -> list[int]:
 
 def test_log_every_n_timesteps_writes_alone_where_the_interval_is_none(tmp_path: Path) -> None:
     model = MAML(tensorboard_log=str(tmp_path), **TINY)
-    model.learn(6, callback=LogEveryNTimesteps(2 * STEPS), log_interval=None)
+    model.learn(iterations=6, callback=LogEveryNTimesteps(2 * STEPS), log_interval=None)
     assert written_at(tmp_path / "MAML_1") == [2 * STEPS, 4 * STEPS, 6 * STEPS]
-    model.learn(2, log_interval=None)
+    model.learn(iterations=2, log_interval=None)
     assert written_at(tmp_path / "MAML_2") == [2 * STEPS]
     model.close()
 
@@ -100,7 +100,7 @@ def test_log_every_n_timesteps_beside_the_interval_writes_no_empty_row() -> None
     rows = Rows()
     model = MAML(**TINY)
     model.set_logger(Logger(None, [rows]))
-    model.learn(4, callback=LogEveryNTimesteps(STEPS))
+    model.learn(iterations=4, callback=LogEveryNTimesteps(STEPS))
     assert [step for step, _ in rows.rows] == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
     assert all("rollout/iteration" in keys for _, keys in rows.rows)
     model.close()
@@ -114,7 +114,7 @@ def test_learning_without_tensorboard_leaves_no_folder(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     model = find_learner(name)(**TINY)
-    model.learn(1)
+    model.learn(iterations=1)
     model.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -136,7 +136,7 @@ def test_standard_error_that_is_gone_does_not_stop_training(
 ) -> None:
     model = MAML(**TINY)
     monkeypatch.setattr(sys, "stderr", stream)
-    model.learn(2, progress_bar=True)
+    model.learn(iterations=2, progress_bar=True)
     assert model.iteration == 2
     model.close()
 
@@ -144,14 +144,14 @@ def test_standard_error_that_is_gone_does_not_stop_training(
 def test_a_table_that_has_nowhere_to_go_does_not_stop_training(monkeypatch: pytest.MonkeyPatch) -> None:
     model = MAML(verbose=1, **TINY)
     monkeypatch.setattr(sys, "stdout", None)
-    assert model.learn(2).iteration == 2
+    assert model.learn(iterations=2).iteration == 2
     model.close()
 
 
 def test_a_script_whose_standard_streams_are_closed_trains_and_saves(tmp_path: Path) -> None:
     code = (
         "import metarl, sys\n"
-        f"model = metarl.MAML(verbose=1, **{TINY!r}).learn(2, progress_bar=True)\n"
+        f"model = metarl.MAML(verbose=1, **{TINY!r}).learn(iterations=2, progress_bar=True)\n"
         "model.save('model')\n"
     )
     command = f'exec {sys.executable} -c "$CODE" >&- 2>&-'
@@ -171,7 +171,7 @@ def test_numbers_of_numpy_count_as_pythons(tmp_path: Path) -> None:
         "policy_kwargs": {"hidden_sizes": np.array([4, 4]), "log_std_init": np.float32(0.25)},
     }
     model = MAML(seed=np.int64(3), tensorboard_log=tmp_path / "logs", **given)  # type: ignore[arg-type]
-    model.learn(np.int64(1), log_interval=np.int64(1))  # type: ignore[arg-type]
+    model.learn(iterations=np.int64(1), log_interval=np.int64(1))  # type: ignore[arg-type]
     model.learn(total_timesteps=np.int64(2 * STEPS), reset_num_timesteps=False)  # type: ignore[arg-type]
     model.save(tmp_path / "model")
     loaded = MAML.load(tmp_path / "model.zip")

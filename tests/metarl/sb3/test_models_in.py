@@ -21,6 +21,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import metarl
 from metarl import MAML
 
+# What a policy is for is said where it is tested (sb3/test_own_actions.py).
+pytestmark = pytest.mark.filterwarnings("ignore:this policy acts in:UserWarning")
+
 SMALL: dict[str, Any] = {name: SECTIONS[name] for name in ("learning", "evaluation")}
 
 
@@ -79,7 +82,7 @@ def test_it_does_what_the_model_did(arguments: dict[str, Any], how: str, algorit
     reward = float(acted.step(action)[1])
     theirs = source.predict(observation, deterministic=True)[0]
     assert reward == pytest.approx(0.7 * float(np.sum(theirs)), abs=1e-5)
-    model.learn(1)
+    model.learn(iterations=1)
     model.save(tmp_path / "again")
     again = MAML.load(tmp_path / "again")
     for one, other in zip(outputs(model.policy, observation), outputs(again.policy, observation), strict=True):
@@ -109,7 +112,7 @@ def test_every_kind_of_space_is_taken_over(
     observation, _ = raw(**kinds).reset(seed=1)
     for one, other in zip(outputs(source.policy, observation), outputs(model.policy, observation), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-    model.learn(1)
+    model.learn(iterations=1)
 
 
 def test_a_class_of_ones_own_is_asked_for(tmp_path: Path) -> None:
@@ -141,7 +144,7 @@ def test_statistics_of_vec_normalize_are_taken_over(beside: bool, tmp_path: Path
         expected = source.predict(env.normalize_obs(given), deterministic=True)[0]
         np.testing.assert_allclose(2.0 * model.predict(given, deterministic=True)[0], expected, atol=1e-5)
     count = model.normalizer.observations[""].count
-    model.learn(1)
+    model.learn(iterations=1)
     assert model.normalizer.observations[""].count == count + model.num_timesteps
 
 

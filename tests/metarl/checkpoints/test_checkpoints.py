@@ -17,7 +17,7 @@ from metarl.learners.registry import load_learner
 
 
 def test_save_and_load_keep_everything(tmp_path: Path) -> None:
-    model = small().learn(2)
+    model = small().learn(iterations=2)
     model.save(tmp_path / "model")
     loaded = MAML.load(tmp_path / "model")
     assert (tmp_path / "model.zip").is_file()
@@ -27,18 +27,18 @@ def test_save_and_load_keep_everything(tmp_path: Path) -> None:
     assert loaded.best is not None
     assert model.best is not None
     assert loaded.best.score == model.best.score
-    assert same(model.learn(2).parameters, loaded.learn(2).parameters)
+    assert same(model.learn(iterations=2).parameters, loaded.learn(iterations=2).parameters)
 
 
 def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
     small().save(tmp_path / "model.zip")
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
-        assert sorted(archive.namelist()) == ["state.json", "tensors.safetensors"]
+        assert sorted(archive.namelist()) == ["digest.sha256", "state.json", "tensors.safetensors"]
 
 
 def test_policy_arguments_of_stable_baselines3_are_kept(tmp_path: Path) -> None:
     kwargs = {"net_arch": {"pi": [6], "vf": [3]}, "activation_fn": torch.nn.GELU}
-    model = small(policy_kwargs=kwargs).learn(1)
+    model = small(policy_kwargs=kwargs).learn(iterations=1)
     model.save(tmp_path / "model")
     loaded = MAML.load(tmp_path / "model")
     assert same(model.parameters, loaded.parameters)
@@ -107,7 +107,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(KeyboardInterrupt):
-        model.learn(1).save(tmp_path / "model")
+        model.learn(iterations=1).save(tmp_path / "model")
     assert (tmp_path / "model.zip").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
 
@@ -130,7 +130,7 @@ def as_previous_release_wrote_it(path: Path) -> None:
 @pytest.mark.parametrize("name", ["maml", "meta-sgd", "pretrained"])
 def test_a_checkpoint_of_the_previous_release_is_read(name: str, tmp_path: Path) -> None:
     learning = {} if name == "pretrained" else {"normalize_observations": True, "normalize_rewards": True}
-    model = small(name, learning=learning).learn(2)
+    model = small(name, learning=learning).learn(iterations=2)
     model.save(tmp_path / "model")
     as_previous_release_wrote_it(tmp_path / "model.zip")
     loaded = load_learner(tmp_path / "model")
@@ -142,4 +142,4 @@ def test_a_checkpoint_of_the_previous_release_is_read(name: str, tmp_path: Path)
         # Then one value function was kept for both.
         expected = model.state.critic if part == "critic" else tensors
         assert same(loaded.best.state.tensors()[part], expected), part
-    assert same(loaded.learn(1, reset_num_timesteps=False).parameters, model.learn(1).parameters)
+    assert same(loaded.learn(iterations=1, reset_num_timesteps=False).parameters, model.learn(iterations=1).parameters)

@@ -1,0 +1,1 @@
+"""Meta-training around the learners: the loop of ``learn``, schedules, and whether adaptation helps."""

@@ -1,0 +1,218 @@
+"""The loop of ``learn``: meta-iterations, validations, and what is written about them."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol
+
+import gymnasium
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
+
+from metarl.agents import Rollouts
+from metarl.envs import RolloutError
+from metarl.envs.tasks import whole_number
+from metarl.evaluation import Evaluation
+from metarl.figures import has_paths, paths_figure
+from metarl.gradients import task_axis
+from metarl.gradients.parallel import one_thread
+from metarl.sampler import Sampler
+from metarl.sb3 import loggers
+from metarl.sb3.callbacks import episodes_for_callbacks
+from metarl.settings import Settings
+from metarl.state import Best, Outcome, State, advance, check_outcome
+from metarl.training.adaptation_check import LEAST_DONE, SENTENCES, AdaptationCheck
+from metarl.training.schedules import Horizon, scheduled
+from metarl.training.standstill import Standstill
+
+_PICTURED_TASKS = 4
+
+
+class TrainedLearner(Protocol):
+    """The part of a learner that the loop needs."""
+
+    trains: ClassVar[bool]
+    learns_to_adapt: ClassVar[bool]
+    given_settings: Settings
+    state: State
+    sampler: Sampler
+    best: Best | None
+    horizon: Horizon
+    adaptation_check: AdaptationCheck
+    standstill: Standstill
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, with the step sizes in force."""
+
+    @property
+    def env(self) -> gymnasium.Env[Any, Any]:
+        """A single environment of the family."""
+
+    @property
+    def logger(self) -> Logger:
+        """The logger."""
+
+    def meta_iteration(self, state: State, iteration: int) -> Outcome:
+        """Return the next state."""
+
+    def evaluate_rollouts(self, split: str) -> tuple[Evaluation, list[Any], list[Rollouts]]:
+        """Return an evaluation and some of its rollouts."""
+
+    def say_once(self, sentence: str) -> None:
+        """Give a warning, unless the learner has given the same one."""
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write what was recorded since the last write."""
+
+
+def refuse_positional(arguments: tuple[object, ...]) -> None:
+    """Refuse arguments of ``learn`` by position, of which nobody can tell what they count.
+
+    Raises:
+        TypeError: there is one.
+    """
+    if arguments:
+        raise TypeError(
+            f"learn({arguments[0]!r}) does not say what it counts: the first argument of stable-baselines3's learn() "
+            "are environment steps, and here training is counted in iterations too; write "
+            f"learn(iterations={arguments[0]!r}) or learn(total_timesteps={arguments[0]!r})"
+        )
+
+
+def counted(name: str, value: Any) -> int | None:
+    """Return how many of something there are to be, where a whole number may be written as ``1e5``; None for no limit.
+
+    Raises:
+        ValueError: it is no whole number of at least 1.
+    """
+    if value is None:
+        return None
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return whole_number(name, value)
+
+
+def train(
+    learner: TrainedLearner,
+    callbacks: BaseCallback,
+    bar: Any,
+    *,
+    last_iteration: int | None,
+    last_timestep: int | None,
+    log_interval: int | None,
+) -> None:
+    """Run meta-iterations with validations until a limit is reached or a callback stops them.
+
+    Args:
+        learner: to train; one that does not learn is only validated.
+        callbacks: called after each iteration.
+        bar: a progress bar.
+        last_iteration: the number of iterations after which to stop, or None.
+        last_timestep: the number of environment steps after which to stop, or None.
+        log_interval: iterations between writes to the logger, or None.
+    """
+    every = learner.settings.evaluation.every
+    final = not learner.trains
+    if final:
+        _validate(learner)
+        learner.dump_logs()
+    while not final:
+        _iterate(learner, callbacks, bar)
+        state = learner.state
+        final = (last_iteration is not None and state.iteration >= last_iteration) or (
+            last_timestep is not None and state.num_timesteps >= last_timestep
+        )
+        validated = state.iteration % every == 0 or final
+        if validated:
+            _validate(learner)
+        if final or (log_interval is not None and state.iteration % log_interval == 0):
+            learner.dump_logs()
+        if not callbacks.on_step() and not final:
+            if not validated:
+                _validate(learner)
+            learner.dump_logs()
+            break
+
+
+def _iterate(learner: TrainedLearner, callbacks: BaseCallback, bar: Any) -> None:
+    began, played = time.perf_counter(), learner.sampler.seconds
+    before = learner.state
+    iteration = before.iteration + 1
+    callbacks.on_rollout_start()
+    learner.logger.record("rollout/iteration", iteration)
+    schedules = scheduled(learner.given_settings)
+    # Without schedules nothing depends on it, and a run that gets more iterations keeps the bits of a longer one.
+    remaining = learner.horizon.remaining(before.iteration, before.num_timesteps) if schedules else 1.0
+    learner.state = replace(before, progress_remaining=remaining)
+    try:
+        for key, schedule in schedules.items():
+            learner.logger.record(f"train/{key.replace('.', '_')}", schedule.value(remaining))
+        with one_thread():
+            outcome = learner.meta_iteration(learner.state, iteration)
+        check_outcome(outcome, before)
+    except BaseException as error:
+        learner.state = before
+        if isinstance(error, RolloutError):
+            raise RolloutError(f"iteration {iteration}: {error}", error.env_index) from error
+        raise
+    settings = learner.settings
+    following = advance(outcome, gamma=settings.learning.gamma, log_std_min=settings.policy.log_std_min)
+    learner.state = replace(following, progress_remaining=remaining)
+    stands = learner.standstill.sentence(outcome.metrics, following.line_search_failures > before.line_search_failures)
+    if stands is not None:
+        warnings.warn(f"iteration {iteration}: {stands}", UserWarning, stacklevel=4)
+    callbacks.update_locals({"self": learner, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})
+    callbacks.on_rollout_end()
+    by_task = [part.returns() for part in outcome.rollouts]
+    if iteration == 1 and by_task:
+        learner.adaptation_check.start = by_task[0].double().numpy()
+    returns = [float(task_axis.tree_mean(part)) for part in by_task]
+    loggers.record_iteration(
+        learner.logger,
+        outcome.metrics,
+        returns,
+        timesteps=learner.state.num_timesteps,
+        steps=learner.state.num_timesteps - before.num_timesteps,
+        seconds=time.perf_counter() - began,
+        seconds_rollouts=learner.sampler.seconds - played,
+    )
+    if returns:
+        after = f", after adaptation {returns[-1]:.2f}" if len(returns) > 1 else ""
+        bar.set_postfix_str(f"return before {returns[0]:.2f}{after}")
+    bar.update()
+
+
+def _validate(learner: TrainedLearner) -> None:
+    evaluation, tasks, rollouts = learner.evaluate_rollouts("validation")
+    shown = any(isinstance(part, TensorBoardOutputFormat) for part in learner.logger.output_formats)
+    if shown and has_paths(learner.env):
+        picture = paths_figure(learner.env, tasks[:_PICTURED_TASKS], rollouts, counted=evaluation.counted)
+        elsewhere = ("stdout", "log", "json", "csv")
+        learner.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)
+    loggers.record_validation(learner.logger, {"return": evaluation.returns, **evaluation.statistics})
+    score = evaluation.score
+    if learner.best is None or score > learner.best.score:
+        learner.best = Best(score, learner.state)
+    if learner.trains and learner.learns_to_adapt and learner.settings.learning.check:
+        _check_adaptation(learner, evaluation.returns)
+
+
+def _check_adaptation(learner: TrainedLearner, returns: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+    """Warn, once, if the validations so far show that adaptation adds nothing."""
+    check, state = learner.adaptation_check, learner.state
+    check.add(returns)
+    done = 1.0 - learner.horizon.remaining(state.iteration, state.num_timesteps)
+    if check.said or done < LEAST_DONE:
+        return
+    finding = check.finding()
+    if finding is not None:
+        check.said = True
+        kind, numbers = finding
+        steps = [name for name in ("learning_rate", "max_kl") if hasattr(learner.settings.outer, name)]
+        outer = " or ".join(f"outer.{name}" for name in steps) or "those of [outer]"
+        sentence = SENTENCES[kind].format(outer=outer, **numbers)
+        learner.say_once(f"after iteration {state.iteration}: {sentence}")
