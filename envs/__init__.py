@@ -22,9 +22,8 @@ from metarl.envs.sequence import Tasks
 from metarl.envs.single import SingleFamily
 from metarl.envs.sync import RolloutError
 from metarl.envs.tasks import as_task
-from metarl.envs.trial import Trial
 from metarl.envs.workers import WorkerFamilyVectorEnv, choose_workers, make_in_processes
-from metarl.envs.wrappers import FixedTask, RandomTask
+from metarl.envs.wrappers import FixedTask, RandomTask, Trial
 
 __all__ = [
     "BatchedFamily",

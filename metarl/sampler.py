@@ -21,7 +21,7 @@ from metarl.envs import BatchedFamily, RolloutError, make_in_processes
 from metarl.envs import tasks as task_tools
 from metarl.gradients.parallel import all_threads
 from metarl.seeding import Stream, foreign_seed
-from metarl.statistics import SUCCESS_INFO
+from metarl.statistics import number_infos
 
 MAX_STEPS = 100_000
 # Squares of returns are summed in single precision, which ends at 3.4e38.
@@ -224,20 +224,6 @@ def play_episodes(
         observations.append(transpose_images(space, following))
         running = running & ~(terminated | truncated)
     return stack_steps(observations, steps, n_tasks, episodes, infos, double=double)
-
-
-def number_infos(info: dict[str, Any], running: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    """Return the numbers of a vector environment's ``info`` that rollouts keep, by name, for running episodes."""
-    return {name: found for name in SUCCESS_INFO if (found := _numbers(info, name, running)) is not None}
-
-
-def _numbers(info: dict[str, Any], name: str, running: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-    """Return a number from a vector environment's ``info``, NaN for sub-environments without it; None if all are."""
-    found = info.get(name)
-    if not isinstance(found, np.ndarray) or found.shape != running.shape or found.dtype.kind not in "biuf":
-        return None
-    told = running & np.asarray(info.get(f"_{name}", True), dtype=np.bool_)
-    return np.where(told, found.astype(np.float64), np.nan)
 
 
 def stack_steps(

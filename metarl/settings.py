@@ -28,9 +28,9 @@ class Learning:
     iterations: Count = setting(100, "how often the shared parameters are updated", "meta-updates")
     tasks: Count = setting(20, "tasks that are newly drawn in each iteration")
     episodes: Count = setting(20, "episodes of each task, before adaptation and after each inner step")
-    trial_episodes: Count = setting(2, "episodes of one task in a trial, of learners with memory")
     gamma: Unit = setting(0.99, "discount of rewards", "factor for each step")
     gae_lambda: Unit = setting(0.9, "lambda of generalized advantage estimation: lower is less noise and more bias")
+    trial_episodes: Count = setting(2, "episodes of one task in a trial, of learners with memory")
     normalize_observations: Switch = setting(
         False, "whether observations are, by running mean and deviation over all training tasks"
     )

@@ -19,7 +19,7 @@ from metarl.agents.trials import TrialSteps, trial_steps
 from metarl.envs import RandomTask, Trial, make
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
-from metarl.envs.trial import TOLD_KEYS
+from metarl.envs.wrappers import TOLD_KEYS
 from metarl.evaluation import SPLITS
 from metarl.gradients import task_axis
 from metarl.learner import BaseLearner

@@ -15,8 +15,9 @@ from metarl.agents import Noise, Rollouts
 from metarl.agents.observations import map_observations, parts, transpose_images
 from metarl.agents.policies import Actor, GruActor
 from metarl.envs import BatchedFamily, RolloutError
-from metarl.sampler import MAX_STEPS, number_infos, refuse_non_finite
+from metarl.sampler import MAX_STEPS, refuse_non_finite
 from metarl.seeding import Stream, foreign_seed
+from metarl.statistics import number_infos
 
 SHARE = 0.5  # of the machine's free memory, which the steps of trials may take while they are played
 

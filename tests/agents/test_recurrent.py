@@ -68,7 +68,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_acting_is_the_training_pass(case: str) -> None:
-    model = remembering(**CASES[case]).learn(1)
+    model = remembering(**CASES[case]).learn(iterations=1)
     _, rollouts = trials_of(model, episodes=3)
     state, policy = model.state, model.functional_policy
     seen, _ = model.as_seen(state, rollouts)

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 import metarl
-from metarl.envs.trial import TOLD_KEYS
+from metarl.envs.wrappers import TOLD_KEYS
 
 SIGN = "toy_families:toy/Sign-v0"
 BANDIT = "metarl/BernoulliBandit-v0"

@@ -121,7 +121,7 @@ def test_success_is_kept_by_episode() -> None:
 )
 def test_a_failure_names_the_task_and_the_step(family: str, sentence: str) -> None:
     with pytest.raises(RolloutError, match=sentence):
-        remembering(family=family).learn(3)
+        remembering(family=family, learning={"check": False}).learn(iterations=3)
 
 
 def test_trials_that_do_not_fit_into_memory_are_refused_before_they_are_played(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,11 +131,11 @@ def test_trials_that_do_not_fit_into_memory_are_refused_before_they_are_played(m
         r"6 trials of 50 episodes, up to 400 steps each, need [\d,]+ bytes of memory, and 50,000 may be used; play"
     )
     with pytest.raises(ValueError, match=sentence + ".*learning.trial_episodes, outer.trials"):
-        model.learn(1)
+        model.learn(iterations=1)
     assert playing.free_bytes() > 2**20
     bandit = remembering(family="metarl/BernoulliBandit-v0", learning={"trial_episodes": 50})
     with pytest.raises(ValueError, match="6 trials of 50 episodes, 32 steps each so far"):  # it has no limit, so later
-        bandit.learn(1)
+        bandit.learn(iterations=1)
 
 
 def test_gradients_that_do_not_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,14 +145,14 @@ def test_gradients_that_do_not_fit_into_memory_are_refused(monkeypatch: pytest.M
         r"the gradient through 4 trials of up to 400 steps needs about [\d,]+ bytes of memory and 500,000 are free"
     )
     with pytest.raises(ValueError, match=sentence + "; set outer.chunk to a number of steps"):
-        model.learn(1)
+        model.learn(iterations=1)
     assert model.sampler.seconds == 0.0  # nothing was played
-    assert remembering(learning={"trial_episodes": 50}, outer={"chunk": 20}).learn(1).iteration == 1
+    assert remembering(learning={"trial_episodes": 50}, outer={"chunk": 20}).learn(iterations=1).iteration == 1
     endless = remembering(family="metarl/BernoulliBandit-v0", learning={"trial_episodes": 50})
     with pytest.raises(ValueError, match="the gradient through 4 trials of up to 500 steps"):  # seen when played
-        endless.learn(1)
+        endless.learn(iterations=1)
 
 
 def test_a_learner_without_memory_plays_as_before() -> None:
-    model = small("maml").learn(1)
+    model = small("maml").learn(iterations=1)
     assert model.num_timesteps > 0

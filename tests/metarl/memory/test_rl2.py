@@ -33,7 +33,7 @@ def test_what_depends_on_the_task_is_found_out_in_the_first_episode(critic: str,
     """Probe (f): the reward's sign is the task, so 0 is the best at first and 1 after an episode."""
     model = probe("HiddenSign", critic=critic, chunk=chunk)
     untrained = model.evaluate(n_tasks=40)
-    trained = model.learn(15).evaluate(n_tasks=40)
+    trained = model.learn(iterations=15).evaluate(n_tasks=40)
     assert untrained.mean(1) < 0.5
     assert abs(trained.mean(0)) < 0.3
     assert trained.mean(1) > 0.95
@@ -43,7 +43,7 @@ def test_without_gradients_through_earlier_steps_there_is_no_memory_to_learn() -
     """Chunks of a single step leave the recurrent weights as they were drawn, though the inputs still tell a little."""
     model = probe("HiddenSign", chunk=1)
     gradient = copied(model.parameters)["weight_hh"]
-    model.learn(2)
+    model.learn(iterations=2)
     moved = (model.parameters["weight_hh"] - gradient).abs().max()
     assert moved > 0.0  # through the last step alone
 
@@ -56,7 +56,9 @@ def looks(model: Any) -> float:
 
 def test_who_is_credited_with_later_episodes_looks_in_the_first() -> None:
     """Probe (g): looking costs in the first episode, and what it tells is of use only in the second."""
-    far, near = (probe("CostlyLook", across_episodes=across, entropy=0.003).learn(60) for across in (True, False))
+    far, near = (
+        probe("CostlyLook", across_episodes=across, entropy=0.003).learn(iterations=60) for across in (True, False)
+    )
     assert looks(far) > 0.8
     assert looks(near) < 0.3
     assert far.evaluate(n_tasks=100).mean(1) > 0.7
@@ -65,7 +67,7 @@ def test_who_is_credited_with_later_episodes_looks_in_the_first() -> None:
 @pytest.mark.parametrize("name", ["Acted", "Matched"])
 def test_what_pays_in_every_task_is_learned_for_the_first_episode(name: str) -> None:
     """Probes (d) and (e): an action that pays, and one that pays where the observation says so."""
-    trained = probe(name).learn(25).evaluate(n_tasks=20)
+    trained = probe(name).learn(iterations=25).evaluate(n_tasks=20)
     assert trained.mean(0) > 0.95
     assert trained.mean(1) > 0.95
 
@@ -76,12 +78,13 @@ def test_the_points_of_an_evaluation_are_episodes_of_a_trial() -> None:
     assert evaluation.returns.shape == (3, 5)
     assert evaluation.counted == evaluation.to_json()["counted"] == "earlier episodes"
     lines = evaluation.table().splitlines()
-    assert "5 tasks, 4 trials each" in lines[0].replace("(", "")
+    assert "(5 tasks, " in lines[0]
+    assert "4 trials of each task, of 3 episodes, as in training" in lines
     assert lines[3].split()[:2] == ["earlier", "episodes"]
     longer = model.evaluate(n_tasks=5, episodes=4, steps=4)
     np.testing.assert_array_equal(longer.returns[:3], evaluation.returns)  # a longer trial begins with the same
     assert longer.returns.shape == (5, 5)
-    single = remembering(learning={"trial_episodes": 1}).learn(1).evaluate(n_tasks=2)
+    single = remembering(learning={"trial_episodes": 1}).learn(iterations=1).evaluate(n_tasks=2)
     assert single.returns.shape == (1, 2)
     assert small("maml").evaluate(n_tasks=2).counted == "adaptation steps"
 
@@ -90,7 +93,7 @@ def test_an_iteration_plays_as_many_episodes_as_one_of_maml_or_as_said() -> None
     model = small("rl2", learning={"trial_episodes": 2})  # 3 tasks, 4 episodes, before and after a step
     assert model.trials == 12
     assert small("rl2", learning={"trial_episodes": 100}).trials == 1
-    model.learn(1)
+    model.learn(iterations=1)
     _, rollouts = trials_of(model)
     assert rollouts.mask.shape[:2] == (12, 2)
     assert len(np.unique(model.training_tasks(1), axis=0)) == 12  # each trial has a task of its own
@@ -99,12 +102,12 @@ def test_an_iteration_plays_as_many_episodes_as_one_of_maml_or_as_said() -> None
 
 def test_given_tasks_take_turns() -> None:
     tasks = np.array([[0.1, 0.2], [0.3, 0.4]], np.float32)
-    model = remembering().learn(1, tasks=tasks)
+    model = remembering().learn(iterations=1, tasks=tasks)
     np.testing.assert_array_equal(model.training_tasks(1), tasks[[0, 1, 0, 1, 0, 1]])
 
 
 def test_adapting_leaves_the_learner_and_remembers() -> None:
-    model = remembering(family=BANDIT, family_kwargs={"pulls": 5}).learn(1)
+    model = remembering(family=BANDIT, family_kwargs={"pulls": 5}).learn(iterations=1)
     before, task = copied(model.parameters), metarl.sample_tasks(BANDIT, 1)[0]
     policies = [model.adapt(task, episodes=episodes) for episodes in (0, 1, 2, 2)]
     assert same(before, model.parameters)
@@ -134,7 +137,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_adapter_the_policy_on_trials_and_the_learner_remember_the_same(name: str) -> None:
     """In a loop of one's own, the adapter; the policy that it gives, and that of no experience told the same steps."""
-    model = remembering(**FAMILIES[name]).learn(1)
+    model = remembering(**FAMILIES[name]).learn(iterations=1)
     task = metarl.sample_tasks(model.settings.family, 1, **model.settings.family_kwargs)[0]
     env = metarl.make(model.settings.family, task=task, **model.settings.family_kwargs)
     adapter, observed = model.adapter(env, seed=3), []
@@ -211,7 +214,7 @@ def test_a_policy_takes_one_observation_or_several() -> None:
 
 
 def test_a_policy_acts_with_the_probabilities_that_it_was_trained_with() -> None:
-    model = remembering(family=BANDIT, outer={"learning_rate": 0.05}).learn(5)
+    model = remembering(family=BANDIT, outer={"learning_rate": 0.05}).learn(iterations=5)
     env = metarl.Trial(metarl.make(BANDIT), 2)
     one, _ = env.reset(seed=1)
     many = {key: np.stack([value] * 20_000) for key, value in one.items()}
@@ -230,7 +233,7 @@ def test_a_policy_acts_with_the_probabilities_that_it_was_trained_with() -> None
 def test_a_policy_is_saved_and_loaded_by_stable_baselines3(tmp_path: Path) -> None:
     from metarl.agents.policies import TrialPolicy
 
-    model = remembering(family=BANDIT, learning={"normalize_rewards": True}).learn(1)
+    model = remembering(family=BANDIT, learning={"normalize_rewards": True}).learn(iterations=1)
     policy = model.adapt(metarl.sample_tasks(BANDIT, 1)[0], episodes=2)
     policy.save(str(tmp_path / "policy"))
     loaded = TrialPolicy.load(str(tmp_path / "policy"))
@@ -241,12 +244,12 @@ def test_a_policy_is_saved_and_loaded_by_stable_baselines3(tmp_path: Path) -> No
 
 
 def test_a_saved_learner_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    model = remembering(family=LENGTHS_DIFFER, learning={"normalize_observations": True}).learn(2)
+    model = remembering(family=LENGTHS_DIFFER, learning={"normalize_observations": True}).learn(iterations=2)
     model.save(tmp_path / "model")
     loaded = load_learner(tmp_path / "model")
     assert as_dict(loaded.settings) == as_dict(model.settings)
     for learner in (model, loaded):
-        learner.learn(1)
+        learner.learn(iterations=1)
     for part, tensors in model.state.tensors().items():
         assert same(tensors, loaded.state.tensors()[part]), part
 
@@ -313,11 +316,11 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(make: Any, sentence: str) 
 
 
 def test_tasks_without_numbers_are_learned_with_a_plain_critic() -> None:
-    model = remembering(family="toy_families:toy/Words-v0", outer={"critic": "plain"}).learn(1)
+    model = remembering(family="toy_families:toy/Words-v0", outer={"critic": "plain"}).learn(iterations=1)
     assert model.num_timesteps == 6 * 2 * 3
 
 
 def test_numbers_that_are_not_finite_are_named() -> None:
     model = remembering(outer={"learning_rate": 1e30})
     with pytest.raises((FloatingPointError, metarl.envs.RolloutError), match="iteration"):
-        model.learn(3)
+        model.learn(iterations=3)
