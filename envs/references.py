@@ -136,6 +136,8 @@ def as_family(family: Any, kwargs: Mapping[str, Any]) -> tuple[str, dict[str, An
     Raises:
         ValueError: ``family`` is none of these.
     """
+    if not isinstance(kwargs, Mapping):
+        raise ValueError(f"family_kwargs is {kwargs!r}; expected a dict, as in {{'max_episode_steps': 200}}")
     if isinstance(family, Family):
         return family.id, {**family.kwargs, **kwargs}
     if isinstance(family, str) and family:

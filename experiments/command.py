@@ -77,6 +77,8 @@ def _train_or_say_why_not(options: argparse.Namespace) -> int:
             run, learner = training.start_run(settings, options.out or Path("runs"), options.name, standard, source)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
+    except RolloutError as error:
+        return _complain(_one_line(error), FAILED)
 
     try:
         if not options.quiet:

@@ -159,6 +159,7 @@ def start_run(
     else:
         learner, origin = learner_from(settings, source)
     try:
+        learner.check_family()
         run = Run.create(out, name, standard, learner.given_settings, learner.save, origin)
         run.lock()
         try:

@@ -249,7 +249,7 @@ class BaseLearner(MetaAgent):
         if iterations is None and total_timesteps is None:
             iterations = self.settings.learning.iterations
         iterations, log_interval = counted("iterations", iterations), counted("log_interval", log_interval)
-        total_timesteps = counted("total_timesteps", total_timesteps)
+        total_timesteps = counted("total_timesteps", total_timesteps, as_float=True)
         self.check_family()
         self._given_tasks, digests = None, set()
         if tasks is not None:
@@ -287,7 +287,8 @@ class BaseLearner(MetaAgent):
         Not where ``learning.workers`` keeps environments in other processes, since this plays in the learner's own.
 
         Raises:
-            ValueError: no episode ends and there is no time limit, or a number is not finite.
+            ValueError: no episode ends and there is no time limit.
+            RolloutError: an observation or reward is not finite.
         """
         learning, here = self.settings.learning, self.settings.learning.workers in ("auto", 1)
         if self.iteration == 0 and learning.check and here and not self._family_checked:

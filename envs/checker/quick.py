@@ -16,7 +16,7 @@ from metarl.envs.checker.idle import ADVICE, idle_parameters
 from metarl.envs.families.parameterized import ParameterizedEnv
 from metarl.envs.references import as_family
 from metarl.envs.registry import FamilyLike
-from metarl.envs.sync import close_or_warn
+from metarl.envs.sync import RolloutError, close_or_warn
 
 SECONDS = 4.0  # that a check may take, except for a step or reset that takes longer by itself
 STEPS = 10_000  # after which an episode without a time limit counts as endless
@@ -46,7 +46,8 @@ def quick_check(family: FamilyLike, **kwargs: Any) -> list[str]:
         kwargs: arguments of its constructor.
 
     Raises:
-        ValueError: an observation or reward is not finite, or no episode ends and there is no time limit.
+        ValueError: no episode ends and there is no time limit.
+        RolloutError: an observation or reward is not finite.
     """
     name, kwargs = as_family(family, kwargs)
     spec = registry.find_family(name)
@@ -55,7 +56,7 @@ def quick_check(family: FamilyLike, **kwargs: Any) -> list[str]:
     env = registry.make(name, **{"disable_env_checker": True, **kwargs})
     try:
         return _check(name, env)
-    except (ValueError, KeyboardInterrupt):
+    except (ValueError, RolloutError, KeyboardInterrupt):
         raise
     except BaseException:  # the first rollout will meet the same error and name the task
         return []
@@ -116,14 +117,15 @@ def _numbers(family: str, task: Any, observation: Any, reward: Any, step: int) -
     """Return observation and reward of a step as arrays of their own.
 
     Raises:
-        ValueError: one is not finite.
+        RolloutError: one is not finite.
     """
     arrays = [np.array(part) for part in arrays_in(as_arrays(observation))]
     for what, values in [*(("observation", part) for part in arrays), ("reward", np.asarray(reward))]:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ValueError(
+            raise RolloutError(
                 f"{family}, task {task_tools.plain(task)}, gave the {what} {values} at step {step}; observations and "
-                "rewards must be finite numbers"
+                "rewards must be finite numbers",
+                None,
             )
     return [*arrays, np.asarray(reward)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
@@ -83,15 +82,15 @@ def refuse_positional(arguments: tuple[object, ...]) -> None:
         )
 
 
-def counted(name: str, value: Any) -> int | None:
-    """Return how many of something there are to be, where a whole number may be written as ``1e5``; None for no limit.
+def counted(name: str, value: Any, *, as_float: bool = False) -> int | None:
+    """Return how many of something there are to be; None for no limit. With ``as_float`` it may be written as ``1e5``.
 
     Raises:
         ValueError: it is no whole number of at least 1.
     """
     if value is None:
         return None
-    if isinstance(value, float | np.floating) and float(value).is_integer():
+    if as_float and isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)
     return whole_number(name, value)
 
@@ -163,8 +162,8 @@ def _iterate(learner: TrainedLearner, callbacks: BaseCallback, bar: Any) -> None
     following = advance(outcome, gamma=settings.learning.gamma, log_std_min=settings.policy.log_std_min)
     learner.state = replace(following, progress_remaining=remaining)
     stands = learner.standstill.sentence(outcome.metrics, following.line_search_failures > before.line_search_failures)
-    if stands is not None:
-        warnings.warn(f"iteration {iteration}: {stands}", UserWarning, stacklevel=4)
+    if stands is not None and settings.learning.check:
+        learner.say_once(f"iteration {iteration}: {stands}")
     callbacks.update_locals({"self": learner, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})
     callbacks.on_rollout_end()
     by_task = [part.returns() for part in outcome.rollouts]
@@ -209,7 +208,7 @@ def _check_adaptation(learner: TrainedLearner, returns: np.ndarray[Any, np.dtype
     if check.said or done < LEAST_DONE:
         return
     finding = check.finding()
-    if finding is not None:
+    if finding is not None and not (finding[0] == "no change" and learner.standstill.said):
         check.said = True
         kind, numbers = finding
         steps = [name for name in ("learning_rate", "max_kl") if hasattr(learner.settings.outer, name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-ZERO_GRADIENTS = 3  # in a row, after which it is said that nothing is learned
+ZERO_GRADIENTS = 3  # from the first one on, after which it is said that nothing is learned
 FAILED_SEARCHES = 10  # in a row
 
 
@@ -14,12 +14,15 @@ class Standstill:
     """Counts meta-updates in a row that changed nothing.
 
     Attributes:
-        zero_gradients: the latest meta-gradients that were exactly 0.
+        zero_gradients: the first meta-gradients, up to the first one that was not exactly 0. Later ones that are 0 may
+            only say that the policy is as good as it gets.
+        any_gradient: whether a meta-gradient was not 0.
         failed_searches: the latest line searches that accepted no step.
         said: whether a sentence was returned.
     """
 
     zero_gradients: int = 0
+    any_gradient: bool = False
     failed_searches: int = 0
     said: bool = False
 
@@ -30,7 +33,8 @@ class Standstill:
             metrics: of the meta-iteration; ``train/gradient_norm`` is looked at.
             failed_search: whether its line search accepted no step.
         """
-        self.zero_gradients = self.zero_gradients + 1 if metrics.get("train/gradient_norm") == 0.0 else 0
+        self.any_gradient = self.any_gradient or metrics.get("train/gradient_norm") != 0.0
+        self.zero_gradients = 0 if self.any_gradient else self.zero_gradients + 1
         self.failed_searches = self.failed_searches + 1 if failed_search else 0
         if self.said or max(self.zero_gradients - ZERO_GRADIENTS, self.failed_searches - FAILED_SEARCHES) < 0:
             return None

@@ -231,7 +231,7 @@ def test_the_quick_check_says_what_would_waste_hours() -> None:
         ValueError, match=r"no episode of .*Endless has ended after .* and it has no time limit; set one"
     ):
         quick_check(own.Endless)
-    with pytest.raises(ValueError, match=r"Broken, task .*, gave the reward nan at step 3"):
+    with pytest.raises(RolloutError, match=r"Broken, task .*, gave the reward nan at step 3"):
         quick_check(own.Broken, max_episode_steps=9)
     assert "same seed and actions are the same" in quick_check(own.Deaf, max_episode_steps=9)[0]
     assert quick_check(own.Endless, max_episode_steps=9) == []

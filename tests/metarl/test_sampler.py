@@ -159,7 +159,7 @@ def test_wrappers_around_a_family_work() -> None:
 
 
 def test_numbers_that_are_not_finite_are_named() -> None:
-    model = small(family="toy_families:toy/NanReward-v0")
+    model = small(family="toy_families:toy/NanReward-v0", learning={"check": False})
     with pytest.raises(
         RolloutError,
         match=r"iteration 1: .*NanReward-v0, task \[.*\], sub-environment 0 gave the reward nan, at step 0",

@@ -37,7 +37,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
     """A checkpoint of each learner, with the state of the best validation in it."""
     found = {}
     for name, arguments in LEARNERS.items():
-        model = small(name, **arguments).learn(2)
+        model = small(name, **arguments).learn(iterations=2)
         path = tmp_path_factory.mktemp("whole") / "model.zip"
         model.save(path)
         model.close()

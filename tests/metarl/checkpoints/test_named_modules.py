@@ -125,7 +125,9 @@ def test_modules_deep_in_the_arguments_are_found(arguments: dict[str, Any], pack
 def test_what_is_no_wrapper_is_not_called(name: str, tmp_path: Path) -> None:
     small(**parameterized(env="CartPole-v1")).save(tmp_path / "model")
     path = rewritten(tmp_path / "model.zip", lambda facts: facts["settings"]["family_kwargs"].update(wrappers=[name]))
-    with pytest.raises(ValueError, match=f"model.zip' names the wrapper '{name}', which is no gymnasium.Wrapper"):
+    with pytest.raises(
+        ValueError, match=f"model.zip' names '{name}' .wrappers., which is no environment's class and no wrapper"
+    ):
         load_learner(path)
 
 

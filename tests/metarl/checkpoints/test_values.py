@@ -69,7 +69,7 @@ def edited(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], Non
 def test_a_tensor_with_impossible_numbers_is_refused(case: str, sealed: bool, tmp_path: Path) -> None:
     learner, arguments, name, change, message = TENSORS[case]
     learning = {} if learner == "pretrained" else NORMALIZED
-    small(learner, learning=learning, **arguments).learn(2).save(tmp_path / "model")
+    small(learner, learning=learning, **arguments).learn(iterations=2).save(tmp_path / "model")
     edited(tmp_path / "model.zip", lambda _, tensors: tensors.update({name: change(tensors[name])}), sealed)
     with pytest.raises(ValueError, match=rf"model\.zip' .*{message}"):
         load_learner(tmp_path / "model")
@@ -79,7 +79,7 @@ def test_a_tensor_with_impossible_numbers_is_refused(case: str, sealed: bool, tm
 @pytest.mark.parametrize("case", FACTS)
 def test_a_fact_out_of_range_is_refused(case: str, sealed: bool, tmp_path: Path) -> None:
     changes, message = FACTS[case]
-    small().learn(2).save(tmp_path / "model")
+    small().learn(iterations=2).save(tmp_path / "model")
 
     def change(facts: dict[str, Any], _: Any) -> None:
         for key, value in changes.items():
@@ -97,7 +97,7 @@ def test_a_fact_out_of_range_is_refused(case: str, sealed: bool, tmp_path: Path)
 
 
 def test_a_state_that_nobody_could_go_on_with_is_not_written(tmp_path: Path) -> None:
-    model = small().learn(1)
+    model = small().learn(iterations=1)
     model.save(tmp_path / "model")
     kept = (tmp_path / "model.zip").read_bytes()
     faulty = {**model.parameters, "log_std": model.parameters["log_std"] * torch.nan}
@@ -125,7 +125,7 @@ class Lowest(MAML):
 
 
 def test_what_own_tensors_of_a_learner_of_ones_own_may_be_is_its_own_affair(tmp_path: Path) -> None:
-    model = small(Lowest, outer=PPO).learn(1)
+    model = small(Lowest, outer=PPO).learn(iterations=1)
     model.save(tmp_path / "model")
     loaded = Lowest.load(tmp_path / "model")
     assert loaded.state.own_tensors["lowest"] == torch.inf

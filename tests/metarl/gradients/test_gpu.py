@@ -137,6 +137,7 @@ def test_steps_along_the_meta_gradient_are_read_once_when_all_is_decided(
 DAMPED = [(name, {"damping": 0.1}) for name in ("e-maml", "meta-sgd", "anil", "cavia")]
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing is learned")
 @pytest.mark.parametrize(("name", "outer"), [*UPDATES, *DAMPED])
 def test_all_tasks_at_once_learn_what_they_learn_in_parts(name: str, outer: dict[str, Any]) -> None:
     untrained, in_parts, at_once = (two_steps(name, outer=outer, learning={"episodes": 3}) for _ in range(3))
