@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from metarl import seeding
 from metarl.adaptation_loop import adapt_on_rollouts
@@ -46,6 +46,7 @@ from metarl.training.schedules import in_force
 from metarl.training.warning import warn_caller
 
 Objective = Literal["policy-gradient", "likelihood-ratio", "dice"]
+_Policy = TypeVar("_Policy", bound=BasePolicy)
 
 
 class MetaAgent:
@@ -258,8 +259,7 @@ class MetaAgent:
 
     def _adapt_to(self, task: Any, steps: int, episodes: int, seed: int) -> Parameters:
         """Return the parameters adapted to a batch of a single task."""
-        if not self.adapts_by_experience:
-            steps = 0
+        steps = steps if self.adapts_by_experience else 0
         streams = (seeding.streams(seed, seeding.ADAPTATION, step, tasks=range(1)) for step in range(steps))
         state = self.state
         return adapt_on_rollouts(
@@ -437,7 +437,7 @@ class MetaAgent:
             self._said |= {sentence}
             warn_caller(sentence)
 
-    def _for_made_environments(self, policy: ActorCriticPolicy) -> ActorCriticPolicy:
+    def _for_made_environments(self, policy: _Policy) -> _Policy:
         """Return a policy; warn if environments of the family that ``metarl.make`` did not make take other actions."""
         own = own_actions(self._env)
         if own != self.action_space:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ class TrialPolicy(BasePolicy):
         told: the keys of the last action, the last reward and the end of an episode, in this order.
         start: what was remembered in adaptation, of a single trial; None for nothing.
         device: of the policy.
+        own_actions: the environments' action space where it is not the one that the layers act in, and the map from
+            actions of the layers to it; in a box, entries with two finite ends are [-1, 1] for the layers.
     """
 
     def __init__(
@@ -46,9 +48,13 @@ class TrialPolicy(BasePolicy):
         told: Sequence[str],
         start: Memory | None = None,
         device: str | torch.device = "cpu",
+        own_actions: tuple[spaces.Space[Any], Callable[[Any], Any]] | None = None,
     ) -> None:
-        super().__init__(channels_first(observation_space), policy.action_space)
-        self._arguments = (policy, parameters, normalizer, observation_space, tuple(told), start)
+        super().__init__(
+            channels_first(observation_space), policy.action_space if own_actions is None else own_actions[0]
+        )
+        self._arguments = (policy, parameters, normalizer, observation_space, tuple(told), start, own_actions)
+        self._to_own = None if own_actions is None else own_actions[1]
         self._policy = policy
         self._told = tuple(told)
         self._normalizer = normalizer
@@ -64,7 +70,7 @@ class TrialPolicy(BasePolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         names = ("policy", "parameters", "normalizer", "observation_space", "told", "start")
-        return dict(zip(names, self._arguments, strict=True))
+        return dict(zip((*names, "own_actions"), self._arguments, strict=True))
 
     def forward(self, *_: Any, **__: Any) -> Tensor:
         """Raise an error: acting needs the state, so use ``predict``."""
@@ -111,7 +117,7 @@ class TrialPolicy(BasePolicy):
             begins = np.asarray(starts, dtype=np.bool_).reshape(count)
             hidden = np.where(begins[:, None], hidden, found[0])
         action, reward, ended = (given[key].reshape(count, -1).float() for key in self._told)
-        told = torch.cat([action, self._normalizer.scale_rewards(reward).float(), ended], dim=1)
+        told = torch.cat([self._as_layers_act(action), self._normalizer.scale_rewards(reward).float(), ended], dim=1)
         remembered = torch.as_tensor(self._start.told, device=self.device).expand_as(told)
         told = torch.where(torch.as_tensor(begins, device=self.device)[:, None], remembered, told)
         rest = {key: part for key, part in given.items() if key not in self._told}
@@ -126,14 +132,28 @@ class TrialPolicy(BasePolicy):
                 torch.as_tensor(hidden, dtype=torch.float32, device=self.device),
             )
             chosen = self._chosen(self._policy.act_on(parameters, memory).parameters, deterministic).cpu().numpy()
-        if isinstance(self.action_space, spaces.Box):
-            chosen = chosen.reshape(count, *self.action_space.shape)
-            chosen = np.clip(chosen, self.action_space.low, self.action_space.high)
+        inside = self._policy.action_space
+        if isinstance(inside, spaces.Box):
+            chosen = np.clip(chosen.reshape(count, *inside.shape), inside.low, inside.high)
+        if self._to_own is not None:
+            chosen = self._to_own(chosen)
         return (chosen if vectorized else chosen[0]), (memory.cpu().numpy()[None],)
 
+    def _as_layers_act(self, action: Tensor) -> Tensor:
+        """Return the environments' actions ``[environment, number]``, as they are told, as those of the layers."""
+        if self._to_own is None or not isinstance(self.action_space, spaces.Box):
+            return action
+        low, high = (
+            torch.as_tensor(end.flatten(), dtype=torch.float64)
+            for end in (self.action_space.low, self.action_space.high)
+        )
+        mapped = torch.isfinite(low) & torch.isfinite(high)
+        middle, half = torch.where(mapped, low / 2 + high / 2, 0.0), torch.where(mapped, high / 2 - low / 2, 1.0)
+        return ((action.double() - middle.to(action.device)) / half.to(action.device)).float()
+
     def _chosen(self, parameters: Sequence[Tensor], deterministic: bool) -> Tensor:
-        """Return actions ``[environment, ...]`` from the parameters of their distribution."""
-        if isinstance(self.action_space, spaces.Box):
+        """Return actions ``[environment, ...]`` of the layers from the parameters of their distribution."""
+        if isinstance(self._policy.action_space, spaces.Box):
             mean, log_std = parameters
             return mean if deterministic else mean + log_std.exp() * torch.randn_like(mean)
         parts = torch.split(parameters[0], self._policy.choices, dim=-1)
@@ -141,4 +161,6 @@ class TrialPolicy(BasePolicy):
             part.argmax(dim=-1) if deterministic else torch.multinomial(torch.softmax(part, dim=-1), 1)[:, 0]
             for part in parts
         ]
-        return torch.stack(columns, dim=-1) if isinstance(self.action_space, spaces.MultiDiscrete) else columns[0]
+        return (
+            torch.stack(columns, dim=-1) if isinstance(self._policy.action_space, spaces.MultiDiscrete) else columns[0]
+        )

@@ -102,6 +102,16 @@ class RL2(MemoryLearner):
         units = {CENTRE: torch.zeros((), device=self.device), SCALE: torch.ones((), device=self.device)}
         return replace(state, critic=head, own_tensors={**first_moments("adam", shared), **units})
 
+    def check_state(self, state: State) -> None:
+        """Check the value function's unit, by which its targets are divided.
+
+        Raises:
+            ValueError: it is not above 0.
+        """
+        unit = float(state.own_tensors[SCALE])
+        if unit <= 0.0:
+            raise ValueError(f"the tensor {SCALE} is {unit}; expected a number above 0")
+
     def _drawn(self, iteration: int, count: int) -> Any:
         rng = task_tools.task_rng(self.settings.seed, "train", iteration)
         return task_tools.draw_tasks(self._env, count, rng, "train")

@@ -23,7 +23,13 @@ class RememberingLearner(FamilyLearner, Protocol):
 
     functional_policy: GruPolicy
 
-    def as_policy(self, parameters: Parameters, state: State, start: Memory | None = None) -> TrialPolicy:
+    def as_policy(
+        self,
+        parameters: Parameters,
+        state: State,
+        start: Memory | None = None,
+        env: gymnasium.Env[Any, Any] | None = None,
+    ) -> TrialPolicy:
         """Return a policy that starts from a memory."""
 
 
@@ -63,8 +69,11 @@ class TrialAdapter:
 
     @property
     def policy(self) -> TrialPolicy:
-        """The policy that remembers the episodes so far that have ended, for ``metarl.Trial``."""
-        return self._learner.as_policy(self._state.parameters, self._state, self._memory)
+        """The policy that remembers the episodes so far that have ended, for ``metarl.Trial(env, episodes)``.
+
+        It acts in the environment's own action space.
+        """
+        return self._learner.as_policy(self._state.parameters, self._state, self._memory, self._env)
 
     def play(self) -> float:
         """Play an episode in the environment, and return its return.

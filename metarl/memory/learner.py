@@ -18,6 +18,7 @@ from metarl.agents.policies import GruActor, GruPolicy, Memory, TrialPolicy
 from metarl.agents.trials import TrialSteps, trial_steps
 from metarl.envs import RandomTask, Trial, make
 from metarl.envs import tasks as task_tools
+from metarl.envs.actions import standard_actions
 from metarl.envs.tasks import whole_number
 from metarl.envs.wrappers import TOLD_KEYS
 from metarl.evaluation import SPLITS
@@ -73,7 +74,11 @@ class MemoryLearner(BaseLearner):
         return space
 
     def as_policy(  # type: ignore[override]
-        self, parameters: Parameters, state: State, start: Memory | None = None
+        self,
+        parameters: Parameters,
+        state: State,
+        start: Memory | None = None,
+        env: gymnasium.Env[Any, Any] | None = None,
     ) -> TrialPolicy:
         """Return a policy for ``metarl.Trial`` with stable-baselines3's ``predict``, which starts from a memory.
 
@@ -81,15 +86,21 @@ class MemoryLearner(BaseLearner):
             parameters: of the policy, no task axis.
             state: whose normaliser is used.
             start: what was remembered in adaptation, of a single trial; None for nothing.
+            env: in whose own action space the policy acts; None for that of ``metarl.make``.
         """
+        mapped = None if env is None else standard_actions(env.action_space)
+        own = None if env is None or mapped is None or env.action_space == mapped[0] else (env.action_space, mapped[1])
+        space = self.trial_space if env is None else Trial(env, 1).observation_space
+        assert isinstance(space, spaces.Dict)
         return TrialPolicy(
             self.functional_policy,
             parameters,
             state.normalizer,
-            self.trial_space,
+            space,
             TOLD_KEYS,
             start,
             self.device,
+            own,
         )
 
     def collect_trials(
@@ -190,7 +201,8 @@ class MemoryLearner(BaseLearner):
             seed: of the episodes; default the learner's.
 
         Returns:
-            a policy for ``metarl.Trial(env, episodes)``, whose trials go on from what is remembered.
+            a policy for ``metarl.Trial(env, episodes)``, whose trials go on from what is remembered. Adapted to a task,
+            it acts in the action space of ``metarl.make``; adapted to an environment, in that environment's own.
 
         Raises:
             ValueError: a task outside the task space, an environment with other spaces, a negative count, or steps.
@@ -213,7 +225,8 @@ class MemoryLearner(BaseLearner):
         if episodes > 0:
             streams = seeding.streams(seed, seeding.ADAPTATION, 0, tasks=range(1))
             self.collect_trials(self.state, one, streams, episodes=episodes, keep=kept.append)
-        return self.as_policy(self.parameters, self.state, kept[0].memory if kept else None)
+        policy = self.as_policy(self.parameters, self.state, kept[0].memory if kept else None)
+        return self._for_made_environments(policy)
 
     def adapter(  # type: ignore[override]
         self, env: gymnasium.Env[Any, Any], *, episodes: int | None = None, seed: int | None = None

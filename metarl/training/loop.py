@@ -23,7 +23,7 @@ from metarl.sb3 import loggers
 from metarl.sb3.callbacks import episodes_for_callbacks
 from metarl.settings import Settings
 from metarl.state import Best, Outcome, State, advance, check_outcome
-from metarl.training.adaptation_check import LEAST_DONE, SENTENCES, AdaptationCheck
+from metarl.training.adaptation_check import LEAST_DONE, REMEDY, REMEDY_OF_MEMORY, SENTENCES, AdaptationCheck
 from metarl.training.schedules import Horizon, scheduled
 from metarl.training.standstill import Standstill
 
@@ -35,6 +35,7 @@ class TrainedLearner(Protocol):
 
     trains: ClassVar[bool]
     learns_to_adapt: ClassVar[bool]
+    remembers: ClassVar[bool]
     given_settings: Settings
     state: State
     sampler: Sampler
@@ -213,5 +214,9 @@ def _check_adaptation(learner: TrainedLearner, returns: np.ndarray[Any, np.dtype
         kind, numbers = finding
         steps = [name for name in ("learning_rate", "max_kl") if hasattr(learner.settings.outer, name)]
         outer = " or ".join(f"outer.{name}" for name in steps) or "those of [outer]"
-        sentence = SENTENCES[kind].format(outer=outer, **numbers)
+        if learner.remembers:
+            advice = {"steps": outer, "remedy": REMEDY_OF_MEMORY.format(outer=outer)}
+        else:
+            advice = {"steps": f"inner.step_size, {outer}", "remedy": REMEDY}
+        sentence = SENTENCES[kind].format(**advice, **numbers)
         learner.say_once(f"after iteration {state.iteration}: {sentence}")

@@ -80,7 +80,7 @@ def test_the_points_of_an_evaluation_are_episodes_of_a_trial() -> None:
     lines = evaluation.table().splitlines()
     assert "(5 tasks, " in lines[0]
     assert "4 trials of each task, of 3 episodes, as in training" in lines
-    assert lines[3].split()[:2] == ["earlier", "episodes"]
+    assert lines[4].split()[:2] == ["earlier", "episodes"]
     longer = model.evaluate(n_tasks=5, episodes=4, steps=4)
     np.testing.assert_array_equal(longer.returns[:3], evaluation.returns)  # a longer trial begins with the same
     assert longer.returns.shape == (5, 5)
