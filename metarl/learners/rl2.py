@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -103,14 +104,16 @@ class RL2(MemoryLearner):
         return replace(state, critic=head, own_tensors={**first_moments("adam", shared), **units})
 
     def check_state(self, state: State) -> None:
-        """Check the value function's unit, by which its targets are divided.
+        """Check the value function's units, by which its targets are shifted and divided.
 
         Raises:
-            ValueError: it is not above 0.
+            ValueError: one is not finite, or the divisor is not above 0.
         """
-        unit = float(state.own_tensors[SCALE])
-        if unit <= 0.0:
-            raise ValueError(f"the tensor {SCALE} is {unit}; expected a number above 0")
+        centre, unit = (float(state.own_tensors[name]) for name in _UNITS)
+        if not math.isfinite(centre) or not 0.0 < unit < math.inf:
+            raise ValueError(
+                f"the tensors {CENTRE} and {SCALE} are {centre} and {unit}; expected a finite number, and one above 0"
+            )
 
     def _drawn(self, iteration: int, count: int) -> Any:
         rng = task_tools.task_rng(self.settings.seed, "train", iteration)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-from small import LENGTHS_DIFFER, NAVIGATION, copied, remembering, same, small, trials_of
+from gymnasium import spaces
+from small import LENGTHS_DIFFER, NAVIGATION, SIGN, copied, remembering, same, small, trials_of
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import metarl
@@ -241,6 +244,86 @@ def test_a_policy_is_saved_and_loaded_by_stable_baselines3(tmp_path: Path) -> No
     np.testing.assert_array_equal(
         loaded.predict(one, deterministic=True)[1], policy.predict(one, deterministic=True)[1]
     )
+
+
+def test_a_policy_adapted_to_an_environment_acts_in_its_own_actions(tmp_path: Path) -> None:
+    from metarl.agents.policies import TrialPolicy
+
+    model = remembering(family=SIGN).learn(iterations=1)
+    own, made = (gymnasium.make(SIGN), metarl.make(SIGN))
+    adapter = model.adapter(own, seed=1)
+    adapter.play()
+    policy = adapter.policy
+    assert policy.action_space == own.action_space == spaces.Box(-2.0, 2.0, (1,), np.float32)
+    assert policy.observation_space == metarl.Trial(own, 1).observation_space
+    same_one = model.adapter(made, seed=1)
+    same_one.play()
+    assert same_one.returns == adapter.returns
+    assert same_one.policy.action_space == model.action_space
+    policy.save(str(tmp_path / "policy"))
+    found = []
+    for one, env, width in (
+        (policy, own, 2.0), (TrialPolicy.load(str(tmp_path / "policy")), own, 2.0), (same_one.policy, made, 1.0),
+    ):  # fmt: skip
+        trial = metarl.Trial(env, 3)
+        observation, _ = trial.reset(seed=5, options={"task": [0.5]})
+        state, begins, ended, played = None, np.array([True]), False, []
+        while not ended:
+            action, state = one.predict(observation, state, begins, deterministic=True)
+            assert env.action_space.contains(action)
+            observation, reward, terminated, truncated, _ = trial.step(action)
+            begins, ended = np.array([False]), terminated or truncated
+            played.append((float(action[0]) / width, reward))
+        found.append(played)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[0], found[2], atol=1e-5)
+    assert len(found[0]) == 9
+
+
+def test_where_a_policy_acts_is_said_once_where_the_own_actions_are_others() -> None:
+    model = remembering(family=SIGN)
+    with pytest.warns(UserWarning, match="use it in environments of metarl.make"):
+        model.adapt([0.5], episodes=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.adapt([0.5], episodes=1)
+        remembering(family=SIGN).adapt(gymnasium.make(SIGN), episodes=1)
+
+
+def test_its_learning_rate_takes_a_schedule() -> None:
+    kept: list[dict[str, torch.Tensor]] = []
+    model = remembering(outer={"learning_rate": {"start": 0.01, "end": 0.0, "schedule": "linear"}})
+    model.learn(iterations=3, callback=lambda found, _: kept.append(found["self"].parameters) or True)
+    assert not same(kept[0], kept[1])
+    assert same(kept[1], kept[2]), "the last step has no length"
+    fixed = remembering(outer={"learning_rate": 0.01}).learn(iterations=1)
+    assert same(kept[0], fixed.parameters)
+
+
+def test_it_is_said_where_later_episodes_gain_nothing() -> None:
+    model = metarl.RL2(
+        family="probes:probe/Acted-v0",  # the same action pays in every task
+        outer={"trials": 128, "learning_rate": 1e-2},
+        learning={"gae_lambda": 1.0},
+        evaluation={"every": 2, "tasks": 20, "episodes": 4},
+        policy_kwargs={"hidden_sizes": (16,)},
+    )
+    with pytest.warns(UserWarning, match="the tasks may not need adaptation"):
+        model.learn(iterations=30)
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("no change", r"try larger steps \(outer.learning_rate\);"),
+        ("harm", r"try smaller steps \(outer.learning_rate\) or more trials \(outer.trials\);"),
+    ],
+)
+def test_advice_names_settings_that_it_has(kind: str, advice: str) -> None:
+    model = remembering(evaluation={"every": 1, "tasks": 2, "episodes": 1})
+    model.adaptation_check.finding = lambda: (kind, {"start": 0.0, "before": 1.0, "after": 0.5})
+    with pytest.warns(UserWarning, match=advice):
+        model.learn(iterations=2)
 
 
 def test_a_saved_learner_goes_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -59,6 +59,27 @@ def test_a_run_with_all_that_a_run_has(tmp_path: Path, monkeypatch: pytest.Monke
     assert one == other
 
 
+def test_any_environment_trains_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = [setting for setting in TINY if not setting.startswith("family_kwargs")]
+    schedule = 'outer.learning_rate={start = 1e-3, end = 1e-5, schedule = "linear"}'
+    assert main(["train", "CartPole-v1", "--vary", "gravity=5..15", *MEMORY, *tiny, schedule]) == 0
+    run = tmp_path / "runs/CartPole-v1"
+    assert [value for _, value in scalars(run)["train/outer_learning_rate"]][::3] == pytest.approx([1e-3, 1e-5])
+    assert json.loads((run / "results.json").read_text())["counted"] == "earlier episodes"
+    assert RL2.load(run).settings.policy.name == "GruPolicy"
+    assert main(["evaluate", str(run), "--tasks", "2", "--episodes", "2"]) == 0
+    again = json.loads((run / "evaluations/1.json").read_text())
+    assert [entry["step"] for entry in again["adaptation"]] == [0, 1, 2]
+
+
+def test_a_file_to_edit_says_what_an_iteration_plays(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "navigation", *MEMORY, "outer.trials=7"]) == 0
+    printed = " ".join(capsys.readouterr().out.replace("#", "").split())
+    assert "One iteration plays 7 trials x 3 episodes = 21 episodes." in printed
+    assert 'name = "GruPolicy"' in printed
+
+
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ["train", "cartpole", *MEMORY, *TINY]  # its episodes end at different times
