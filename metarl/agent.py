@@ -441,7 +441,7 @@ class MetaAgent:
         """Return a policy; warn if environments of the family that ``metarl.make`` did not make take other actions."""
         own = own_actions(self._env)
         if own != self.action_space:
-            self.say_once(which_actions(self.action_space, own))
+            self.say_once(which_actions(self.action_space, own, "episodes" if self.remembers else "steps"))
         return policy
 
     def close(self) -> None:

@@ -157,7 +157,7 @@ def test_the_adapter_the_policy_on_trials_and_the_learner_remember_the_same(name
     assert [len(part) for part in adapter.returns] == [1, 1, 0]
     assert len(adapter.table().splitlines()) == 3
     # The same steps, told to a policy without experience by the wrapper.
-    trial, policy = metarl.Trial(env, 3), model.adapt(task, episodes=0)
+    trial, policy = metarl.Trial(env, 3), model.adapt(env, episodes=0)
     told, _ = trial.reset(seed=0)
     state, starts = None, np.array([True])
     for action in actions:
@@ -282,12 +282,13 @@ def test_a_policy_adapted_to_an_environment_acts_in_its_own_actions(tmp_path: Pa
 
 def test_where_a_policy_acts_is_said_once_where_the_own_actions_are_others() -> None:
     model = remembering(family=SIGN)
-    with pytest.warns(UserWarning, match="use it in environments of metarl.make"):
+    with pytest.warns(UserWarning, match="use it in environments of metarl.make.*where episodes=0 gives"):
         model.adapt([0.5], episodes=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.adapt([0.5], episodes=1)
-        remembering(family=SIGN).adapt(gymnasium.make(SIGN), episodes=1)
+        assert model.adapt([0.5], episodes=1).action_space == model.action_space
+        own = gymnasium.make(SIGN)
+        assert remembering(family=SIGN).adapt(own, episodes=1).action_space == own.action_space
 
 
 def test_its_learning_rate_takes_a_schedule() -> None:

@@ -73,6 +73,22 @@ def test_any_environment_trains_by_its_name(tmp_path: Path, monkeypatch: pytest.
     assert [entry["step"] for entry in again["adaptation"]] == [0, 1, 2]
 
 
+def test_a_run_starts_from_one_alike_and_from_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = [*TINY, "learning.iterations=1"]
+    assert main(["train", "navigation", *MEMORY, *tiny, "--name", "memory"]) == 0
+    assert main(["train", "navigation", *tiny, "--name", "steps"]) == 0
+    assert main(["train", "navigation", *MEMORY, *tiny, "--name", "more", "--from", "runs/memory"]) == 0
+    first, following = (read_checkpoint(tmp_path / f"runs/{name}/checkpoints/last.zip") for name in ("memory", "more"))
+    assert not same(first.tensors["parameters"], following.tensors["parameters"])
+    capsys.readouterr()
+    for learner, source in ((MEMORY, "runs/steps"), ([], "runs/memory")):
+        assert main(["train", "navigation", *learner, *tiny, "--from", source]) == 2
+        assert "start from a run of a learner alike" in capsys.readouterr().err
+
+
 def test_a_file_to_edit_says_what_an_iteration_plays(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "navigation", *MEMORY, "outer.trials=7"]) == 0
     printed = " ".join(capsys.readouterr().out.replace("#", "").split())
