@@ -59,9 +59,9 @@ def parameterized(
     kwargs: dict[str, Any] = {
         "env": as_family(env, {})[0],
         "parameters": {name: plain_range(written) for name, written in {**(parameters or {}), **ranges}.items()},
-        "wrappers": [_text(wrapper) for wrapper in wrappers],
-        "env_kwargs": dict(env_kwargs or {}),
-        "set": {name: _text(how) for name, how in (set or {}).items()},
+        "wrappers": [_text(wrapper) for wrapper in wrappers] if isinstance(wrappers, list | tuple) else wrappers,
+        "env_kwargs": dict(env_kwargs) if isinstance(env_kwargs, Mapping) else env_kwargs,
+        "set": {name: _text(how) for name, how in set.items()} if isinstance(set, Mapping) else set,
         "derive": None if derive is None else _text(derive),
         "max_episode_steps": max_episode_steps,
     }
@@ -81,13 +81,7 @@ def _try(family: Family) -> None:
     one, other = (registry.make(family, disable_env_checker=True) for _ in range(2))
     try:
         inside = cast(ParameterizedEnv, one.unwrapped)
-        shared = inside.shared_objects(cast(ParameterizedEnv, other.unwrapped))
-        if shared:
-            raise ValueError(
-                f"the parameter {shared[0]!r} lies inside an object that several environments share, so that "
-                "they could not play different tasks at the same time; let each environment make its own, as with "
-                "copy.deepcopy"
-            )
+        inside.refuse_shared(cast(ParameterizedEnv, other.unwrapped))
         task = task_tools.draw_tasks(one, 1, task_tools.task_rng(0, "train"), "train")
         one.reset(seed=0, options={"task": task_tools.unstack_tasks(inside.task_space, task)[0]})
     finally:

@@ -88,8 +88,8 @@ def _train_or_say_why_not(options: argparse.Namespace) -> int:
         return _complain(f"{_one_line(error)}; {training.what_is_kept(run)}", FAILED)
     except OSError as error:
         return _complain(f"{in_words(error)}; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", FAILED)
-    except (KeyboardInterrupt, training.Terminated) as stop:
-        status = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+    except KeyboardInterrupt as stop:
+        status = TERMINATED if isinstance(stop, training.Terminated) else INTERRUPTED
         return _complain(f"stopped; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", status)
     finally:
         learner.close()
@@ -210,8 +210,8 @@ def _compare(options: argparse.Namespace) -> int:
     try:
         with training.sigterm_raises():
             failed = compare.run_all(jobs, options.out, options.parallel)
-    except (KeyboardInterrupt, training.Terminated) as stop:
-        status = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+    except KeyboardInterrupt as stop:
+        status = TERMINATED if isinstance(stop, training.Terminated) else INTERRUPTED
         return _complain("stopped; the same command goes on where it stopped", status)
     for sentence in failed:
         _complain(sentence)

@@ -32,7 +32,7 @@ from metarl.learners.registry import find_learner, read_settings
 from metarl.settings import Settings, as_dict
 from metarl.version import __version__
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _UNBEGUN = re.compile(r"\.[0-9a-f]{32}\.part")
 _UNBEGUN_SECONDS = 3600.0  # age at which the temporary folder of a run counts as left over
 _LEFTOVER = re.compile(
@@ -87,7 +87,7 @@ class Run:
         if name is not None and (not _NAME.fullmatch(name) or ".." in name):
             raise ValueError(
                 f"the run name {name!r} is not allowed; use letters, digits, '.', '_' and '-', beginning with a letter "
-                "or digit, without '/' and '..'"
+                "or digit, without '/' and '..', at most 200"
             )
         beside = out / f".{uuid.uuid4().hex}{PART}"
         try:

@@ -35,8 +35,8 @@ from metarl.settings import Settings, as_dict
 from metarl.state import Best
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; a kind of Ctrl-C, so that nobody takes it for a failure of what was interrupted."""
 
 
 @contextlib.contextmanager

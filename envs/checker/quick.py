@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -19,6 +20,7 @@ from metarl.envs.registry import FamilyLike
 from metarl.envs.sync import RolloutError, close_or_warn
 
 SECONDS = 4.0  # that a check may take, except for a step or reset that takes longer by itself
+LEAK_STEPS = 100  # of the episodes that are compared to find environments that change each other
 STEPS = 10_000  # after which an episode without a time limit counts as endless
 TASKS = 4
 SEED = 1
@@ -53,18 +55,21 @@ def quick_check(family: FamilyLike, **kwargs: Any) -> list[str]:
     spec = registry.find_family(name)
     if spec.namespace == "metarl" and spec.vector_entry_point is not None:
         return []  # metarl's own are tested
-    env = registry.make(name, **{"disable_env_checker": True, **kwargs})
+    env, other = (registry.make(name, **{"disable_env_checker": True, **kwargs}) for _ in range(2))
     try:
-        return _check(name, env)
+        if isinstance(env.unwrapped, ParameterizedEnv) and isinstance(other.unwrapped, ParameterizedEnv):
+            env.unwrapped.refuse_shared(other.unwrapped)
+        return _check(name, env, other)
     except (ValueError, RolloutError, KeyboardInterrupt):
         raise
     except BaseException:  # the first rollout will meet the same error and name the task
         return []
     finally:
         close_or_warn(env)
+        close_or_warn(other)
 
 
-def _check(family: str, env: gymnasium.Env[Any, Any]) -> list[str]:
+def _check(family: str, env: gymnasium.Env[Any, Any], other: gymnasium.Env[Any, Any]) -> list[str]:
     until = time.monotonic() + SECONDS
     space = task_tools.task_space(env)
     batch = task_tools.draw_tasks(env, TASKS, task_tools.task_rng(SEED, "train"), "train")
@@ -80,6 +85,8 @@ def _check(family: str, env: gymnasium.Env[Any, Any]) -> list[str]:
             "set one, as family_kwargs.max_episode_steps = 200, or max_episode_steps=200 in Python"
         )
     first = played[0][0]
+    if time.monotonic() < until:
+        _refuse_leaks(family, env, other, task_tools.unstack_tasks(space, batch), first)
     if all(_same_start(first, numbers) for numbers, _ in played[1:]):
         plain = [repr(task_tools.plain(task)) for task in task_tools.unstack_tasks(space, batch)]
         if len(set(plain)) > 1:
@@ -96,12 +103,38 @@ def _check(family: str, env: gymnasium.Env[Any, Any]) -> list[str]:
     return idle_parameters(env, until - time.monotonic())
 
 
+def _refuse_leaks(
+    family: str, env: gymnasium.Env[Any, Any], other: gymnasium.Env[Any, Any], tasks: list[Any], alone: list[list[Any]]
+) -> None:
+    """Refuse environments that play different tasks at the same time and change each other, as through their class.
+
+    Raises:
+        ValueError: the first task's episode is another one after another environment was given another task.
+    """
+    steps, endless = min(len(alone) - 1, LEAK_STEPS), time.monotonic() + SECONDS
+    again = _play(family, env, tasks[0], steps, endless)[0]
+    beside = _play(family, env, tasks[0], steps, endless, lambda: other.reset(seed=SEED, options={"task": tasks[-1]}))[
+        0
+    ]
+    if _same_start(alone, again) and not _same_start(alone, beside):
+        raise ValueError(
+            f"environments of {family} that play different tasks at the same time change each other; keep what varies "
+            "on each environment itself, not on its class, its module or an object that they share"
+        )
+
+
 def _play(
-    family: str, env: gymnasium.Env[Any, Any], task: Any, steps: int, until: float
+    family: str,
+    env: gymnasium.Env[Any, Any],
+    task: Any,
+    steps: int,
+    until: float,
+    after_reset: Callable[[], Any] = lambda: None,
 ) -> tuple[list[list[Any]], bool]:
     """Return the numbers of each step of an episode, and whether it ended."""
     env.action_space.seed(SEED)
     observation, _ = env.reset(seed=SEED, options={"task": task})
+    after_reset()
     numbers = [_numbers(family, task, observation, 0.0, 0)]
     for step in range(1, steps + 1):
         observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())

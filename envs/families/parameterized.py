@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -30,6 +31,7 @@ from metarl.envs.families.parameters import (
 from metarl.envs.families.places import Place, called, is_replaced
 from metarl.envs.families.ranges import flat_ranges, read_range
 from metarl.envs.references import reference_to, resolve, stays_here, unregistered
+from metarl.envs.sync import close_or_warn
 
 KEPT = 8  # how many environments are kept, each made with other constructor arguments
 EXAMPLE = "as in env = 'CartPole-v1', parameters = {gravity = [5, 15]}"
@@ -103,6 +105,14 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             env, parameters = "CartPole-v1", {"gravity": [5.0, 15.0]}
         if not (isinstance(env, str) or callable(env)) or not isinstance(parameters, Mapping | None):
             raise ValueError(f"env is {env!r} and parameters is {parameters!r}; expected both, {EXAMPLE}")
+        for argument, given, kinds in (
+            ("wrappers", wrappers, list | tuple),
+            ("env_kwargs", env_kwargs, Mapping | None),
+            ("set", set, Mapping | None),
+        ):
+            if not isinstance(given, kinds):
+                expected = "a list" if argument == "wrappers" else "a dict"
+                raise ValueError(f"{argument} is {given!r}; expected {expected}")
         self.render_mode = render_mode
         self._limit: int | None = None
         self._inner_spec = _spec(env if isinstance(env, str) else reference_to(env))
@@ -120,6 +130,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             self._fixed.setdefault(name, middle.value(middle.default(None), None))
         self._heads = {"config"}  # attributes of which each environment needs its own copy
         self._made: dict[tuple[str, ...], gymnasium.Env[Any, Any]] = {}
+        self._kept: dict[tuple[str, ...], dict[str, Any]] = {}  # what the attributes were, named as the arguments
         self.inner = self._make({})
         self._refuse_unused()
         if not written:
@@ -167,11 +178,14 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
     def _make(self, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         """Return the environment with these arguments, made when first asked for."""
         key = tuple(repr(item) for item in sorted(arguments.items()))
+        if key in self._made and self._kept.get(key) != _plain_attributes(self._made[key], arguments):
+            close_or_warn(self._made.pop(key))  # it has changed while it stepped what it was made with
         if key not in self._made:
             self._made[key] = self._construct({**self._fixed, **arguments})
+            self._kept[key] = _plain_attributes(self._made[key], arguments)
         env = self._made[key] = self._made.pop(key)  # the last one is the last used
         for old in list(self._made)[:-KEPT]:
-            self._made.pop(old).close()
+            close_or_warn(self._made.pop(old))
         return env
 
     def _construct(self, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
@@ -245,26 +259,35 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         batch = task_tools.uniform_tasks(self.task_space, n, rng)
         return {name: one.spread(batch[name]) for name, one in self._ranges.items()}
 
-    def shared_objects(self, other: ParameterizedEnv) -> list[str]:
-        """Return the parameters that lie inside an object which another environment of the family uses too."""
-        return [
-            name
-            for name, target in self._targets.items()
-            if isinstance(target, Place)
-            and any(
-                mine is theirs and not is_replaced(mine)
-                for mine, theirs in zip(
-                    target.containers(self.inner)[:-1], other._targets[name].containers(other.inner)[:-1], strict=True
+    def refuse_shared(self, other: ParameterizedEnv) -> None:
+        """Refuse parameters inside an object that another environment of the family uses too.
+
+        Raises:
+            ValueError: there is one.
+        """
+        for name, target in self._targets.items():
+            if not isinstance(target, Place):
+                continue
+            pairs = zip(target.containers(self.inner)[:-1], self._theirs(other, name), strict=True)
+            if any(mine is theirs and not is_replaced(mine) for mine, theirs in pairs):
+                raise ValueError(
+                    f"the parameter {name!r} lies inside an object that several environments share, so that they "
+                    "could not play different tasks at the same time; let each environment make its own, as with "
+                    "copy.deepcopy"
                 )
-            )
-        ]
+
+    @staticmethod
+    def _theirs(other: ParameterizedEnv, name: str) -> list[Any]:
+        return list(other._targets[name].containers(other.inner)[:-1])
 
     def _apply(self) -> dict[str, Any]:
         """Give the environment the values of the task; return what it then has at each path."""
         values = {name: one.value(self._task[name], self._targets[name].own) for name, one in self._ranges.items()}
-        if self._new_task:
-            arguments = {name: values[name] for name in values if isinstance(self._targets[name], Argument)}
+        arguments = {name: values[name] for name in values if isinstance(self._targets[name], Argument)}
+        made_before = self.inner
+        if self._new_task or arguments:
             self.inner = self._make(arguments)
+        anew = self._new_task or self.inner is not made_before
         changed = fields = False
         for name, value in values.items():
             target = self._targets[name]
@@ -273,13 +296,14 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
                 if not _same(target.get(self.inner), value):
                     target.set(self.inner, value)
                     changed = True
-            elif self._new_task and not isinstance(target, Argument):
+                    self._refuse_other_value(name, value, target.get(self.inner))
+            elif isinstance(target, Setter) or (anew and not isinstance(target, Argument)):
                 target.set(self.inner, value)
                 changed = True
                 fields = fields or isinstance(target, model_fields.ModelField)
         if fields:
             model_fields.derive(self.inner)
-        if self._derive is not None and (changed or self._new_task):
+        if self._derive is not None and (changed or anew):
             call_hook(self.inner, self._derive, "derive")
         places = {name: target for name, target in self._targets.items() if isinstance(target, Place)}
         return {name: copy.deepcopy(target.get(self.inner)) for name, target in places.items()}
@@ -307,6 +331,13 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         self._new_task = False
         return observation, info
 
+    def _refuse_other_value(self, name: str, value: Any, found: Any) -> None:
+        if _certainly_differs(found, value):
+            raise ValueError(
+                f"{called(self.inner)} takes the value {value} of the parameter {name!r} and then has {found}; give a "
+                "range within what it takes, or name a method that sets it, as in set"
+            )
+
     def _refuse_changes(self, given: dict[str, Any]) -> None:
         """Raise an error if a task has changed the spaces, or reset has changed a value that the task gave."""
         for what in ("observation_space", "action_space"):
@@ -318,7 +349,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
                 )
         for name, value in given.items():
             found = self._targets[name].get(self.inner)
-            if not _same(found, value):
+            if _certainly_differs(found, value):
                 raise ValueError(
                     f"reset of {called(self.inner)} overwrites the parameter {name!r}: the task set it to {value}, and "
                     f"after reset it is {found}; let reset keep the value that it finds, name the argument of the "
@@ -334,17 +365,17 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         """
         if isinstance(self.action_space, spaces.Box) and not np.isfinite(action).all():
             raise ValueError(f"the action of {self._inner_spec.id} is {action}; expected finite numbers")
-        observation, reward, terminated, truncated, info = self.inner.step(action)
-        return observation, float(reward), bool(terminated), bool(truncated), info
+        # As it is: whoever plays checks what the environment returns, and names it.
+        return self.inner.step(action)
 
     def render(self) -> Any:
         """Draw what the environment draws; None where ``render_mode`` is None."""
         return None if self.render_mode is None else self.inner.render()
 
     def close(self) -> None:
-        """Close the environment."""
+        """Close the environment; where it cannot be closed, a warning says so."""
         for env in self._made.values():
-            env.close()
+            close_or_warn(env)
         self._made.clear()
 
 
@@ -384,6 +415,22 @@ def _wrapper(wrapper: str | Callable[..., Any]) -> Any:
         f"the wrapper is {wrapper!r}; expected 'module:Class', as in "
         "'minigrid.wrappers:ImgObsWrapper', or a class or function"
     )
+
+
+def _plain_attributes(env: gymnasium.Env[Any, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return the attributes of an environment that are numbers, truth values or texts, among some names."""
+    found = {name: getattr(env.unwrapped, name, None) for name in names}
+    return {name: value for name, value in found.items() if isinstance(value, numbers.Real | str)}
+
+
+def _certainly_differs(one: Any, other: Any) -> bool:
+    """Whether two numbers, arrays of numbers or texts differ by more than rounding; False for anything else."""
+    if isinstance(one, str) or isinstance(other, str):
+        return bool(one != other)
+    try:
+        return not np.allclose(np.asarray(one, np.float64), np.asarray(other, np.float64), rtol=1e-5, equal_nan=True)
+    except (TypeError, ValueError):  # no numbers, or other shapes
+        return False
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -97,7 +97,8 @@ def refuse_imports(path: Path, facts: Mapping[str, Any], allow: Allowed) -> None
                 f"if you trust the file, import the module before or pass allow={shown(module, 100)!r}"
             )
     settings = facts["settings"]
-    called = [("family", settings.get("family")), *_texts_called(settings.get("family_kwargs"))]
+    steps = [(key, text) for part in ("inner", "outer") for key, text in walk(settings.get(part))]
+    called = [("family", settings.get("family")), *_texts_called(settings.get("family_kwargs")), *steps]
     for what, text in called:
         if isinstance(text, str) and ":" in text and not _within(text.rpartition(":")[0], granted):
             _refuse_other_functions(path, what, text)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
+from metarl.envs.references import reference_to
+
 Kind = Literal["linear", "cosine"]
 _KINDS = get_args(Kind)
 _SECTIONS = ("inner", "outer")
@@ -59,7 +61,9 @@ class FunctionSchedule:
         try:
             given = self.function(remaining)
             found = math.nan if isinstance(given, bool) else float(given)
-        except Exception as error:  # a function of the user's may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a function of the user's may raise anything, sys.exit as well
             raise ValueError(
                 f"the step size {self.reference} cannot be computed where {remaining:.3g} of the training remains "
                 f"({type(error).__name__}: {error})"
@@ -147,9 +151,12 @@ def read_schedule(key: str, value: Any) -> AnySchedule | None:
     if isinstance(value, dict):
         found = _from_table(key, value)
     elif isinstance(value, str) and ":" in value:
-        found = FunctionSchedule(reference=value, function=_imported(key, value))
+        function = _imported(key, value)
+        reference_to(function)  # named by the program, which files that name it may rely on
+        found = FunctionSchedule(reference=value, function=function)
     elif callable(value):
         found = FunctionSchedule(reference=_place(key, value), function=value)
+        reference_to(value)
     else:
         return None
     for remaining in (1.0, 0.5, 0.0):

@@ -242,6 +242,63 @@ def test_the_quick_check_says_what_would_waste_hours() -> None:
     assert quick_check(metarl.parameterized("CartPole-v1", gravity=(5, 15))) == []
 
 
+def test_what_wears_while_it_is_stepped_is_as_the_task_says_in_each_episode() -> None:
+    for family in (
+        limited(own.Wearing, mass=(0.5, 3.0)),
+        limited(own.Wearing, pull=(0.5, 3.0), set={"pull": lambda env, value: setattr(env, "mass", value)}),
+    ):
+        (name,) = family.kwargs["parameters"]
+        env = metarl.make(family)
+        env.reset(seed=1, options={"task": {name: 2.0}})
+        for _ in range(3):
+            assert env.unwrapped.inner.unwrapped.mass == 2.0
+            for _ in range(4):
+                env.step(env.action_space.sample())
+            env.reset(seed=1)
+
+
+def test_a_setter_that_takes_another_value_is_named() -> None:
+    env = metarl.make("metarl/Parameterized-v0", env=own.Clipping, parameters={"load": (0.5, 3.0)})
+    env.reset(options={"task": {"load": 1.25}})
+    with pytest.raises(ValueError, match=r"takes the value 2\.5 of the parameter 'load' and then has 1.5"):
+        env.reset(options={"task": {"load": 2.5}})
+
+
+def test_environments_that_change_each_other_are_named_before_training() -> None:
+    classy = limited(own.Classy, gain=(-2.0, 2.0), set={"gain": "set_gain"})
+    with pytest.raises(ValueError, match="that play different tasks at the same time change each other"):
+        quick_check(classy)
+    nested = {"env": "own_environments:Cart", "parameters": {"cfg['drag'][1]": [0.1, 2]}, "max_episode_steps": 9}
+    assert quick_check("metarl/Parameterized-v0", **nested) == []
+
+
+def test_an_environment_that_cannot_be_closed_is_a_warning() -> None:
+    with pytest.warns(UserWarning, match="raised RuntimeError in close: stuck"):
+        limited(own.BadClose, {"physics.mass": (0.5, 2)})
+
+
+@pytest.mark.parametrize(
+    ("what", "message"), [("reward", "gave the reward '-0.*expected a number"), ("end", "gave terminated as 'False'")]
+)
+def test_texts_for_numbers_are_named(what: str, message: str) -> None:
+    vector = metarl.make_vec(limited(own.Texts, {"physics.mass": (0.5, 2)}, env_kwargs={"what": what}), 2)
+    vector.reset(seed=1)
+    with pytest.raises(RolloutError, match=message):
+        vector.step(np.zeros((2, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+    "given", [{"wrappers": 3}, {"wrappers": None}, {"env_kwargs": 3}, {"set": "x"}, {"set": 3}], ids=str
+)
+def test_arguments_of_other_kinds_are_one_sentence(given: dict[str, Any]) -> None:
+    (name,) = given
+    if given[name] is not None:
+        with pytest.raises(ValueError, match=f"{name} is .*; expected a (list|dict)"):
+            limited(Cart, power=(1, 2), **given)
+    else:
+        assert limited(Cart, power=(1, 2), **given).id == "metarl/Parameterized-v0"
+
+
 SCRIPT = """
 import sys, warnings
 import gymnasium, metarl

@@ -129,3 +129,64 @@ class Broken(Endless):
         self.steps += 1
         observation, reward, *rest = super().step(action)
         return observation, float("nan") if self.steps == 3 else reward, *rest
+
+
+class Wearing(Cart):
+    """A cart whose mass, an argument of its constructor, grows while it is stepped."""
+
+    def __init__(self, mass=1.0):
+        super().__init__()
+        self.mass = mass
+
+    def step(self, action):
+        self.params["mass"] = self.mass
+        self.mass *= 1.2
+        return super().step(action)
+
+
+class Clipping(Cart):
+    """A cart that takes masses up to 1.5 only."""
+
+    heavy = 1.0
+
+    @property
+    def load(self):
+        return self.heavy
+
+    @load.setter
+    def load(self, value):
+        self.heavy = min(value, 1.5)
+
+
+class Classy(Cart):
+    """A cart that keeps its motor on its class."""
+
+    gain = 1.0
+
+    def set_gain(self, value):
+        Classy.gain = value
+
+    def step(self, action):
+        self.params["motor"]["gain"] = Classy.gain
+        return super().step(action)
+
+
+class BadClose(Cart):
+    """A cart that cannot be closed."""
+
+    def close(self):
+        raise RuntimeError("stuck")
+
+
+class Texts(Cart):
+    """A cart whose rewards, or ends, are texts."""
+
+    def __init__(self, what="reward"):
+        super().__init__()
+        self.what = what
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        if self.what == "reward":
+            return observation, str(reward), terminated, truncated, info
+        return observation, reward, str(terminated), truncated, info
