@@ -290,8 +290,8 @@ class BaseLearner(MetaAgent):
             ValueError: no episode ends and there is no time limit.
             RolloutError: an observation or reward is not finite.
         """
-        learning, here = self.settings.learning, self.settings.learning.workers in ("auto", 1)
-        if self.iteration == 0 and learning.check and here and not self._family_checked:
+        wanted = self.settings.learning.check and self.settings.learning.workers in ("auto", 1)
+        if wanted and self.iteration == 0 and not self._family_checked:
             for sentence in quick_check(self.settings.family, **self.settings.family_kwargs):
                 warnings.warn(sentence, UserWarning, stacklevel=3)
         self._family_checked = True

@@ -19,7 +19,7 @@ from gymnasium.vector import VectorEnv
 from metarl.envs import registry
 from metarl.envs import tasks as task_tools
 from metarl.envs.checker.episodes import SEED, Episode, arrays_in, as_arrays, play_episode
-from metarl.envs.checker.idle import ADVICE, idle_parameters
+from metarl.envs.checker.idle import advice, idle_parameters
 from metarl.envs.families.parameterized import ParameterizedEnv
 from metarl.envs.sync import close_or_warn
 
@@ -134,20 +134,19 @@ def _check_repeats(env: gymnasium.Env[Any, Any], tasks: list[Any], episodes: lis
         "the same seed and task do not give the same episode; call super().reset(seed=seed) and draw all noise from "
         "self.np_random"
     ]
+    parameterized = isinstance(env.unwrapped, ParameterizedEnv)
     forgets = [
         "an episode depends on those before it, at the same seed and task; let reset restore everything that step "
         "changes"
+        if parameterized
+        else "a reset without a task does not play the last one again; keep the task until reset is given another"
     ]
-    if not isinstance(env.unwrapped, ParameterizedEnv):
-        forgets = [
-            "a reset without a task does not play the last one again; keep the task until reset is given another"
-        ]
     if not episodes[0].equals(play_episode(env, {"task": tasks[0]})):
         return not_seeded
     same_tasks = len({repr(task_tools.plain(task)) for task in tasks}) == 1
     if not same_tasks and all(episodes[0].equals(episode) for episode in episodes[1:]):
-        if isinstance(env.unwrapped, ParameterizedEnv):
-            return [f"episodes of different tasks are the same, so no parameter makes a difference; {ADVICE}"]
+        if parameterized:
+            return [f"episodes of different tasks are the same, so no parameter makes a difference; {advice(env, '')}"]
         return [
             'episodes of different tasks are the same; reset must read options["task"], and rewards or transitions '
             "must depend on it"

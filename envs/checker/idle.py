@@ -16,12 +16,16 @@ from metarl.envs.families.parameterized import ParameterizedEnv
 
 EPISODES = 3
 MAX_STEPS = 10_000
-# What to do about a parameter of an environment that is left as it is.
-ADVICE = (
+_OF_PARAMETERS = (
     "the environment may have computed what it uses when it was made, so name a method that computes it again, as in "
     "derive = 'method', or one that sets the parameter, as in set = {name = 'method'}, or vary an argument of the "
     "constructor instead; else widen the range, or leave the parameter out"
 )
+
+
+def advice(env: gymnasium.Env[Any, Any], otherwise: str) -> str:
+    """Return what to do about tasks that change nothing: to an environment that is left as it is, or ``otherwise``."""
+    return _OF_PARAMETERS if isinstance(env.unwrapped, ParameterizedEnv) else otherwise
 
 
 def idle_parameters(env: gymnasium.Env[Any, Any], seconds: float = math.inf) -> list[str]:
@@ -37,12 +41,10 @@ def idle_parameters(env: gymnasium.Env[Any, Any], seconds: float = math.inf) -> 
     base = task_tools.attribute(env, "default_task")
     if not isinstance(space, spaces.Dict) or base is None:
         return []
-    advice = "leave it out, widen its range, or check what the environment does with it"
-    if isinstance(env.unwrapped, ParameterizedEnv):
-        advice = ADVICE
+    do = advice(env, "leave it out, widen its range, or check what the environment does with it")
     return [
         f"parameter {name!r} makes no difference: {EPISODES} whole episodes of random actions are the same at the two "
-        f"ends of its range; {advice}"
+        f"ends of its range; {do}"
         for name, part in space.spaces.items()
         if time.monotonic() < until and not _differs(env, [{**base, name: end} for end in _ends(part)])
     ]

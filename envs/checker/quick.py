@@ -13,7 +13,8 @@ from gymnasium.wrappers import TimeLimit
 from metarl.envs import registry
 from metarl.envs import tasks as task_tools
 from metarl.envs.checker.episodes import arrays_in, as_arrays
-from metarl.envs.checker.idle import ADVICE, idle_parameters
+from metarl.envs.checker.idle import advice, idle_parameters
+from metarl.envs.families.constructors import layers_of
 from metarl.envs.families.parameterized import ParameterizedEnv
 from metarl.envs.references import as_family
 from metarl.envs.registry import FamilyLike
@@ -30,11 +31,8 @@ def time_limit(env: gymnasium.Env[Any, Any]) -> int | None:
     """Return after how many steps an environment truncates an episode, or None where it has no such limit."""
     limit = getattr(env.unwrapped, "max_episode_steps", None)
     found = [limit] if isinstance(limit, int) else []
-    layer: Any = env.unwrapped.inner if isinstance(env.unwrapped, ParameterizedEnv) else env
-    while isinstance(layer, gymnasium.Wrapper):
-        if isinstance(layer, TimeLimit):
-            found.append(layer._max_episode_steps)
-        layer = layer.env
+    layers = layers_of(env.unwrapped.inner if isinstance(env.unwrapped, ParameterizedEnv) else env)
+    found += [int(vars(layer)["_max_episode_steps"]) for layer in layers if isinstance(layer, TimeLimit)]
     return min(found) if found else None
 
 
@@ -71,11 +69,11 @@ def quick_check(family: FamilyLike, **kwargs: Any) -> list[str]:
 
 def _check(family: str, env: gymnasium.Env[Any, Any], other: gymnasium.Env[Any, Any]) -> list[str]:
     until = time.monotonic() + SECONDS
-    space = task_tools.task_space(env)
     batch = task_tools.draw_tasks(env, TASKS, task_tools.task_rng(SEED, "train"), "train")
+    tasks = task_tools.unstack_tasks(task_tools.task_space(env), batch)
     limit = time_limit(env)
     played: list[tuple[list[list[Any]], bool]] = []
-    for task in task_tools.unstack_tasks(space, batch):
+    for task in tasks:
         if len(played) < 2 or time.monotonic() < until:
             played.append(_play(family, env, task, limit or STEPS, until))
     if limit is None and not any(ended for _, ended in played):
@@ -86,21 +84,16 @@ def _check(family: str, env: gymnasium.Env[Any, Any], other: gymnasium.Env[Any, 
         )
     first = played[0][0]
     if time.monotonic() < until:
-        _refuse_leaks(family, env, other, task_tools.unstack_tasks(space, batch), first)
-    if all(_same_start(first, numbers) for numbers, _ in played[1:]):
-        plain = [repr(task_tools.plain(task)) for task in task_tools.unstack_tasks(space, batch)]
-        if len(set(plain)) > 1:
-            advice = (
-                ADVICE
-                if isinstance(env.unwrapped, ParameterizedEnv)
-                else ('let reset read options["task"], and let rewards or transitions depend on it')
-            )
-            idle = idle_parameters(env, until - time.monotonic())
-            return idle or [
-                f"episodes of {len(played)} different tasks of {family} with the same seed and actions are the same, "
-                f"so there is nothing to adapt to; {advice}"
-            ]
-    return idle_parameters(env, until - time.monotonic())
+        _refuse_leaks(family, env, other, tasks, first)
+    idle = idle_parameters(env, until - time.monotonic())
+    different = len({repr(task_tools.plain(task)) for task in tasks}) > 1
+    if idle or not different or not all(_same_start(first, numbers) for numbers, _ in played[1:]):
+        return idle
+    do = advice(env, 'let reset read options["task"], and let rewards or transitions depend on it')
+    return [
+        f"episodes of {len(played)} different tasks of {family} with the same seed and actions are the same, so there "
+        f"is nothing to adapt to; {do}"
+    ]
 
 
 def _refuse_leaks(
@@ -112,10 +105,9 @@ def _refuse_leaks(
         ValueError: the first task's episode is another one after another environment was given another task.
     """
     steps, endless = min(len(alone) - 1, LEAK_STEPS), time.monotonic() + SECONDS
-    again = _play(family, env, tasks[0], steps, endless)[0]
-    beside = _play(family, env, tasks[0], steps, endless, lambda: other.reset(seed=SEED, options={"task": tasks[-1]}))[
-        0
-    ]
+    again, _ = _play(family, env, tasks[0], steps, endless)
+    elsewhere = {"task": tasks[-1]}
+    beside, _ = _play(family, env, tasks[0], steps, endless, lambda: other.reset(seed=SEED, options=elsewhere))
     if _same_start(alone, again) and not _same_start(alone, beside):
         raise ValueError(
             f"environments of {family} that play different tasks at the same time change each other; keep what varies "

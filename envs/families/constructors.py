@@ -70,11 +70,16 @@ def same_state(one: gymnasium.Env[Any, Any], other: gymnasium.Env[Any, Any]) -> 
 
 def _state(env: gymnasium.Env[Any, Any]) -> list[dict[str, Any]]:
     """Return the attributes of an environment and its wrappers, without the records of constructor arguments."""
+    records = ("env", "spec", "_cached_spec", "_ezpickle_args", "_ezpickle_kwargs")
+    return [{name: value for name, value in vars(layer).items() if name not in records} for layer in layers_of(env)]
+
+
+def layers_of(env: gymnasium.Env[Any, Any]) -> list[Any]:
+    """Return an environment's wrappers, outermost first, and last the environment that they are around."""
     layers: list[Any] = [env]
     while isinstance(layers[-1], gymnasium.Wrapper):
         layers.append(layers[-1].env)
-    records = ("env", "spec", "_cached_spec", "_ezpickle_args", "_ezpickle_kwargs")
-    return [{name: value for name, value in vars(layer).items() if name not in records} for layer in layers]
+    return layers
 
 
 def separate(env: gymnasium.Env[Any, Any], names: Iterable[str]) -> None:

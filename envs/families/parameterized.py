@@ -215,8 +215,8 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
                 continue
             if constructors.same_state(without, absurd):
                 raise ignored(self.inner, self._inner_spec, name)
-            without.close()
-            absurd.close()
+            close_or_warn(without)
+            close_or_warn(absurd)
 
     def _add(self, name: str, written: Any) -> None:
         """Find a parameter in the environment."""
@@ -268,17 +268,13 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         for name, target in self._targets.items():
             if not isinstance(target, Place):
                 continue
-            pairs = zip(target.containers(self.inner)[:-1], self._theirs(other, name), strict=True)
-            if any(mine is theirs and not is_replaced(mine) for mine, theirs in pairs):
+            around, others = (each._targets[name].containers(each.inner)[:-1] for each in (self, other))
+            if any(mine is theirs and not is_replaced(mine) for mine, theirs in zip(around, others, strict=True)):
                 raise ValueError(
                     f"the parameter {name!r} lies inside an object that several environments share, so that they "
                     "could not play different tasks at the same time; let each environment make its own, as with "
                     "copy.deepcopy"
                 )
-
-    @staticmethod
-    def _theirs(other: ParameterizedEnv, name: str) -> list[Any]:
-        return list(other._targets[name].containers(other.inner)[:-1])
 
     def _apply(self) -> dict[str, Any]:
         """Give the environment the values of the task; return what it then has at each path."""
@@ -366,7 +362,8 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         if isinstance(self.action_space, spaces.Box) and not np.isfinite(action).all():
             raise ValueError(f"the action of {self._inner_spec.id} is {action}; expected finite numbers")
         # As it is: whoever plays checks what the environment returns, and names it.
-        return self.inner.step(action)
+        answer: Any = self.inner.step(action)
+        return answer  # type: ignore[no-any-return]
 
     def render(self) -> Any:
         """Draw what the environment draws; None where ``render_mode`` is None."""

@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from metarl.envs.families import model_fields
-from metarl.envs.families.constructors import configuration_of, constructor_arguments
+from metarl.envs.families.constructors import configuration_of, constructor_arguments, layers_of
 from metarl.envs.families.places import (
     Place,
     attribute_names,
@@ -135,7 +135,7 @@ def find_target(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str, argument
     if name in keys:
         return Place(env, name, [("attribute", "config"), ("key", name)])
     steps = parse_path(name)
-    if steps is not None and any(hasattr(layer, steps[0][1]) for layer in _layers(env)):
+    if steps is not None and any(hasattr(layer, steps[0][1]) for layer in layers_of(env)):
         return Place(env, name, steps)
     if wrong_field is not None:
         raise wrong_field
@@ -147,13 +147,6 @@ def find_target(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str, argument
     if open_ended:
         return None
     raise unknown(env, spec, name)
-
-
-def _layers(env: gymnasium.Env[Any, Any]) -> list[Any]:
-    layers: list[Any] = [env]
-    while isinstance(layers[-1], gymnasium.Wrapper):
-        layers.append(layers[-1].env)
-    return layers
 
 
 def refuse_no_number(env: gymnasium.Env[Any, Any], name: str, own: Any) -> None:

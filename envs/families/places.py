@@ -13,6 +13,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from metarl.envs.families.constructors import layers_of
+
 # Attributes that Gymnasium's environments compute from other attributes when they are made.
 DERIVED: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {
     "CartPoleEnv": {
@@ -134,10 +136,7 @@ class Place:
 
 def _layer(env: gymnasium.Env[Any, Any], name: str) -> Any:
     """Return the unwrapped environment, or the innermost of its wrappers that has an attribute which it has not."""
-    layers: list[Any] = [env]
-    while isinstance(layers[-1], gymnasium.Wrapper):
-        layers.append(layers[-1].env)
-    return next((layer for layer in reversed(layers) if hasattr(layer, name)), env.unwrapped)
+    return next((layer for layer in reversed(layers_of(env)) if hasattr(layer, name)), env.unwrapped)
 
 
 def _enter(container: Any, step: Step) -> Any:

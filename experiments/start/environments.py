@@ -18,6 +18,7 @@ from metarl.envs.families import model_fields
 from metarl.envs.families.constructors import configuration_of, constructor_arguments
 from metarl.envs.families.places import derived_attributes, values_in
 from metarl.envs.registry import find_family
+from metarl.envs.sync import close_or_warn
 from metarl.envs.tasks import attribute
 from metarl.experiments.start.vary import parse_parameters
 from metarl.guide.sizes import defaults
@@ -80,7 +81,7 @@ def _refuse_own_tasks(name: str, kwargs: Mapping[str, Any]) -> None:
     try:
         space = attribute(env, "task_space")
     finally:
-        env.close()
+        close_or_warn(env)
     if isinstance(space, spaces.Space):
         raise ValueError(
             f"{name} has tasks of its own ({', '.join(space) if isinstance(space, spaces.Dict) else space}), so there "
@@ -96,7 +97,7 @@ def _without_tasks(name: str, kwargs: Mapping[str, Any], error: TypeError) -> Va
             return ValueError(str(error))
         found = varying_parameters(env, name)
     finally:
-        env.close()
+        close_or_warn(env)
     start = f"{name} has no tasks (no task_space), so say what varies: --vary NAME=LOW..HIGH"
     if not found:
         return ValueError(

@@ -150,13 +150,10 @@ def read_schedule(key: str, value: Any) -> AnySchedule | None:
     found: AnySchedule
     if isinstance(value, dict):
         found = _from_table(key, value)
-    elif isinstance(value, str) and ":" in value:
-        function = _imported(key, value)
+    elif callable(value) or (isinstance(value, str) and ":" in value):
+        function = value if callable(value) else _imported(key, value)
+        found = FunctionSchedule(reference=_place(key, value) if callable(value) else value, function=function)
         reference_to(function)  # named by the program, which files that name it may rely on
-        found = FunctionSchedule(reference=value, function=function)
-    elif callable(value):
-        found = FunctionSchedule(reference=_place(key, value), function=value)
-        reference_to(value)
     else:
         return None
     for remaining in (1.0, 0.5, 0.0):

@@ -38,7 +38,7 @@ PLACES: dict[str, Callable[[Any], Any]] = {
     "pair[1]": lambda env: env.pair[1],
     "cfg['drag'][1]": lambda env: env.cfg["drag"][1],
     "table.friction": lambda env: env.table["friction"],
-    "_twice": lambda env: env._twice,
+    "_twice": lambda env: vars(env)["_twice"],
 }
 
 
@@ -274,7 +274,8 @@ def test_environments_that_change_each_other_are_named_before_training() -> None
 
 def test_an_environment_that_cannot_be_closed_is_a_warning() -> None:
     with pytest.warns(UserWarning, match="raised RuntimeError in close: stuck"):
-        limited(own.BadClose, {"physics.mass": (0.5, 2)})
+        family = limited(own.BadClose, {"physics.mass": (0.5, 2)})
+    assert family.kwargs["max_episode_steps"] == 15
 
 
 @pytest.mark.parametrize(
