@@ -64,8 +64,6 @@ class Evaluation:
             memory a step is an episode of the trial.
         counted: what the axis ``step`` counts. For learners with memory it is the earlier episodes of the trial, and
             ``episodes`` is the number of trials of each task.
-        counted: what the axis ``step`` counts. For learners with memory it is the earlier episodes of the trial, and
-            ``episodes`` is the number of trials of each task.
     """
 
     family: str

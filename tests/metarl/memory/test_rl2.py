@@ -311,6 +311,7 @@ def test_it_is_said_where_later_episodes_gain_nothing() -> None:
     )
     with pytest.warns(UserWarning, match="the tasks may not need adaptation"):
         model.learn(iterations=30)
+    assert model.iteration == 30
 
 
 @pytest.mark.parametrize(
