@@ -23,7 +23,7 @@ from metarl.envs.single import SingleFamily
 from metarl.envs.sync import RolloutError
 from metarl.envs.tasks import as_task
 from metarl.envs.workers import WorkerFamilyVectorEnv, choose_workers, make_in_processes
-from metarl.envs.wrappers import FixedTask, RandomTask
+from metarl.envs.wrappers import FixedTask, RandomTask, Trial
 
 __all__ = [
     "BatchedFamily",
@@ -34,6 +34,7 @@ __all__ = [
     "RolloutError",
     "SingleFamily",
     "Tasks",
+    "Trial",
     "WorkerFamilyVectorEnv",
     "as_task",
     "check_family",

@@ -240,7 +240,7 @@ def to_vectors(space: spaces.Space[Any], batch: Any) -> NDArray[np.float64]:
     Raises:
         ValueError: the space has texts, for which there are no such numbers.
     """
-    if _has_texts(space):
+    if has_texts(space):
         raise ValueError(
             f"tasks of {space} have texts, which cannot be turned into numbers; use a Discrete space, whose elements "
             "stand for the texts"
@@ -249,11 +249,12 @@ def to_vectors(space: spaces.Space[Any], batch: Any) -> NDArray[np.float64]:
     return np.stack([np.asarray(spaces.flatten(space, task), dtype=np.float64) for task in single])
 
 
-def _has_texts(space: spaces.Space[Any]) -> bool:
+def has_texts(space: spaces.Space[Any]) -> bool:
+    """Whether elements of a space have texts in them."""
     if isinstance(space, spaces.Dict):
-        return any(_has_texts(part) for part in space.spaces.values())
+        return any(has_texts(part) for part in space.spaces.values())
     if isinstance(space, spaces.Tuple):
-        return any(_has_texts(part) for part in space.spaces)
+        return any(has_texts(part) for part in space.spaces)
     return isinstance(space, spaces.Text)
 
 

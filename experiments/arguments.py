@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", type=Path, help="a run's folder")
     evaluate.add_argument("--tasks", type=int, help="test tasks (default: the run's)")
     evaluate.add_argument("--episodes", type=int, help="for each task and step (default: the run's)")
-    evaluate.add_argument("--steps", type=int, help="adaptation steps (default: the run's)")
+    evaluate.add_argument(
+        "--steps", type=int, help="adaptation steps, or earlier episodes of a trial (default: the run's)"
+    )
     evaluate.add_argument("--seed", type=int, help="of tasks and episodes (default: the run's)")
     evaluate.add_argument("--device", help="auto, cpu, cuda (default: the run's)")
 

@@ -84,7 +84,7 @@ def _train_or_say_why_not(options: argparse.Namespace) -> int:
         if not options.quiet:
             streams.say(training.opening_words(run, learner))
         evaluation = training.finish_run(run, learner, profiled=options.profile, progress_bar=not options.quiet)
-    except (RolloutError, FloatingPointError) as error:
+    except (RolloutError, FloatingPointError, ValueError) as error:
         return _complain(f"{_one_line(error)}; {training.what_is_kept(run)}", FAILED)
     except OSError as error:
         return _complain(f"{in_words(error)}; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", FAILED)

@@ -14,7 +14,7 @@ import numpy as np
 from metarl.checkpoints import read_checkpoint
 from metarl.envs import RolloutError
 from metarl.experiments import training
-from metarl.experiments.comparison import FILES, Entry, read_rows
+from metarl.experiments.comparison import FILES, STEPS, Entry, read_rows
 from metarl.experiments.configuration import parse_override, read_configuration
 from metarl.experiments.processes import Failure, in_processes
 from metarl.experiments.runs import Run, same_run
@@ -206,7 +206,9 @@ def run_all(jobs: Sequence[Job], out: Path, parallel: int) -> list[str]:
     for count, (job, sentence) in enumerate(_trained(todo, out, parallel), start=1):
         if sentence is None:
             means = [entry["mean"] for entry in _results(job, out)["adaptation"]]
-            returns = ", ".join(f"{means[step]:.2f} after {step}" for step in sorted({0, 1, len(means) - 1}))
+            returns = ", ".join(
+                f"{means[step]:.2f} after {step}" for step in sorted({0, min(1, len(means) - 1), len(means) - 1})
+            )
             say(f"{job.name}: {returns} ({count} of {len(todo)}, {time.perf_counter() - began:.0f} s)")
         else:
             failed.append(f"{job.name} failed: {sentence}")
@@ -266,6 +268,7 @@ def read_entries(jobs: Sequence[Job], out: Path) -> list[Entry]:
                 optimum=None if None in oracles else float(np.mean(oracles)),
                 environment_steps=_mean([cost.get("environment_steps") for cost in costs]),
                 seconds=_mean([cost.get("seconds") for cost in costs]),
+                counted=results[0].get("counted", STEPS),
             )
         )
     return entries

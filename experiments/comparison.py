@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from metarl.files import replacing
@@ -23,9 +23,10 @@ from metarl.statistics import LEVEL, bootstrap_interval
 
 BASELINES = ("pretrained", "scratch")
 UNKNOWN = "–"
+STEPS = "adaptation steps"
 FILES = ("comparison.csv", "differences.csv", "comparison.md", "comparison.png")
 _SIZES, _RETURNS = ["learner", "seeds", "tasks", "episodes"], ["step", "mean", "low", "high"]
-_COLUMNS = [*_SIZES, *_RETURNS, "environment_steps", "training_seconds"]
+_COLUMNS = [*_SIZES, *_RETURNS, "environment_steps", "training_seconds", "earlier_episodes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Entry:
         optimum: the best expected return, mean over seeds and tasks; None if the family does not define it.
         environment_steps: of training, mean over seeds; None if not measured.
         seconds: of training, mean over seeds; None if not measured.
+        counted: what the axis ``step`` of ``returns`` counts, as in ``Evaluation``.
     """
 
     label: str
@@ -51,6 +53,12 @@ class Entry:
     optimum: float | None
     environment_steps: float | None
     seconds: float | None
+    counted: str = STEPS
+
+    @property
+    def experience(self) -> NDArray[np.int64]:
+        """The number of earlier episodes of a task after 0, 1, ... steps."""
+        return np.arange(self.steps + 1) * (self.episodes if self.counted == STEPS else 1)
 
     @property
     def steps(self) -> int:
@@ -121,14 +129,18 @@ def baselines(entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
     It is one step too, but the last step of a baseline with more steps than other rows, that is, with a larger budget.
     """
     shortest = common_steps(entries)
-    return [(entry, 1 if entry.steps == shortest else entry.steps) for entry in entries if entry.learner in BASELINES]
+    return [
+        (entry, min(1, entry.steps) if entry.steps <= max(1, shortest) else entry.steps)
+        for entry in entries
+        if entry.learner in BASELINES
+    ]
 
 
 def differences(entries: Sequence[Entry]) -> Iterator[Difference]:
     """Yield the difference of each row after one step to each baseline."""
     for entry, (baseline, step) in itertools.product(entries, baselines(entries)):
         if entry is not baseline:
-            found = difference(entry, baseline, 1, step)
+            found = difference(entry, baseline, min(1, entry.steps), step)
             if found is not None:
                 yield found
 
@@ -142,7 +154,8 @@ def write_tables(entries: Sequence[Entry], out: Path) -> str:
             size = [len(entry.seeds), entry.returns.shape[2], entry.episodes]
             for step, (mean, bounds) in enumerate(zip(entry.means, entry.intervals, strict=True)):
                 cost = [entry.environment_steps, entry.seconds]
-                writer.writerow([entry.label, *size, step, float(mean), *map(float, bounds), *cost])
+                before = int(entry.experience[step])
+                writer.writerow([entry.label, *size, step, float(mean), *map(float, bounds), *cost, before])
     found = list(differences(entries))
     with replacing(out / "differences.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -168,7 +181,7 @@ def read_rows(out: Path) -> dict[str, int]:
         if FILES[0] not in present:
             raise ValueError("is missing")
         header, *rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
-        if header != _COLUMNS or not rows:
+        if header not in (_COLUMNS, _COLUMNS[:-1]) or not rows:  # the last one is newer than the others
             raise ValueError("has other columns or no rows")
         return {row[0]: int(row[1]) for row in rows}
     except (OSError, ValueError, IndexError, csv.Error) as error:
@@ -186,6 +199,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _returns_table(entries: Sequence[Entry]) -> str:
     last = common_steps(entries)
     longer = any(entry.steps > last for entry in entries)
+    remembering = any(entry.counted != STEPS for entry in entries)
     rows = []
     for entry in entries:
         cells = [
@@ -195,13 +209,22 @@ def _returns_table(entries: Sequence[Entry]) -> str:
         more = [f"after {entry.steps}: {cells[-1]}" if entry.steps > last else ""] if longer else []
         steps = UNKNOWN if entry.environment_steps is None else f"{entry.environment_steps:,.0f}"
         seconds = UNKNOWN if entry.seconds is None else f"{entry.seconds:,.0f} s"
-        rows.append([entry.label, str(len(entry.seeds)), *cells[: last + 1], *more, steps, seconds])
-    titles = ["learner", "seeds", *(f"after {step}" for step in range(last + 1)), *(["after more"] if longer else [])]
-    episodes = sorted({entry.episodes for entry in entries})
+        unit = [f"{entry.episodes} episodes" if entry.counted == STEPS else "1 episode"] if remembering else []
+        rows.append([entry.label, str(len(entry.seeds)), *unit, *cells[: last + 1], *more, steps, seconds])
+    titles = [
+        "learner",
+        "seeds",
+        *(["a step is"] if remembering else []),
+        *(f"after {step}" for step in range(last + 1)),
+        *(["after more"] if longer else []),
+    ]
+    episodes = sorted({entry.episodes for entry in entries if entry.counted == STEPS})
+    by_steps = f"adaptation steps of {' or '.join(map(str, episodes))} episodes" if episodes else ""
+    by_memory = "earlier episodes of a trial, for learners with memory" if remembering else ""
     return (
-        f"Return on {entries[0].returns.shape[2]} test tasks a seed after 0, 1, ... adaptation steps of "
-        f"{' or '.join(map(str, episodes))} episodes, with {LEVEL:.0%} intervals by bootstrap over seeds and tasks; "
-        "environment steps and time of training, a run's mean.\n\n"
+        f"Return on {entries[0].returns.shape[2]} test tasks a seed after 0, 1, ... "
+        f"{', or '.join(filter(None, [by_steps, by_memory]))}, with {LEVEL:.0%} intervals by bootstrap over seeds and "
+        "tasks; environment steps and time of training, a run's mean.\n\n"
         + _table([*titles, "environment steps", "training time"], rows)
     )
 
@@ -223,7 +246,8 @@ def _differences_table(entries: Sequence[Entry], found: Sequence[Difference]) ->
 def draw(entries: Sequence[Entry], path: Path) -> None:
     """Draw the return against the adaptation steps, with intervals over seeds and tasks: all rows, and the better half.
 
-    At each step, the rows are drawn side by side. A row with more steps than others is drawn up to the others' last
+    If some learners remember, the axis is the number of earlier episodes of a task instead, which all learners have in
+    common. Rows are drawn side by side; one with more steps than others is drawn up to the others' last
     step, and its final return as a dotted line.
     """
     last = common_steps(entries)
@@ -236,14 +260,22 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
     everything.set_ylabel("return on test tasks")
     zoomed.set_title("the better half, after adaptation")
     zoomed.set_ylim(zoom(better))
+    by_experience = any(entry.counted != STEPS for entry in entries)
     optima = [entry.optimum for entry in entries if entry.optimum is not None]
     for axes, shown in ((everything, best_first), (zoomed, better)):
         for number, entry in enumerate(shown):
-            _draw_row(axes, entry, number, len(shown), last)
+            if by_experience:
+                _draw_experience(axes, entry, number)
+            else:
+                _draw_row(axes, entry, number, len(shown), last)
         if optima:
             axes.axhline(float(np.mean(optima)), color="black", linestyle="--", linewidth=1, label="optimum")
-        axes.set_xlabel("adaptation steps")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("earlier episodes of the task" if by_experience else STEPS)
+        if by_experience:
+            axes.set_xscale("symlog", linthresh=1.0)
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*everything.get_legend_handles_labels(), loc="outside right center")
     with replacing(path) as beside:
         figure.savefig(beside, dpi=110, format="png")
@@ -252,10 +284,17 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
 def zoom(entries: Sequence[Entry]) -> tuple[float, float]:
     """Return the axis limits that show the rows' returns from the first adaptation step on."""
     last = common_steps(entries)
-    shown = np.concatenate([entry.intervals[1 : last + 1] for entry in entries])
+    shown = np.concatenate([entry.intervals[min(1, last) : last + 1] for entry in entries])
     low, high = float(shown[:, 0].min()), float(shown[:, 1].max())
     margin = 0.1 * (high - low) or 1.0
     return low - margin, high + margin
+
+
+def _draw_experience(axes: Axes, entry: Entry, number: int) -> None:
+    lengths = np.abs(entry.intervals.T - entry.means)
+    colour = mpl.colormaps["tab20"](number % 20)
+    marker = "os^Dv*"[number % 6]
+    axes.errorbar(entry.experience, entry.means, lengths, marker=marker, markersize=4, color=colour, label=entry.label)
 
 
 def _draw_row(axes: Axes, entry: Entry, number: int, count: int, last: int) -> None:

@@ -96,8 +96,10 @@ def _of_environment(
     given: dict[str, Any] = {}
     for key, value in overrides:
         _put(given, key, value)
-    read_settings(given)  # what is wrong with the overrides is said before anything is played
+    wanted = read_settings(given)  # what is wrong with the overrides is said before anything is played
     data = environments.environment_tables(name, vary, given.get("family_kwargs", {}))
+    if find_learner(wanted.learner).remembers:
+        data["policy"].pop("name")  # the learner's own takes all observations
     for key, value in overrides:
         _put(data, key, value)
     return environments.run_name(name), read_settings(data)

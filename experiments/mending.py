@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metarl.evaluation import points
 from metarl.experiments.runs import Run, same_run, set_aside
 from metarl.experiments.streams import complain
 from metarl.files import naming
@@ -210,7 +211,7 @@ def _fits(progress: Progress, learner: BaseLearner) -> bool:
     if learner.best is None or learner.best.state.iteration not in progress.rows:
         return True
     row = progress.row(learner.best.state.iteration)
-    steps = range(1, learner.given_settings.evaluation.steps + 1)
+    steps = range(0 if learner.remembers else 1, points(learner.given_settings, remembers=learner.remembers))
     means = [float(row.get(f"validation/return_step_{step}") or math.nan) for step in steps]
     return math.isclose(sum(means) / len(means), learner.best.score, rel_tol=1e-6, abs_tol=1e-9)
 

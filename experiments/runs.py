@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from metarl.evaluation import SCHEMA
+from metarl.evaluation import SCHEMA, points
 from metarl.experiments.configuration import read_configuration, to_toml
 from metarl.files import PART, flush_folder, in_words, naming, new_file, replacing, sweep_parts
 from metarl.learners.registry import find_learner, read_settings
@@ -239,10 +239,11 @@ class Run:
             ValueError: the file is missing, empty or damaged, or is of a run with other settings.
         """
         found = _read_json(self.results)
+        learner = find_learner(settings.learner)
         own = {
             "schema": SCHEMA,
             "family": settings.family,
-            "learner": find_learner(settings.learner).name,
+            "learner": learner.name,
             "seeds": [settings.seed],
         }
         for key, value in own.items():
@@ -251,7 +252,8 @@ class Run:
         if "settings" in found and not _same_as_written(found["settings"], settings):
             raise ValueError("is of another run: its settings differ")
         evaluation = settings.evaluation
-        expected = [(step, evaluation.test_tasks, evaluation.episodes) for step in range(evaluation.steps + 1)]
+        count = points(settings, remembers=learner.remembers)
+        expected = [(step, evaluation.test_tasks, evaluation.episodes) for step in range(count)]
         try:
             steps = [(entry["step"], len(entry["per_task"]), entry["episodes"]) for entry in found["adaptation"]]
             numbers = [

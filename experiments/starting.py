@@ -98,7 +98,13 @@ def _compare(section: str, found: dict[str, Any], wanted: Any, path: Path) -> No
 
 
 def _from_checkpoint(settings: Settings, earlier: BaseLearner, state: State, path: Path) -> BaseLearner:
-    found = earlier.given_settings
+    found, wanted = earlier.given_settings, find_learner(settings.learner)
+    if earlier.remembers != wanted.remembers:
+        has, needs = ("a memory", "none") if earlier.remembers else ("no memory", "one")
+        raise ValueError(
+            f"{str(path)!r} is of learner {earlier.name}, whose policy has {has}, and that of learner {wanted.name} "
+            f"has {needs}; start from a run of a learner alike"
+        )
     _compare("policy", {name: getattr(found.policy, name) for name in _ARCHITECTURE}, settings.policy, path)
     normalized = {"normalize_observations": found.learning.normalize_observations}
     _compare("learning", normalized, settings.learning, path)

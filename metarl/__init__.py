@@ -13,6 +13,7 @@ from metarl.envs import (
     Family,
     RandomTask,
     Tasks,
+    Trial,
     as_task,
     check_family,
     make,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from metarl.learners.promp import ProMP as ProMP
     from metarl.learners.random import Random as Random
     from metarl.learners.reptile import Reptile as Reptile
+    from metarl.learners.rl2 import RL2 as RL2
     from metarl.learners.scratch import Scratch as Scratch
     from metarl.learners.task_aware import TaskAware as TaskAware
 
@@ -56,6 +58,7 @@ __all__ = [
     "Family",
     "RandomTask",
     "Tasks",
+    "Trial",
     "__version__",
     "as_task",
     "check_family",

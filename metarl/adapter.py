@@ -23,16 +23,21 @@ from metarl.settings import Settings
 from metarl.state import State
 
 
-class AdaptingLearner(Protocol):
-    """The part of a learner that an ``Adapter`` needs."""
+class FamilyLearner(Protocol):
+    """The part of a learner that says which environments it acts in."""
 
-    functional_policy: Policy
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
 
     @property
     def settings(self) -> Settings:
         """All settings of a run."""
+
+
+class AdaptingLearner(FamilyLearner, Protocol):
+    """The part of a learner that an ``Adapter`` needs."""
+
+    functional_policy: Policy
 
     def adapted(self, state: State, parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
         """Return stacked parameters after an adaptation step."""
@@ -65,7 +70,7 @@ class Adapter:
         self._learner = learner
         self._state = state
         self._env = env
-        self._to_env = _action_map(learner, env)
+        self._to_env = action_map(learner, env)
         self._episodes = episodes
         self._seed = seed
         self._space = env.observation_space
@@ -189,7 +194,7 @@ class Adapter:
         self.returns.append([])
 
 
-def _action_map(learner: AdaptingLearner, env: gymnasium.Env[Any, Any]) -> Callable[[Any], Any]:
+def action_map(learner: FamilyLearner, env: gymnasium.Env[Any, Any]) -> Callable[[Any], Any]:
     """Return the map from the actions that a learner's policy samples to an environment's actions.
 
     Raises:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from metarl import seeding
 from metarl.adaptation_loop import adapt_on_rollouts
@@ -32,7 +31,7 @@ from metarl.envs import tasks as task_tools
 from metarl.envs.sequence import task_list
 from metarl.envs.sync import close_or_warn
 from metarl.envs.tasks import whole_number
-from metarl.evaluation import Evaluation, evaluate_agent
+from metarl.evaluation import Evaluation, adapted_rollouts, evaluate_agent
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import StepSize, inner_update
 from metarl.gradients.devices import pick_device
@@ -47,6 +46,7 @@ from metarl.training.schedules import in_force
 from metarl.training.warning import warn_caller
 
 Objective = Literal["policy-gradient", "likelihood-ratio", "dice"]
+_Policy = TypeVar("_Policy", bound=BasePolicy)
 
 
 class MetaAgent:
@@ -60,7 +60,6 @@ class MetaAgent:
         given_settings: all settings as they were given, with schedules.
         functional_policy: the policy as pure functions of its parameters.
         tasks_trained_on: digests of the tasks that were given to ``learn`` (``evaluation.task_digest``).
-        functional_policy: the policy as pure functions of its parameters.
         state: everything that training changes.
         sampler: plays episodes; its only state are vector environments.
         adapts: names of the parameters that adaptation changes; None for all.
@@ -73,6 +72,8 @@ class MetaAgent:
     # What the inner update descends where ``inner.objective`` is "auto".
     inner_objective: ClassVar[InnerObjective | Objective] = "policy-gradient"
     adapts_by_experience: ClassVar[bool] = True  # False: ``adapt`` needs only the task, and plays no episodes
+    remembers: ClassVar[bool] = False  # True: it adapts by its memory, without inner steps
+    policy_name: ClassVar[str] = "MlpPolicy"  # where policy.name is not given
     learns_to_adapt: ClassVar[bool] = True  # False: training makes no inner updates, as in baselines
 
     def __init__(
@@ -120,9 +121,7 @@ class MetaAgent:
         return in_force(self.given_settings, 1.0 if state is None else state.progress_remaining)
 
     def _build_policy(self) -> Policy:
-        network = self.settings.policy
-        arguments = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
-        arguments |= self.policy_kwargs
+        arguments = {**vars(self.settings.policy), **self.policy_kwargs}
         return build_policy(self.observation_space, self.action_space, seed=self.settings.seed, **arguments)
 
     def prepare_policy(self, policy: Policy) -> Policy:
@@ -131,6 +130,7 @@ class MetaAgent:
         Raises:
             ValueError: the learner cannot train such a policy.
         """
+        policy.need_no_memory(self.name)
         return policy
 
     def adapting_parameters(self, policy: Policy) -> frozenset[str] | None:
@@ -259,8 +259,7 @@ class MetaAgent:
 
     def _adapt_to(self, task: Any, steps: int, episodes: int, seed: int) -> Parameters:
         """Return the parameters adapted to a batch of a single task."""
-        if not self.adapts_by_experience:
-            steps = 0
+        steps = steps if self.adapts_by_experience else 0
         streams = (seeding.streams(seed, seeding.ADAPTATION, step, tasks=range(1)) for step in range(steps))
         state = self.state
         return adapt_on_rollouts(
@@ -387,6 +386,12 @@ class MetaAgent:
         """Return an evaluation, and its first batch of tasks with their rollouts after 0, 1, ... steps."""
         return evaluate_agent(self, split, tasks, n_tasks, episodes, steps, seed)
 
+    def evaluation_rollouts(
+        self, state: State, single: list[Any], group: range, episodes: int, steps: int, seed: int, split: str
+    ) -> list[Rollouts]:
+        """Return the rollouts of an evaluation's tasks ``group`` among ``single`` after 0, 1, ... adaptation steps."""
+        return adapted_rollouts(self, state, single, group, episodes, steps, seed, split)
+
     @property
     def parameters(self) -> Parameters:
         """The shared parameters, no task axis."""
@@ -432,11 +437,11 @@ class MetaAgent:
             self._said |= {sentence}
             warn_caller(sentence)
 
-    def _for_made_environments(self, policy: ActorCriticPolicy) -> ActorCriticPolicy:
+    def _for_made_environments(self, policy: _Policy) -> _Policy:
         """Return a policy; warn if environments of the family that ``metarl.make`` did not make take other actions."""
         own = own_actions(self._env)
         if own != self.action_space:
-            self.say_once(which_actions(self.action_space, own))
+            self.say_once(which_actions(self.action_space, own, "episodes" if self.remembers else "steps"))
         return policy
 
     def close(self) -> None:

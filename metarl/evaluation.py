@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import gymnasium
 import numpy as np
@@ -28,7 +28,20 @@ from metarl.statistics import LEVEL, STATISTICS, bootstrap_interval
 # The index of a split is part of the keys of random streams; ``given`` stands for tasks that the caller passes.
 SPLITS = (*task_tools.SPLITS, "given")
 SCHEMA = "metarl-results-1"
+Counted = Literal["adaptation steps", "earlier episodes"]
+STEPS: Counted = "adaptation steps"
 STATISTIC = "mean undiscounted return of the stochastic policy; interval by bootstrap over tasks"
+
+
+def points(settings: Settings, *, remembers: bool) -> int:
+    """Return how many points an evaluation has, by a run's settings.
+
+    Args:
+        settings: of the run.
+        remembers: whether the learner has a memory; then they are the episodes of a trial, else the adaptation steps
+            and the point before them.
+    """
+    return settings.learning.trial_episodes if remembers else settings.evaluation.steps + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +60,10 @@ class Evaluation:
         oracle: ``[task]``, the best expected return, or None if the family does not define it.
         statistics: further statistics of episodes by name (``statistics.STATISTICS``), ``[step, task]``.
         timesteps: environment steps of training, or None if they were not counted.
-        trained: how training adapted, in episodes for each step and steps; None if it did not adapt.
+        trained: how training adapted, in episodes for each step and steps; None if it did not adapt. For learners with
+            memory a step is an episode of the trial.
+        counted: what the axis ``step`` counts. For learners with memory it is the earlier episodes of the trial, and
+            ``episodes`` is the number of trials of each task.
     """
 
     family: str
@@ -62,6 +78,12 @@ class Evaluation:
     timesteps: int | None = None
     trained: tuple[int, int] | None = None
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    counted: Counted = STEPS
+
+    @property
+    def score(self) -> float:
+        """The mean return after adaptation, or over a whole trial, by which the best parameters are chosen."""
+        return float(self.returns[1:].mean() if self.counted == STEPS else self.returns.mean())
 
     def mean(self, step: int) -> float:
         """Return the mean return over tasks after ``step`` adaptation steps."""
@@ -92,6 +114,7 @@ class Evaluation:
             "level": LEVEL,
             "seeds": [self.seed],
             "iteration": self.iteration,
+            "counted": self.counted,
             "timesteps": self.timesteps,
             "oracle": None if self.oracle is None else float(self.oracle.mean()),
             "adaptation": adaptation,
@@ -106,7 +129,7 @@ class Evaluation:
             self._training(),
             self._budget(),
             "",
-            f"{'adaptation steps':>16}  {'return':>10}  {'interval':>22}"
+            f"{self.counted:>16}  {'return':>10}  {'interval':>22}"
             + "".join(f"  {name:>10}  {'interval':>22}" for name in self.statistics),
         ]
         for entry in results["adaptation"]:
@@ -127,6 +150,12 @@ class Evaluation:
     def _budget(self) -> str:
         """Return how much experience adaptation had, and how that differs from training."""
         steps = len(self.returns) - 1
+        if self.counted != STEPS:
+            played = f"{_counted(self.episodes, 'trial')} of each task, of {_counted(steps + 1, 'episode')}"
+            if self.trained is None:
+                return played
+            same = self.trained[1] == steps
+            return f"{played}, as in training" if same else f"{played}; trained with {self.trained[1] + 1}"
         adapted = f"adapted with {_counted(self.episodes, 'episode')} a step, up to {_counted(steps, 'step')}"
         if self.trained is None:
             return adapted
@@ -152,6 +181,7 @@ class EvaluatedAgent(Protocol):
 
     name: str
     learns_to_adapt: ClassVar[bool]
+    remembers: ClassVar[bool]
     state: State
     tasks_trained_on: frozenset[str]
 
@@ -165,6 +195,11 @@ class EvaluatedAgent(Protocol):
 
     def single_tasks(self, tasks: Any) -> list[Any]:
         """Return the tasks of a batch as a list."""
+
+    def evaluation_rollouts(
+        self, state: State, single: list[Any], group: range, episodes: int, steps: int, seed: int, split: str
+    ) -> list[Rollouts]:
+        """Return the rollouts of a group of an evaluation's tasks after 0, 1, ... adaptation steps."""
 
     def begin_adaptation(self, parameters: Parameters, tasks: Any) -> Parameters:
         """Return the parameters with which adaptation begins."""
@@ -205,7 +240,8 @@ def evaluate_agent(
     """
     settings, env = agent.settings, agent.env
     evaluating = settings.evaluation
-    steps = evaluating.steps if steps is None else whole_number("steps", steps)
+    standard_steps = points(settings, remembers=agent.remembers) - 1
+    steps = standard_steps if steps is None else whole_number("steps", steps, least=0 if agent.remembers else 1)
     episodes = evaluating.episodes if episodes is None else whole_number("episodes", episodes)
     seed = settings.seed if seed is None else whole_number("seed", seed, least=0)
     if tasks is None:
@@ -220,7 +256,7 @@ def evaluate_agent(
     size = settings.learning.tasks
     groups = [range(start, min(start + size, len(single))) for start in range(0, len(single), size)]
     state = agent.state
-    rollouts = [_adapt_group(agent, state, single, group, episodes, steps, seed, split) for group in groups]
+    rollouts = [agent.evaluation_rollouts(state, single, group, episodes, steps, seed, split) for group in groups]
     shared = task_tools.attribute(env, "splits_share_tasks", False)
     oracle = task_tools.attribute(env, "oracle_return")
     evaluation = evaluation_of(
@@ -234,12 +270,13 @@ def evaluate_agent(
         episodes=episodes,
         oracle=None if oracle is None else np.array([oracle(task) for task in single]),
         timesteps=state.num_timesteps,
-        trained=(settings.learning.episodes, settings.inner.steps) if agent.learns_to_adapt else None,
+        trained=_trained(settings, remembers=agent.remembers) if agent.learns_to_adapt else None,
+        counted="earlier episodes" if agent.remembers else STEPS,
     )
     return evaluation, [single[i] for i in groups[0]], rollouts[0]
 
 
-def _adapt_group(
+def adapted_rollouts(
     agent: EvaluatedAgent,
     state: State,
     single: list[Any],
@@ -249,6 +286,10 @@ def _adapt_group(
     seed: int,
     split: str,
 ) -> list[Rollouts]:
+    """Return the rollouts of a group of an evaluation's tasks after 0, 1, ... adaptation steps.
+
+    The arguments are those of ``MetaAgent.evaluation_rollouts``.
+    """
     tasks = task_tools.stack_tasks(task_tools.task_space(agent.env), [single[i] for i in group])
     key = (seeding.EVALUATION, SPLITS.index(split))
 
@@ -262,6 +303,12 @@ def _adapt_group(
         lambda parameters, rollouts, step: agent.adapted(state, parameters, rollouts, step),
         steps,
     )[1]
+
+
+def _trained(settings: Settings, *, remembers: bool) -> tuple[int, int]:
+    """Return how training adapted: episodes for each step, and steps."""
+    learning = settings.learning
+    return (1, learning.trial_episodes - 1) if remembers else (learning.episodes, settings.inner.steps)
 
 
 def task_digest(task: Any) -> str:

@@ -34,6 +34,7 @@ def paths_figure(
     tasks: Sequence[Any],
     rollouts: Sequence[Rollouts],
     evaluation: Evaluation | None = None,
+    counted: str = "adaptation steps",
 ) -> Figure:
     """Draw some episodes of each task: a row for each task, a column for each adaptation step.
 
@@ -42,11 +43,13 @@ def paths_figure(
         tasks: the tasks to draw, the first ones of the rollouts.
         rollouts: after 0, 1, ... adaptation steps.
         evaluation: its returns are drawn in a further row; None for no such row.
+        counted: what the columns count, as in ``Evaluation``; that of the evaluation if one is given.
     """
     # matplotlib is slow to import, and most uses of metarl draw nothing.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    counted = counted if evaluation is None else evaluation.counted
     rows, columns = len(tasks), len(rollouts)
     height = 2.0 * rows + (2.6 if evaluation is not None else 0.3)
     figure = Figure(figsize=(2.0 * columns + 0.4, height), layout="constrained")
@@ -68,7 +71,7 @@ def paths_figure(
             axes.set_aspect("equal")
             axes.set(xticks=[], yticks=[])
             if row == 0:
-                axes.set_title(_step_name(column), fontsize=9)
+                axes.set_title(_step_name(column, counted), fontsize=9)
     if evaluation is not None:
         _draw_returns(figure.add_subplot(grid[rows, :]), evaluation)
     return figure
@@ -88,8 +91,10 @@ def _colour(step: int) -> str:
     return _COLOURS[min(step, len(_COLOURS) - 1)]
 
 
-def _step_name(step: int) -> str:
-    return {0: "before adaptation", 1: "after 1 step"}.get(step, f"after {step} steps")
+def _step_name(step: int, counted: str) -> str:
+    if counted == "adaptation steps":
+        return {0: "before adaptation", 1: "after 1 step"}.get(step, f"after {step} steps")
+    return {0: "first episode", 1: "after 1 episode"}.get(step, f"after {step} episodes")
 
 
 def _draw_returns(axes: Any, evaluation: Evaluation) -> None:
@@ -107,9 +112,10 @@ def _draw_returns(axes: Any, evaluation: Evaluation) -> None:
         axes.axhline(float(evaluation.oracle.mean()), color="#1b7f4f", linestyle="--", linewidth=1.0)
         axes.annotate("optimum", (0, float(evaluation.oracle.mean())), textcoords="offset points", xytext=(0, -10),
                       fontsize=8, color="#1b7f4f")  # fmt: skip
-    axes.set_xticks(steps, [_step_name(step) for step in steps], fontsize=8)
+    axes.set_xticks(steps, [_step_name(step, evaluation.counted) for step in steps], fontsize=8)
     axes.set_xlim(-0.4, len(steps) - 0.6)
     axes.set_ylabel("mean return", fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
     tasks = len(entries[0]["per_task"])
-    axes.set_title(f"{tasks} {evaluation.split} tasks, {evaluation.episodes} episodes a step", fontsize=8)
+    unit = "episodes a step" if evaluation.counted == "adaptation steps" else "trials each"
+    axes.set_title(f"{tasks} {evaluation.split} tasks, {evaluation.episodes} {unit}", fontsize=8)

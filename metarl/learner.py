@@ -44,7 +44,7 @@ class BaseLearner(MetaAgent):
     ``State.own_tensors``, which checkpoints hold: ``initial_state`` makes them, ``meta_iteration`` returns new ones.
 
     Args:
-        policy: stable-baselines3's ``"MlpPolicy"``, ``"CnnPolicy"`` or ``"MultiInputPolicy"``, or ``"module:Class"``.
+        policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, ``"GruPolicy"`` or ``"module:Class"``.
         family: the id of an environment family, or ``module:Id``; what ``metarl.parameterized`` returns; or a class or
             function that makes its environments.
         family_kwargs: arguments of the family's constructor.
@@ -75,7 +75,7 @@ class BaseLearner(MetaAgent):
 
     def __init__(
         self,
-        policy: str = "MlpPolicy",
+        policy: str | None = None,
         family: FamilyLike = "metarl/Navigation2D-v0",
         *,
         family_kwargs: dict[str, Any] | None = None,

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from metarl.envs import BatchedFamily, RolloutError, make_in_processes
 from metarl.envs import tasks as task_tools
 from metarl.gradients.parallel import all_threads
 from metarl.seeding import Stream, foreign_seed
-from metarl.statistics import SUCCESS_INFO
+from metarl.statistics import number_infos
 
 MAX_STEPS = 100_000
 # Squares of returns are summed in single precision, which ends at 3.4e38.
@@ -76,6 +76,7 @@ class Sampler:
         tasks: Any,
         episodes: int,
         streams: Sequence[Stream],
+        play: Callable[..., Rollouts] | None = None,
     ) -> Rollouts:
         """Play ``episodes`` episodes of each task and return the rollouts.
 
@@ -86,6 +87,7 @@ class Sampler:
             tasks: a batch of tasks.
             episodes: for each task.
             streams: the random stream of each task.
+            play: what steps the environments, with the arguments and the result of ``play_episodes``, the default.
 
         Raises:
             RolloutError: an environment raised an error, returned an observation or reward that is not finite, or its
@@ -103,7 +105,7 @@ class Sampler:
                 actor = policy.actor(parameters, normalizer)
                 noise = actor.noise([stream.noise() for stream in streams], episodes)
                 double = bool(normalizer.observations)
-                return play_episodes(env, actor, noise, first, n_tasks, episodes, double=double)
+                return (play or play_episodes)(env, actor, noise, first, n_tasks, episodes, double=double)
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
@@ -218,19 +220,10 @@ def play_episodes(
                 truncated & running,
             )
         )
-        infos.append({name: found for name in SUCCESS_INFO if (found := _numbers(info, name, running)) is not None})
+        infos.append(number_infos(info, running))
         observations.append(transpose_images(space, following))
         running = running & ~(terminated | truncated)
     return stack_steps(observations, steps, n_tasks, episodes, infos, double=double)
-
-
-def _numbers(info: dict[str, Any], name: str, running: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-    """Return a number from a vector environment's ``info``, NaN for sub-environments without it; None if all are."""
-    found = info.get(name)
-    if not isinstance(found, np.ndarray) or found.shape != running.shape or found.dtype.kind not in "biuf":
-        return None
-    told = running & np.asarray(info.get(f"_{name}", True), dtype=np.bool_)
-    return np.where(told, found.astype(np.float64), np.nan)
 
 
 def stack_steps(

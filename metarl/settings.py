@@ -30,6 +30,7 @@ class Learning:
     episodes: Count = setting(20, "episodes of each task, before adaptation and after each inner step")
     gamma: Unit = setting(0.99, "discount of rewards", "factor for each step")
     gae_lambda: Unit = setting(0.9, "lambda of generalized advantage estimation: lower is less noise and more bias")
+    trial_episodes: Count = setting(2, "episodes of one task in a trial, of learners with memory")
     normalize_observations: Switch = setting(
         False, "whether observations are, by running mean and deviation over all training tasks"
     )
@@ -80,9 +81,13 @@ class PolicyNetwork:
     """The policy and its initial weights."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    name: Name = setting("MlpPolicy", "MlpPolicy, CnnPolicy, MultiInputPolicy, or module:Class, a policy of your own")
+    name: Name = setting(
+        "MlpPolicy", "MlpPolicy, CnnPolicy, MultiInputPolicy, GruPolicy, or module:Class, a policy of your own"
+    )
     hidden_sizes: Sizes = setting(
-        (64, 64), "widths of the hidden layers; after an image's features in CnnPolicy", "units"
+        (64, 64),
+        "widths of the hidden layers; after an image's features in CnnPolicy; the last is the memory in GruPolicy",
+        "units",
     )
     activation: Literal["tanh", "relu"] = setting("tanh", "nonlinearity of the hidden layers")
     output_gain: Positive = setting(
@@ -157,19 +162,23 @@ def structure(data: dict[str, Any], learner: Any, owner: Callable[[str], str | N
             values.
     """
     data = _without_numpy(data)
+    if isinstance(policy := data.get("policy", {}), dict):
+        data = {**data, "policy": {"name": learner.policy_name, **policy}}
     kind = _outer_kind(learner, data.get("outer"))
     data, schedules, problems = _take_schedules(data, kind)
     outer: Any = None
     try:
         outer = _adapter(kind).validate_python(data.get("outer", {}))
     except ValidationError as error:
-        problems += [_outer_sentence(problem, learner, kind, owner) for problem in error.errors()]
+        outer_sentence = functools.partial(_outer_sentence, learner=learner, kind=kind, owner=owner)
+        problems += faults.sentences(error.errors(), outer_sentence)
     except ValueError as error:
         problems.append(str(error))
     try:
         settings: Settings = _adapter(Settings).validate_python({**data, "outer": outer})
     except ValidationError as error:
-        problems += faults.sentences(error.errors(), valid_keys(kind))
+        sentence = functools.partial(faults.sentence, keys=valid_keys(kind))
+        problems += faults.sentences(error.errors(), sentence)
     if problems:
         raise ValueError("; ".join(dict.fromkeys(problems)))
     if settings.policy.log_std_init < settings.policy.log_std_min:
@@ -212,7 +221,7 @@ def _take_schedules(data: dict[str, Any], outer: type[Any]) -> tuple[dict[str, A
 def structure_arguments(
     learner: Any,
     owner: Callable[[str], str | None],
-    policy: str,
+    policy: str | None,
     policy_kwargs: dict[str, Any] | None,
     **sections: Any,
 ) -> tuple[Settings, dict[str, Any]]:
@@ -221,7 +230,7 @@ def structure_arguments(
     Args:
         learner: the learner's class.
         owner: as for ``structure``.
-        policy: its name.
+        policy: its name; None for the learner's default.
         policy_kwargs: settings of ``[policy]``, and other arguments of the policy.
         sections: the other sections and settings by name, ``family`` among them; None for the defaults.
 
@@ -238,7 +247,8 @@ def structure_arguments(
     given = {key: {} if value is None and key not in _WORDS else value for key, value in sections.items()}
     if isinstance(given["family_kwargs"], dict):
         given["family"], given["family_kwargs"] = as_family(given["family"], given["family_kwargs"])
-    return structure({**given, "learner": learner.name, "policy": {"name": policy, **own}}, learner, owner), rest
+    named = own if policy is None else {"name": policy, **own}
+    return structure({**given, "learner": learner.name, "policy": named}, learner, owner), rest
 
 
 def _without_numpy(value: Any) -> Any:
@@ -330,9 +340,8 @@ def valid_keys(outer: type) -> list[str]:
     return keys
 
 
-def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str], str | None]) -> str:
-    keys = [part for part in problem["loc"] if isinstance(part, str | int)]
-    key = str(keys[0]) if keys else ""
+def _outer_sentence(place: str, problem: Any, learner: Any, kind: type, owner: Callable[[str], str | None]) -> str:
+    key = place.partition(".")[0]
     if key == "update" and problem["type"] == "literal_error":
         kinds = ", ".join(repr(getattr(other, "update", None)) for other in learner.outer_settings)
         return f"outer.update is {problem['input']!r}; learner {learner.name!r} takes {kinds}"
@@ -346,4 +355,4 @@ def _outer_sentence(problem: Any, learner: Any, kind: type, owner: Callable[[str
         name = owner(key)
         if name is not None:
             return f"outer.{key} is a setting of learner {name!r}, not of {learner.name!r}; leave it out"
-    return faults.sentence(".".join(["outer", *map(str, keys)]), problem, valid_keys(kind))
+    return faults.sentence(".".join(filter(None, ["outer", place])), problem, valid_keys(kind))

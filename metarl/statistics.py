@@ -6,6 +6,7 @@ The functions in ``STATISTICS`` are part of every evaluation: of its table, its 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,22 @@ from metarl.agents import Rollouts
 LEVEL = 0.95
 RESAMPLES = 2000
 SUCCESS_INFO = ("success", "is_success")  # as Meta-World and stable-baselines3 name it
+
+
+def number_infos(info: dict[str, Any], running: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Return the numbers of a vector environment's ``info`` that the statistics need, by name; those that any tells.
+
+    Args:
+        info: with arrays ``[sub-environment]``.
+        running: ``[sub-environment]``, whose episode is running; the others, and those that do not tell, have NaN.
+    """
+    kept = {}
+    for name in SUCCESS_INFO:
+        found = info.get(name)
+        if isinstance(found, np.ndarray) and found.shape == running.shape and found.dtype.kind in "biuf":
+            told = running & np.asarray(info.get(f"_{name}", True), dtype=np.bool_)
+            kept[name] = np.where(told, found.astype(np.float64), np.nan)
+    return kept
 
 
 def episode_return(rollouts: Rollouts) -> Tensor:

@@ -36,10 +36,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "root": "root guide training checkpoints basics gradients sb3 agents envs names",
         "training": "training root guide checkpoints basics gradients sb3 agents envs",
         "names": "names root checkpoints",
-        "learners": "learners names root training checkpoints basics gradients sb3 agents envs",
-        "front": "front learners names root guide training checkpoints gradients sb3 agents envs",
-        "experiments": "experiments front learners names root guide training checkpoints basics gradients sb3 agents "
-        "envs",
+        "memory": "memory names root training checkpoints basics gradients sb3 agents envs",
+        "learners": "learners memory names root training checkpoints basics gradients sb3 agents envs",
+        "front": "front learners memory names root guide training checkpoints gradients sb3 agents envs",
+        "experiments": "experiments front learners memory names root guide training checkpoints basics gradients sb3 "
+        "agents envs",
     }.items()
 }
 # Packages of other people that a room does without.

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import forked
+import pytest
 
 import metarl
 from metarl.experiments.command import parse
@@ -30,6 +31,17 @@ def test_the_page_on_stable_baselines3_runs_as_it_stands(tmp_path: Path) -> None
     done = forked.run(cwd=tmp_path, code="\n".join(code))
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["0", "5"], ["1", "5"], ["2", "1"]]
+
+
+def test_the_page_on_memory_runs_as_it_stands(tmp_path: Path) -> None:
+    pytest.importorskip("sb3_contrib")
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/memory.md").read_text(), flags=re.DOTALL)
+    assert len(code) == 3
+    done = forked.run(cwd=tmp_path, code="\n".join([*code, "print(f'{mean:.1f}')"]))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert sum("earlier episodes" in line for line in lines) == 2
+    assert 0.0 <= float(lines[-1]) <= 20.0
 
 
 def test_the_page_on_learners_of_ones_own_runs_as_it_stands(tmp_path: Path) -> None:
@@ -54,7 +66,7 @@ def test_the_page_on_the_short_way_runs_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_readme_has_a_row_for_each_learner() -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \| `(\w+)` \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| `(\w+)` \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     assert rows == [(entry["name"], entry["class"]) for entry in describe_learners()]
     assert all(getattr(metarl, name).__name__ == name for _, name in rows)
 

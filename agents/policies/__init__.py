@@ -7,18 +7,24 @@ from metarl.agents.policies.mixture import MixturePolicy
 from metarl.agents.policies.module import ModulePolicy
 from metarl.agents.policies.perceptron import PerceptronPolicy
 from metarl.agents.policies.policy import Layer, Parameters, Policy, is_critic
+from metarl.agents.policies.recurrent import GruActor, GruPolicy, Memory
+from metarl.agents.policies.trial_policy import TrialPolicy
 from metarl.agents.policies.uniform import UniformPolicy
 
 __all__ = [
     "Actor",
     "ContextPolicy",
+    "GruActor",
+    "GruPolicy",
     "Layer",
+    "Memory",
     "MixturePolicy",
     "ModulePolicy",
     "Noise",
     "Parameters",
     "PerceptronPolicy",
     "Policy",
+    "TrialPolicy",
     "UniformPolicy",
     "build_policy",
     "is_critic",

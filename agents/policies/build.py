@@ -18,6 +18,7 @@ from metarl.agents.observations import channels_first, subspaces
 from metarl.agents.policies.module import ModulePolicy
 from metarl.agents.policies.perceptron import PerceptronPolicy, perceptron_layers
 from metarl.agents.policies.policy import Policy
+from metarl.agents.policies.recurrent import ACTIVATIONS, GruPolicy
 from metarl.agents.policies.seeded import Seeded
 from metarl.agents.policies.soundness import refuse_unsound_modules, refuse_unsound_policy
 
@@ -26,10 +27,10 @@ MODULES: dict[str, type[ActorCriticPolicy]] = {
     "CnnPolicy": ActorCriticCnnPolicy,
     "MultiInputPolicy": MultiInputActorCriticPolicy,
 }
+POLICIES: dict[str, type[ActorCriticPolicy] | type[Policy]] = {**MODULES, "GruPolicy": GruPolicy}
 # What stable-baselines3 calls to act, where metarl puts the actor's parts together itself; the last one it does not
 # call either in ``predict``, so that an adapted policy would act otherwise than it learned.
 _NOT_RUN = ("forward", "get_distribution", "_get_action_dist_from_latent", "_predict", "extract_features")
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 def wrap_module(module: ActorCriticPolicy, log_std_min: float | None = None) -> ModulePolicy:
@@ -58,12 +59,12 @@ def find_policy_class(name: str) -> type[ActorCriticPolicy] | type[Policy]:
     """
     module, separator, attribute = name.partition(":")
     if not separator:
-        if name in MODULES:
-            return MODULES[name]
+        if name in POLICIES:
+            return POLICIES[name]
         is_family = "/" in name or re.search(r"-v\d+$", name)
         hint = f"; the family is the second argument: ('MlpPolicy', {name!r})" if is_family else ""
         raise ValueError(
-            f"unknown policy {name!r}; expected one of {', '.join(MODULES)}, or 'module:Class' for one of your own"
+            f"unknown policy {name!r}; expected one of {', '.join(POLICIES)}, or 'module:Class' for one of your own"
             f"{hint}"
         )
     try:
@@ -109,7 +110,7 @@ def build_policy(
     Args:
         observation_space: of the family.
         action_space: of the family.
-        name: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy``, or ``module:Class``, a subclass of
+        name: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy``, ``GruPolicy``, or ``module:Class``, a subclass of
             stable-baselines3's ``ActorCriticPolicy`` or of ``metarl.agents.Policy``.
         seed: of the initial weights.
         hidden_sizes: widths of the actor's hidden layers.
@@ -123,6 +124,8 @@ def build_policy(
         ValueError: the policy is unknown, or does not support the spaces or arguments.
     """
     kind = find_policy_class(name)
+    if kind is GruPolicy:
+        _refuse_spaces(observation_space, action_space)
     if issubclass(kind, Policy):
         return kind.build(
             observation_space,
@@ -135,32 +138,15 @@ def build_policy(
             log_std_min=log_std_min,
             **policy_kwargs,
         )
-    for key, space in subspaces(observation_space).items():
-        if isinstance(observation_space, spaces.Dict) and ("." in key or not key or hasattr(nn.ModuleDict(), key)):
-            raise ValueError(
-                f"observations have the key {key!r}, which torch takes for no name of a module; rename it, without dots"
-            )
-        if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-            raise ValueError(
-                f"observations of type {type(space).__name__} are not supported; expected Box, Discrete, "
-                "MultiDiscrete, MultiBinary or a Dict of them (gymnasium.wrappers.FlattenObservation flattens others)"
-            )
-        if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start != 0):
-            raise ValueError(f"observations of {space} are not supported; use a space whose values start at 0")
+    _refuse_spaces(observation_space, action_space)
     if name in MODULES and isinstance(observation_space, spaces.Dict) != (name == "MultiInputPolicy"):
         raise ValueError(
             f"policy {name!r} does not take observations of type {type(observation_space).__name__}; use "
             f"{'MultiInputPolicy' if isinstance(observation_space, spaces.Dict) else 'MlpPolicy'!r}"
         )
-    if isinstance(action_space, spaces.Box) and action_space.dtype.kind != "f":
-        raise ValueError(f"actions of {action_space} are not supported; use MultiDiscrete for whole numbers")
-    if not isinstance(action_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
-        raise ValueError(
-            f"actions of type {type(action_space).__name__} are not supported; expected Box, Discrete or MultiDiscrete"
-        )
     arguments: dict[str, Any] = {
         "net_arch": {"pi": list(hidden_sizes), "vf": list(hidden_sizes)},
-        "activation_fn": _ACTIVATIONS[activation],
+        "activation_fn": ACTIVATIONS[activation],
         "log_std_init": log_std_init,
         "ortho_init": False,
         **policy_kwargs,
@@ -179,6 +165,32 @@ def build_policy(
                     nn.init.xavier_uniform_(layer.weight, gain=output_gain if part is module.action_net else 1.0)
                     nn.init.zeros_(layer.bias)
     return wrap_module(module, log_std_min)
+
+
+def _refuse_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    """Refuse spaces that metarl's policies do not support.
+
+    Raises:
+        ValueError: there is such a space.
+    """
+    for key, space in subspaces(observation_space).items():
+        if isinstance(observation_space, spaces.Dict) and ("." in key or not key or hasattr(nn.ModuleDict(), key)):
+            raise ValueError(
+                f"observations have the key {key!r}, which torch takes for no name of a module; rename it, without dots"
+            )
+        if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            raise ValueError(
+                f"observations of type {type(space).__name__} are not supported; expected Box, Discrete, "
+                "MultiDiscrete, MultiBinary or a Dict of them (gymnasium.wrappers.FlattenObservation flattens others)"
+            )
+        if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start != 0):
+            raise ValueError(f"observations of {space} are not supported; use a space whose values start at 0")
+    if isinstance(action_space, spaces.Box) and action_space.dtype.kind != "f":
+        raise ValueError(f"actions of {action_space} are not supported; use MultiDiscrete for whole numbers")
+    if not isinstance(action_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
+        raise ValueError(
+            f"actions of type {type(action_space).__name__} are not supported; expected Box, Discrete or MultiDiscrete"
+        )
 
 
 def _refuse_arguments(name: str, kind: type[ActorCriticPolicy], arguments: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ leading task axis. A critic are the parameters that only the value function has.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from gymnasium import spaces
@@ -50,6 +50,7 @@ class Policy:
         action_space: of the family.
         log_std_min: a floor on the logarithm of the standard deviation (exploration noise), or None.
         layers: of a perceptron, for the fast path of derivatives; None for any other policy.
+        remembers: whether an action depends on earlier steps, which only learners with memory can train.
         shapes: of the parameters, by name.
 
     Args:
@@ -59,6 +60,7 @@ class Policy:
     """
 
     layers: list[Layer] | None = None
+    remembers: ClassVar[bool] = False
 
     def __init__(
         self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], log_std_min: float | None
@@ -168,6 +170,18 @@ class Policy:
             assert isinstance(encoded, Tensor)
             vectors.append(encoded.reshape(*leading, -1))
         return torch.cat(vectors, dim=-1)
+
+    def need_no_memory(self, learner: str) -> None:
+        """Raise an error if the policy remembers, for a learner that takes each observation by itself.
+
+        Raises:
+            ValueError: it remembers.
+        """
+        if self.remembers:
+            raise ValueError(
+                f"learner {learner} takes each observation by itself, and a policy with memory (GruPolicy) does not; "
+                "use learner rl2, or a policy such as MlpPolicy"
+            )
 
     def need_perceptron(self, purpose: str, instead: str) -> None:
         """Raise an error if the policy is not a perceptron.

@@ -18,12 +18,21 @@ from metarl.agents.policies.module import ActorModule, ModulePolicy
 
 
 def refuse_unsound_modules(module: ActorCriticPolicy) -> None:
-    """Refuse modules that are not pure functions of their parameters and a single sample.
+    """Refuse a policy with modules that are not pure functions of their parameters and a single sample.
 
     Raises:
         ValueError: there is such a module; the message names it and what to use instead.
     """
-    for name, part in ActorModule(module).named_modules():
+    refuse_unsound_parts(ActorModule(module))
+
+
+def refuse_unsound_parts(module: nn.Module) -> None:
+    """Refuse a module with parts that are not pure functions of their parameters and a single sample.
+
+    Raises:
+        ValueError: there is such a part; the message names it and what to use instead.
+    """
+    for name, part in module.named_modules():
         kind, name = type(part).__name__, name.removeprefix("policy.")
         if isinstance(part, _NormBase) and part.track_running_stats:
             raise ValueError(

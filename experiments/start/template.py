@@ -11,6 +11,7 @@ from typing import Any
 import tomli_w
 
 from metarl.guide.meanings import Meaning, fields_of
+from metarl.learners.registry import find_learner
 from metarl.settings import Settings, as_dict
 
 _WIDTH = 110
@@ -19,12 +20,9 @@ _WIDTH = 110
 def template(settings: Settings) -> str:
     """Return settings as TOML with comments, from which the same settings are read."""
     values = as_dict(settings)
-    episodes = settings.learning.tasks * settings.learning.episodes
     lines = _comment(
         "A configuration of metarl, for 'metarl train FILE.toml'. Each setting is written with its meaning (and unit); "
-        "'metarl settings NAME' says what else it can be. One iteration plays "
-        f"{settings.learning.tasks} tasks x {settings.learning.episodes} episodes = {episodes:,} episodes before "
-        "adaptation, and as many after each inner step."
+        f"'metarl settings NAME' says what else it can be. One iteration plays {_iteration(settings)}."
     )
     for one in fields_of(Settings, ""):
         if one.key != "family_kwargs":
@@ -40,6 +38,19 @@ def template(settings: Settings) -> str:
                 name = one.key.removeprefix(f"{section.name}.")
                 lines += _setting(one, name, values[section.name][name])
     return "\n".join(lines)
+
+
+def _iteration(settings: Settings) -> str:
+    """Return what an iteration plays, in words."""
+    learning = settings.learning
+    if find_learner(settings.learner).remembers:
+        given = getattr(settings.outer, "trials", "auto")
+        trials = max(1, settings.iteration_episodes // learning.trial_episodes) if given == "auto" else given
+        return f"{trials:,} trials x {learning.trial_episodes} episodes = {trials * learning.trial_episodes:,} episodes"
+    return (
+        f"{learning.tasks} tasks x {learning.episodes} episodes = {learning.tasks * learning.episodes:,} episodes "
+        "before adaptation, and as many after each inner step"
+    )
 
 
 def _setting(one: Meaning, name: str, value: Any) -> list[str]:

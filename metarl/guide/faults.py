@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
@@ -15,24 +15,24 @@ _EXPECTED = {
     "family": "the id of a family, as in 'metarl/Navigation2D-v0', or 'module:Name' for one of your own",
     "learner": "the name of a meta-learner, as in 'maml', or 'module:Class' for one of your own",
     "device": "the name of a device, as in 'auto', 'cpu', 'cuda' or 'cuda:1'",
-    "name": "'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy', or 'module:Class' for a policy of your own",
+    "name": "'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy', 'GruPolicy', or 'module:Class' for a policy of your own",
     "hidden_sizes": "whole numbers of at least 1, as in [64, 64]",
     "seed": "a whole number of at least 0 and below 2**32, as in 1",
 }
 
 
-def sentences(problems: Sequence[Any], keys: Sequence[str]) -> list[str]:
+def sentences(problems: Sequence[Any], describe: Callable[[str, Any], str]) -> list[str]:
     """Return a sentence for each wrong setting; for a setting with several types it says what each expects.
 
     Args:
         problems: pydantic's ``ValidationError.errors()``.
-        keys: the dotted names of all settings.
+        describe: dotted name of a setting, and the problem -> its sentence.
     """
     found: dict[str, str] = {}
     for problem in problems:
         # Pydantic adds the type that was tried, as in ("learning", "workers", "literal['auto']").
         key = ".".join(str(part) for part in problem["loc"] if not re.search(r"[\[-]", str(part)))
-        text = sentence(key, problem, keys)
+        text = describe(key, problem)
         if key in found and text != found[key]:
             text = f"{found[key]}, or {problem['msg'].replace('Input should ', '', 1)}"
         found[key] = text

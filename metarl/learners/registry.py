@@ -26,6 +26,7 @@ LEARNERS = {
     "meta-sgd": "metarl.learners.meta_sgd:MetaSGD",
     "anil": "metarl.learners.anil:ANIL",
     "cavia": "metarl.learners.cavia:CAVIA",
+    "rl2": "metarl.learners.rl2:RL2",
     "pretrained": "metarl.learners.pretrained:Pretrained",
     "multi-task": "metarl.learners.multi_task:MultiTask",
     "task-aware": "metarl.learners.task_aware:TaskAware",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,7 +9,6 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.adaptation_loop import refuse_not_finite
@@ -18,6 +16,7 @@ from metarl.adapter import Adapter
 from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
 from metarl.agents.policies import ContextPolicy
 from metarl.agents.policies.context import CONTEXT
+from metarl.envs import task_vectors
 from metarl.envs import tasks as task_tools
 from metarl.fields import Count, Positive, setting
 from metarl.gradients import task_axis
@@ -66,16 +65,7 @@ class TaskAware(BaseLearner):
         policy.need_perceptron(
             "learner task-aware appends the task to the observation, which", "learner pretrained takes any policy"
         )
-        return ContextPolicy(policy, len(self._task_limits[0]), self.settings.seed)
-
-    @functools.cached_property
-    def _task_limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper limits of a task's vector; -1 and 1 for entries without limits."""
-        flat = spaces.flatten_space(task_tools.task_space(self._env))
-        assert isinstance(flat, spaces.Box)
-        low, high = flat.low.astype(np.float64), flat.high.astype(np.float64)
-        bounded = np.isfinite(low) & np.isfinite(high) & (high > low)
-        return np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+        return ContextPolicy(policy, spaces.flatdim(task_tools.task_space(self._env)), self.settings.seed)
 
     def initial_state(self) -> State:
         """Return the state before training, with Adam's moments."""
@@ -84,9 +74,7 @@ class TaskAware(BaseLearner):
 
     def contexts(self, tasks: Any) -> Tensor:
         """Return the contexts of a batch of tasks, their scaled vectors: ``[task, number]``."""
-        low, high = self._task_limits
-        vectors = task_tools.to_vectors(task_tools.task_space(self._env), tasks)
-        scaled = (vectors - (low + high) / 2) / ((high - low) / 2)
+        scaled = task_vectors.scaled_vectors(task_tools.task_space(self._env), tasks)
         return torch.from_numpy(scaled).float().to(self.device)
 
     def begin_adaptation(self, parameters: Parameters, tasks: Any) -> Parameters:

@@ -61,12 +61,18 @@ def unfold_actions(module: ActorCriticPolicy, own: spaces.Space[Any]) -> ActorCr
     return module
 
 
-def which_actions(seen: spaces.Space[Any], own: spaces.Space[Any]) -> str:
-    """Return a sentence about a policy for mapped actions, where the environment's own are others."""
+def which_actions(seen: spaces.Space[Any], own: spaces.Space[Any], counted: str = "steps") -> str:
+    """Return a sentence about a policy for mapped actions, where the environment's own are others.
+
+    Args:
+        seen: the mapped actions.
+        own: the environment's.
+        counted: the argument of ``adapt`` that is 0 for no adaptation.
+    """
     return (
         f"this policy acts in {seen}, as environments of metarl.make take it, and the family's own action space is "
         f"{own}: use it in environments of metarl.make, or get one for another environment with adapt(env), where "
-        "steps=0 gives the policy before adaptation"
+        f"{counted}=0 gives the policy before adaptation"
     )
 
 

@@ -30,14 +30,15 @@ SENTENCES: dict[Finding, str] = {
     "no change": (
         "neither training nor adaptation has changed the return on the validation tasks ({before:.2f} before and "
         "{after:.2f} after adaptation): check that rewards are not the same whatever the policy does, and try larger "
-        "steps (inner.step_size, {outer}); learning.check = false turns this check off"
+        "steps ({steps}); learning.check = false turns this check off"
     ),
     "harm": (
         "adaptation makes the return on the validation tasks worse ({before:.2f} before, {after:.2f} after it): try "
-        "smaller steps (inner.step_size) or more episodes for each (learning.episodes, evaluation.episodes); "
-        "learning.check = false turns this check off"
+        "{remedy}; learning.check = false turns this check off"
     ),
 }
+REMEDY = "smaller steps (inner.step_size) or more episodes for each (learning.episodes, evaluation.episodes)"
+REMEDY_OF_MEMORY = "smaller steps ({outer}) or more trials (outer.trials)"
 
 
 @dataclass

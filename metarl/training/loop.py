@@ -23,7 +23,7 @@ from metarl.sb3 import loggers
 from metarl.sb3.callbacks import episodes_for_callbacks
 from metarl.settings import Settings
 from metarl.state import Best, Outcome, State, advance, check_outcome
-from metarl.training.adaptation_check import LEAST_DONE, SENTENCES, AdaptationCheck
+from metarl.training.adaptation_check import LEAST_DONE, REMEDY, REMEDY_OF_MEMORY, SENTENCES, AdaptationCheck
 from metarl.training.schedules import Horizon, scheduled
 from metarl.training.standstill import Standstill
 
@@ -35,6 +35,7 @@ class TrainedLearner(Protocol):
 
     trains: ClassVar[bool]
     learns_to_adapt: ClassVar[bool]
+    remembers: ClassVar[bool]
     given_settings: Settings
     state: State
     sampler: Sampler
@@ -189,11 +190,11 @@ def _validate(learner: TrainedLearner) -> None:
     evaluation, tasks, rollouts = learner.evaluate_rollouts("validation")
     shown = any(isinstance(part, TensorBoardOutputFormat) for part in learner.logger.output_formats)
     if shown and has_paths(learner.env):
-        picture = paths_figure(learner.env, tasks[:_PICTURED_TASKS], rollouts)
+        picture = paths_figure(learner.env, tasks[:_PICTURED_TASKS], rollouts, counted=evaluation.counted)
         elsewhere = ("stdout", "log", "json", "csv")
         learner.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)
     loggers.record_validation(learner.logger, {"return": evaluation.returns, **evaluation.statistics})
-    score = float(evaluation.returns[1:].mean())
+    score = evaluation.score
     if learner.best is None or score > learner.best.score:
         learner.best = Best(score, learner.state)
     if learner.trains and learner.learns_to_adapt and learner.settings.learning.check:
@@ -213,5 +214,9 @@ def _check_adaptation(learner: TrainedLearner, returns: np.ndarray[Any, np.dtype
         kind, numbers = finding
         steps = [name for name in ("learning_rate", "max_kl") if hasattr(learner.settings.outer, name)]
         outer = " or ".join(f"outer.{name}" for name in steps) or "those of [outer]"
-        sentence = SENTENCES[kind].format(outer=outer, **numbers)
+        if learner.remembers:
+            advice = {"steps": outer, "remedy": REMEDY_OF_MEMORY.format(outer=outer)}
+        else:
+            advice = {"steps": f"inner.step_size, {outer}", "remedy": REMEDY}
+        sentence = SENTENCES[kind].format(**advice, **numbers)
         learner.say_once(f"after iteration {state.iteration}: {sentence}")

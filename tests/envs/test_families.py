@@ -16,7 +16,7 @@ import metarl
 from metarl.envs import list_families
 from metarl.envs import tasks as task_tools
 
-# Parameterized-v0, which is not batched, is whatever environment it is given: its tests are in test_parameterized.py.
+# Parameterized-v0, which is not batched, is whatever environment it is given: its tests are in the folder families/.
 FAMILIES = [listing.id for listing in list_families() if listing.source == "metarl" and listing.batched]
 BATCHED = FAMILIES
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from metarl import check_family
-from metarl.experiments.benchmarks import images, iteration, problems, update, workers
+from metarl.experiments.benchmarks import images, iteration, memory, problems, update, workers
 
 
 @pytest.fixture
@@ -111,3 +111,12 @@ def test_the_benchmark_of_locomotion_sets_a_family_against_mujoco_alone_and_gymn
     assert ratio["bare"] == pytest.approx(speeds["own"] / (result["cores"] * speeds["bare"]))
     assert ratio["sync"] == pytest.approx(speeds["own"] / speeds["sync"])
     assert ratio["async"] == pytest.approx(speeds["own"] / speeds["async"])
+
+
+def test_the_speed_of_learning_with_memory_is_measured_beside_others(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sb3_contrib")
+    assert memory.main(["--quick"]) == 0
+    printed = capsys.readouterr().out
+    assert "32 sequences of 10 steps, memory 64:" in printed
+    assert printed.count("ours ÷ this 1.00") >= 2
+    assert "8 trials of 5 pulls: RL² " in printed

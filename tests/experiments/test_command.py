@@ -78,6 +78,7 @@ def test_a_run_leaves_what_is_promised(finished: Path) -> None:
         "level",
         "seeds",
         "iteration",
+        "counted",
         "timesteps",
         "oracle",
         "adaptation",

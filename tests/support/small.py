@@ -11,6 +11,7 @@ from torch import Tensor
 from metarl import seeding
 from metarl.adaptation_loop import adapt_on_rollouts
 from metarl.agents import Parameters, Rollouts
+from metarl.agents.trials import TrialSteps, trial_steps
 from metarl.envs import tasks as task_tools
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner
@@ -18,6 +19,7 @@ from metarl.state import Outcome, State
 
 NAVIGATION = "metarl/Navigation2D-v0"
 SIGN = "toy_families:toy/Sign-v0"
+LENGTHS_DIFFER = "toy_families:toy/LengthsDiffer-v0"
 SHORT = {"max_episode_steps": 8}
 SECTIONS: dict[str, dict[str, Any]] = {
     "learning": {"tasks": 3, "episodes": 4},
@@ -42,6 +44,24 @@ def small(learner: str | type[Any] = "maml", **changes: Any) -> Any:
     """Return a tiny learner, by its name or class; on navigation with short episodes where no family is given."""
     kind = find_learner(learner) if isinstance(learner, str) else learner
     return kind(**settings(**changes))
+
+
+def remembering(**changes: Any) -> Any:
+    """Return a tiny learner with memory; see ``small``."""
+    outer = {"trials": 6, "minibatch_trials": 4, **changes.pop("outer", {})}
+    return small("rl2", outer=outer, **changes)
+
+
+def trials_of(model: Any, *, episodes: int | None = None, trials: int = 1, iteration: int = 1) -> tuple[Any, Rollouts]:
+    """Return an iteration's tasks and the trials that a learner plays of them."""
+    tasks = model.training_tasks(iteration)
+    streams = seeding.streams(model.settings.seed, seeding.TRAINING, iteration, 0, tasks=range(model.trials))
+    return tasks, model.collect_trials(model.state, tasks, streams, trials=trials, episodes=episodes)
+
+
+def steps_of(model: Any, rollouts: Rollouts) -> TrialSteps:
+    """Return the steps of trials, without normalisation."""
+    return trial_steps(model.functional_policy.action_space, rollouts, rollouts.rewards)
 
 
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

@@ -35,6 +35,8 @@ TENSORS: Mapping[str, tuple[str, dict[str, Any], str, Callable[[Tensor], Tensor]
     "steps": ("maml", {"outer": PPO}, "extra/adam_steps", lambda value: value - 1000, "negative"),
     "coefficient": ("promp", {}, "extra/kl_coefficient", lambda value: -value - 1, "negative"),
     "step sizes": ("meta-sgd", {}, "extra/step_sizes", lambda value: value * torch.nan, "not finite"),
+    "unit": ("rl2", {"outer": {"trials": 4}}, "extra/value_scale", lambda value: -value, "above 0"),
+    "centre": ("rl2", {"outer": {"trials": 4}}, "extra/value_centre", lambda value: value * torch.nan, "not finite"),
     "tasks": ("multi-task", {"outer": {"components": 2}}, "extra/tasks", lambda value: value + 9, "outside"),
 }
 FACTS: Mapping[str, tuple[dict[str, Any], str]] = {

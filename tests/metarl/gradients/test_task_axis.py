@@ -114,6 +114,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("reptile", {"outer": {"optimizer": "adam", "learning_rate": 1e-3}}),
     ("multi-task", {"outer": {"components": 5, "epochs": 2}}),
     ("task-aware", {"outer": {"epochs": 2}, "learning": {"normalize_observations": True}}),
+    ("rl2", {"outer": {"trials": 7, "minibatch_trials": 3}, "learning": {"trial_episodes": 3}}),
+    ("rl2", {"outer": {"trials": 6, "critic": "plain", "chunk": 4}, "learning": {"normalize_rewards": True}}),
     ("pretrained", {"outer": {"environments": 4, "minibatches": 2, "epochs": 2}}),
 ]
 
@@ -140,10 +142,12 @@ def test_two_shares_give_the_bits_of_one(name: str, settings: dict[str, Any], fa
             assert_same(one, other)
 
 
-@pytest.mark.parametrize("name", ["maml", "reptile", "task-aware"])
-def test_episodes_of_different_lengths_in_the_shares_change_no_bit(name: str) -> None:
-    whole = two_iterations(learner(name, "lengths differ", {}))
-    models = [learner(name, "lengths differ", {}) for _ in range(SHARES)]
+@pytest.mark.parametrize(
+    ("name", "settings"), [("maml", {}), ("reptile", {}), ("task-aware", {}), ("rl2", {"outer": {"trials": 5}})]
+)
+def test_episodes_of_different_lengths_in_the_shares_change_no_bit(name: str, settings: dict[str, Any]) -> None:
+    whole = two_iterations(learner(name, "lengths differ", settings))
+    models = [learner(name, "lengths differ", settings) for _ in range(SHARES)]
     for share in in_shares(lambda index: two_iterations(models[index])):
         for one, other in zip(whole, share, strict=True):
             assert_same(one, other)

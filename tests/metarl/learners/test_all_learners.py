@@ -58,7 +58,7 @@ class Tags(KVWriter):
 
 def test_what_only_some_learners_log_is_documented() -> None:
     page = (Path(__file__).parents[3] / "docs/tensorboard.md").read_text()
-    documented = set(re.findall(r"^\| ([a-z-]+) \| `([a-z_/]+)`", page, flags=re.MULTILINE))
+    documented = set(re.findall(r"^\| ([a-z0-9-]+) \| `([a-z_/]+)`", page, flags=re.MULTILINE))
     logged = {}
     for name in LEARNERS:
         model = small(name)

@@ -265,7 +265,7 @@ def test_an_action_that_is_not_finite_is_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the packages' own
 def test_the_pages_examples_are_families_as_they_stand() -> None:
-    page = (Path(__file__).parents[2] / "docs/any-environment.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/any-environment.md").read_text()
     blocks = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     assert len(blocks) == 5
     for block in blocks:

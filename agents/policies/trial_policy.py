@@ -1,0 +1,166 @@
+"""A policy with memory in the form of stable-baselines3: ``predict(observation, state, episode_start)``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor
+
+from metarl.agents.normalization import Normalizer
+from metarl.agents.observations import channels_first
+from metarl.agents.policies.policy import Parameters
+from metarl.agents.policies.recurrent import GruPolicy, Memory
+
+
+class TrialPolicy(BasePolicy):
+    """A policy with memory for environments that put into the observation what the policy is told.
+
+    ``predict(observation, state, episode_start)`` is that of sb3-contrib's recurrent policies: it returns the actions
+    and the state to pass on at the next step. Where there is no state yet (None), and in environments in which a trial
+    begins (``episode_start``), it starts from what was remembered in adaptation, and not from zero.
+
+    Args:
+        policy: its layers.
+        parameters: of the policy, without a task axis.
+        normalizer: of observations and of the rewards that the policy is told.
+        observation_space: of the environments: a Dict space with the observation (under its own keys, or under the only
+            other one) and the entries of ``told``.
+        told: the keys of the last action, the last reward and the end of an episode, in this order.
+        start: what was remembered in adaptation, of a single trial; None for nothing.
+        device: of the policy.
+        own_actions: the environments' action space where it is not the one that the layers act in, and the map from
+            actions of the layers to it; in a box, entries with two finite ends are [-1, 1] for the layers.
+    """
+
+    def __init__(
+        self,
+        policy: GruPolicy,
+        parameters: Parameters,
+        normalizer: Normalizer,
+        observation_space: spaces.Dict,
+        told: Sequence[str],
+        start: Memory | None = None,
+        device: str | torch.device = "cpu",
+        own_actions: tuple[spaces.Space[Any], Callable[[Any], Any]] | None = None,
+    ) -> None:
+        super().__init__(
+            channels_first(observation_space), policy.action_space if own_actions is None else own_actions[0]
+        )
+        self._arguments = (policy, parameters, normalizer, observation_space, tuple(told), start, own_actions)
+        self._to_own = None if own_actions is None else own_actions[1]
+        self._policy = policy
+        self._told = tuple(told)
+        self._normalizer = normalizer
+        size = policy.memory_size
+        begun = Memory(np.zeros((1, size), np.float32), np.zeros((1, policy.told_size), np.float32))
+        self._start = start or begun
+        self.network = copy.deepcopy(policy.network)
+        with torch.no_grad():
+            for name, value in self.network.named_parameters():
+                value.copy_(policy.floored(parameters[name]) if name == "log_std" else parameters[name])
+        self.set_training_mode(False)
+        self.to(device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        names = ("policy", "parameters", "normalizer", "observation_space", "told", "start")
+        return dict(zip((*names, "own_actions"), self._arguments, strict=True))
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        """Raise an error: acting needs the state, so use ``predict``."""
+        raise NotImplementedError("a policy with memory acts by predict(observation, state, episode_start)")
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        raise NotImplementedError("a policy with memory acts by predict(observation, state, episode_start)")
+
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], tuple[NDArray[Any], ...] | None]:
+        """Return actions and the next state.
+
+        Args:
+            observation: of one environment, or of several with a leading axis; as ``metarl.Trial`` gives it.
+            state: as returned by the last call, a tuple of one array ``[1, environment, memory]``; None at the start.
+            episode_start: ``[environment]``, in which environments a trial begins.
+            deterministic: take the most likely actions instead of random ones.
+
+        Raises:
+            ValueError: the observation does not hold what the policy is told, or the state has another shape.
+        """
+        if not isinstance(observation, dict) or not set(self._told) <= set(observation):
+            raise ValueError(
+                "a policy with memory has to be told its last action and reward, which this observation does not hold; "
+                "put them into it by metarl.Trial(env, episodes)"
+            )
+        given, vectorized = self.obs_to_tensor(observation)
+        assert isinstance(given, dict)
+        count = len(given[self._told[0]])
+        hidden = np.repeat(self._start.hidden, count, axis=0)
+        begins = np.ones(count, dtype=np.bool_)
+        if state is not None:
+            found = np.asarray(state[0])
+            if found.shape != (1, *hidden.shape):
+                raise ValueError(
+                    f"the state has shape {found.shape}; expected {(1, *hidden.shape)}, as predict returns it"
+                )
+            starts = np.zeros(count, np.bool_) if episode_start is None else episode_start
+            begins = np.asarray(starts, dtype=np.bool_).reshape(count)
+            hidden = np.where(begins[:, None], hidden, found[0])
+        action, reward, ended = (given[key].reshape(count, -1).float() for key in self._told)
+        told = torch.cat([self._as_layers_act(action), self._normalizer.scale_rewards(reward).float(), ended], dim=1)
+        remembered = torch.as_tensor(self._start.told, device=self.device).expand_as(told)
+        told = torch.where(torch.as_tensor(begins, device=self.device)[:, None], remembered, told)
+        rest = {key: part for key, part in given.items() if key not in self._told}
+        seen = rest if isinstance(self._policy.observation_space, spaces.Dict) else next(iter(rest.values()))
+        parameters: Parameters = {name: value.detach() for name, value in self.network.named_parameters()}
+        with torch.no_grad():
+            memory = self._policy.remember(
+                parameters,
+                self._normalizer.observe(seen),
+                told,
+                torch.tensor([count]),
+                torch.as_tensor(hidden, dtype=torch.float32, device=self.device),
+            )
+            chosen = self._chosen(self._policy.act_on(parameters, memory).parameters, deterministic).cpu().numpy()
+        inside = self._policy.action_space
+        if isinstance(inside, spaces.Box):
+            chosen = np.clip(chosen.reshape(count, *inside.shape), inside.low, inside.high)
+        if self._to_own is not None:
+            chosen = self._to_own(chosen)
+        return (chosen if vectorized else chosen[0]), (memory.cpu().numpy()[None],)
+
+    def _as_layers_act(self, action: Tensor) -> Tensor:
+        """Return the environments' actions ``[environment, number]``, as they are told, as those of the layers."""
+        if self._to_own is None or not isinstance(self.action_space, spaces.Box):
+            return action
+        low, high = (
+            torch.as_tensor(end.flatten(), dtype=torch.float64)
+            for end in (self.action_space.low, self.action_space.high)
+        )
+        mapped = torch.isfinite(low) & torch.isfinite(high)
+        middle, half = torch.where(mapped, low / 2 + high / 2, 0.0), torch.where(mapped, high / 2 - low / 2, 1.0)
+        return ((action.double() - middle.to(action.device)) / half.to(action.device)).float()
+
+    def _chosen(self, parameters: Sequence[Tensor], deterministic: bool) -> Tensor:
+        """Return actions ``[environment, ...]`` of the layers from the parameters of their distribution."""
+        if isinstance(self._policy.action_space, spaces.Box):
+            mean, log_std = parameters
+            return mean if deterministic else mean + log_std.exp() * torch.randn_like(mean)
+        parts = torch.split(parameters[0], self._policy.choices, dim=-1)
+        columns = [
+            part.argmax(dim=-1) if deterministic else torch.multinomial(torch.softmax(part, dim=-1), 1)[:, 0]
+            for part in parts
+        ]
+        return (
+            torch.stack(columns, dim=-1) if isinstance(self._policy.action_space, spaces.MultiDiscrete) else columns[0]
+        )
