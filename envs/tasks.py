@@ -75,6 +75,12 @@ def as_task(family: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], value: A
         ValueError: the value has another structure or shape, lies outside the space, or is refused by the family's
             own ``check_task``; the message names the key or part that is wrong.
     """
+    several = isinstance(value, Sequence) and not isinstance(value, str | list | tuple)
+    if several or (isinstance(value, list | tuple) and value and all(isinstance(entry, dict) for entry in value)):
+        raise ValueError(
+            f"a sequence of tasks (of length {len(value)}) is given where one task of {family_name(family)} is "
+            "expected; give one of them, as in tasks[0]"
+        )
     task = _element(task_space(family), value, f"task {short(value)} of {family_name(family)}")
     check = attribute(family, "check_task")
     if check is not None:

@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "arguments", nargs="*", metavar="KEY=VALUE", help="its constructor's arguments, as reward=sparse"
     )
+    check.add_argument("--vary", action="append", default=[], metavar="NAME=LOW..HIGH", help=_VARY)
 
     envs = commands.add_parser("envs", help="list the environment families that are installed")
     envs.add_argument("--json", action="store_true", help="print JSON")

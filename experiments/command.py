@@ -249,11 +249,14 @@ def _picture(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from metarl.envs import check_family
     from metarl.experiments.configuration import parse_override
+    from metarl.experiments.start.environments import varied
 
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            faults = check_family(options.family, **dict(parse_override(text) for text in options.arguments))
+            arguments = dict(parse_override(text) for text in options.arguments)
+            family, arguments = varied(options.family, options.vary, arguments)
+            faults = check_family(family, **arguments)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     for fault in faults:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Never, Self
 
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
@@ -13,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from metarl import checkpoints, seeding
 from metarl.agent import MetaAgent
 from metarl.agents import Normalizer, Parameters, Policy
-from metarl.envs import RandomTask, make, quick_check
+from metarl.envs import RandomTask, make
 from metarl.envs import tasks as task_tools
 from metarl.envs.references import as_family
 from metarl.envs.registry import FamilyLike
@@ -29,6 +28,7 @@ from metarl.sb3.policy_arguments import encode
 from metarl.settings import Settings, as_dict, structure_arguments
 from metarl.state import Best, Outcome, State
 from metarl.training.adaptation_check import AdaptationCheck
+from metarl.training.family_check import check_family
 from metarl.training.loop import counted, refuse_positional, train
 from metarl.training.schedules import Horizon
 from metarl.training.standstill import Standstill
@@ -88,6 +88,7 @@ class BaseLearner(MetaAgent):
         device: str = "auto",
         verbose: int = 0,
         tensorboard_log: str | Path | None = None,
+        **unknown: Never,
     ) -> None:
         self._begin(
             *structure_arguments(
@@ -103,6 +104,7 @@ class BaseLearner(MetaAgent):
                 inner=inner,
                 outer=outer,
                 evaluation=evaluation,
+                **unknown,
             ),
             verbose,
             tensorboard_log,
@@ -229,7 +231,8 @@ class BaseLearner(MetaAgent):
             iterations: how many more; ``learning.iterations`` if neither this nor ``total_timesteps`` is given.
             tasks: a batch of tasks to train on in every iteration; default: new tasks are drawn in each.
             total_timesteps: stop after the iteration that reaches this many environment steps, counted from the current
-                ``num_timesteps``; a whole number, which may be written as ``1e5``.
+                ``num_timesteps``, if ``iterations`` does not stop it before; a whole number, which may be written as
+                ``1e5``.
             callback: a stable-baselines3 callback, a list of callbacks, or a function; its ``_on_step`` is called
                 after each iteration and stops training by returning False.
             log_interval: iterations between writes to the logger; None: only a callback and the last iteration write.
@@ -282,18 +285,14 @@ class BaseLearner(MetaAgent):
         return self
 
     def check_family(self) -> None:
-        """Play a few episodes before training begins, once, if ``learning.check`` is on; warn of what may be wrong.
-
-        Not where ``learning.workers`` keeps environments in other processes, since this plays in the learner's own.
+        """Play a few episodes before training begins, once; see ``training.family_check.check_family``.
 
         Raises:
             ValueError: no episode ends and there is no time limit.
             RolloutError: an observation or reward is not finite.
         """
-        wanted = self.settings.learning.check and self.settings.learning.workers in ("auto", 1)
-        if wanted and self.iteration == 0 and not self._family_checked:
-            for sentence in quick_check(self.settings.family, **self.settings.family_kwargs):
-                warnings.warn(sentence, UserWarning, stacklevel=3)
+        if self.iteration == 0 and not self._family_checked:
+            check_family(self.settings)
         self._family_checked = True
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:

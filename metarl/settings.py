@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from metarl.envs.references import as_family
 from metarl.fields import FORBID, Count, Finite, Name, Positive, Sizes, Switch, Unit, setting
 from metarl.guide import faults
+from metarl.guide.arguments import refuse_argument
 from metarl.training.schedules import AnySchedule, read_schedule, scheduled, takes_schedule, with_values
 
 
@@ -235,8 +236,12 @@ def structure_arguments(
         sections: the other sections and settings by name, ``family`` among them; None for the defaults.
 
     Raises:
+        TypeError: an argument that the class does not have.
         ValueError: see ``structure``.
     """
+    for name in sections.keys() - set(_field_names(Settings)):
+        keys = {getattr(kind, "update", ""): valid_keys(kind) for kind in outer_kinds(learner)}
+        refuse_argument(learner.__name__, name, sections[name], keys)
     if policy_kwargs is not None and not isinstance(policy_kwargs, dict):
         raise ValueError(
             f"policy_kwargs is {faults.shown(policy_kwargs)}; expected a dict, as in {{'hidden_sizes': [64, 64]}} (the "

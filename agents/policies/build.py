@@ -185,11 +185,26 @@ def _refuse_spaces(observation_space: spaces.Space[Any], action_space: spaces.Sp
             )
         if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start != 0):
             raise ValueError(f"observations of {space} are not supported; use a space whose values start at 0")
+        if isinstance(space, spaces.Box) and not space.shape:
+            raise ValueError(f"observations of {space} are not supported; give them a dimension, as in the shape (1,)")
+        _refuse_shape("observations", space)
+    _refuse_shape("actions", action_space)
     if isinstance(action_space, spaces.Box) and action_space.dtype.kind != "f":
         raise ValueError(f"actions of {action_space} are not supported; use MultiDiscrete for whole numbers")
     if not isinstance(action_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
         raise ValueError(
             f"actions of type {type(action_space).__name__} are not supported; expected Box, Discrete or MultiDiscrete"
+        )
+
+
+def _refuse_shape(what: str, space: spaces.Space[Any]) -> None:
+    """Refuse spaces without numbers, and tables of whole numbers, which stable-baselines3's policies do not take."""
+    if 0 in (space.shape or ()):
+        raise ValueError(f"{what} of {space} have no numbers; expected at least one, as in the shape (1,)")
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
+        raise ValueError(
+            f"{what} of {' '.join(str(space).split())} are not supported; put the whole numbers in one row, as in "
+            f"MultiDiscrete({space.nvec.ravel().tolist()})"
         )
 
 

@@ -73,12 +73,20 @@ class Setter:
         call_hook(env, self._how, f"set of parameter {self.name!r}", value)
 
 
+_OF_THE_ENGINE = ("close", "render", "reset", "step")
+
+
 def hook(env: gymnasium.Env[Any, Any], how: Any, what: str) -> Any:
     """Return the method of an environment, or of a wrapper, or the function ``module:function`` that a person named.
 
     Raises:
         ValueError: there is none.
     """
+    if how in _OF_THE_ENGINE:
+        raise ValueError(
+            f"{what} is {how!r}, which every environment has for the course of its episodes; expected a method of "
+            f"{called(env)} that sets or computes numbers"
+        )
     if isinstance(how, str) and ":" in how:
         found = resolve(how)
     elif isinstance(how, str) and env.has_wrapper_attr(how):

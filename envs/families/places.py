@@ -27,7 +27,7 @@ _FIRST = re.compile(r"[A-Za-z_]\w*")
 _NEXT = re.compile(
     r"""
     \.(?P<attribute>[A-Za-z_]\w*)
-    | \[(?P<number>-?\d+)\]
+    | \[(?P<numbers>-?\d+(?:\s*,\s*-?\d+)*)\]
     | \[(?P<quote>["'])(?P<key>.*?)(?P=quote)\]
     | /(?P<any>[^/]+)
     """,
@@ -46,15 +46,12 @@ def parse_path(name: str) -> list[Step] | None:
         found = _NEXT.match(name, position)
         if found is None:
             return None
-        kind = next(group for group in ("attribute", "number", "key", "any") if found[group] is not None)
-        # A dot before a name is also how people write the entry of a dict in TOML.
-        step: Step = {
-            "attribute": ("any", found["attribute"]),
-            "number": ("key", int(found["number"] or 0)),
-            "key": ("key", found["key"]),
-            "any": ("any", found["any"]),
-        }[kind]
-        steps.append(step)
+        kind = next(group for group in ("attribute", "numbers", "key", "any") if found[group] is not None)
+        if kind == "numbers":  # the entry of an array in several dimensions is one of its rows' entries
+            steps += [("key", int(number)) for number in found["numbers"].split(",")]
+        else:
+            # A dot before a name is also how people write the entry of a dict in TOML.
+            steps.append(("key" if kind == "key" else "any", found[kind]))
         position = found.end()
     return steps
 

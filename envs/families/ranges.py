@@ -56,7 +56,7 @@ class Range:
         """Return the entry for the environment's ``own`` value; if that is outside, the middle or the first choice."""
         if self.choices is not None:
             return np.int64(self.choices.index(own) if own in self.choices else 0)
-        is_number = isinstance(own, numbers.Real) and not isinstance(own, bool)
+        is_number = _is_number(own)
         if isinstance(self.space, spaces.Discrete):
             fits = is_number and own == int(own) and self.space.contains(np.int64(own))
             return np.int64(own if fits else self.space.start)
@@ -71,21 +71,23 @@ def read_range(name: str, written: Any, scale_by_default: bool) -> Range:
 
     Args:
         name: the parameter's, for errors.
-        written: ``[low, high]``; Python's ``range(low, after_high)``; a dict with ``choices``, a list; or a dict with
-            ``low``, ``high`` and, if wanted, ``integer`` or ``log`` (True or False) and ``as`` (``"scale"`` or
-            ``"absolute"``).
+        written: ``[low, high]``; a list of choices, which are more than two or no numbers; Python's
+            ``range(low, after_high)``; a dict with ``choices``, a list; or a dict with ``low``, ``high`` and, if
+            wanted, ``integer`` or ``log`` (True or False) and ``as`` (``"scale"`` or ``"absolute"``).
         scale_by_default: whether a number multiplies where ``as`` is not written.
 
     Raises:
         ValueError: ``written`` is none of these.
     """
     wrong = (
-        f"parameter {name!r} is {written!r}; expected [low, high], {{low, high}} with perhaps integer = true, "
-        "log = true or as = 'scale' or 'absolute', or {choices = [...]}"
+        f"parameter {name!r} is {written!r}; expected [low, high], three or more choices, {{low, high}} with "
+        "perhaps integer = true, log = true or as = 'scale' or 'absolute', or {choices = [...]}"
     )
     written = plain_range(written)
-    if isinstance(written, list) and len(written) == 2:
+    if isinstance(written, list) and len(written) == 2 and all(map(_is_number, written)):
         written = {"low": written[0], "high": written[1]}
+    elif isinstance(written, list) and len(written) >= 2:
+        written = {"choices": written}
     if not isinstance(written, Mapping):
         raise ValueError(wrong)
     if set(written) == {"choices"}:
@@ -101,7 +103,7 @@ def read_range(name: str, written: Any, scale_by_default: bool) -> Range:
         raise ValueError(wrong)
     low, high = written["low"], written["high"]
     for end in (low, high):
-        if isinstance(end, bool) or not isinstance(end, numbers.Real) or not math.isfinite(end):
+        if not _is_number(end) or not math.isfinite(end):
             raise ValueError(wrong)
     if not low < high:
         raise ValueError(f"parameter {name!r} goes from {low} to {high}; expected the lower end first")
@@ -114,10 +116,16 @@ def read_range(name: str, written: Any, scale_by_default: bool) -> Range:
     return Range(space=spaces.Discrete(int(high - low) + 1, start=int(low)))
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def plain_range(written: Any) -> Any:
     """Return a range as a list or dict that TOML can hold."""
     if isinstance(written, range) and written.step == 1 and len(written) > 1:
         return {"low": written.start, "high": written.stop - 1, "integer": True}
+    if isinstance(written, range):
+        return {"choices": list(written)}
     if isinstance(written, Mapping):
         return {str(key): plain_range(value) for key, value in written.items()}
     if isinstance(written, list | tuple | np.ndarray):

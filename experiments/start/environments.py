@@ -62,18 +62,35 @@ def environment_tables(name: str, vary: Sequence[str], family_kwargs: Mapping[st
         ValueError: an unknown environment or parameter, a range that cannot be read, an environment without tasks and
             without ``vary``, or one with tasks of its own and with ``vary``.
     """
-    kwargs = dict(family_kwargs)
-    family = name
-    if vary:
-        family = PARAMETERIZED
-        kwargs = {"env": name, **kwargs, "parameters": {**kwargs.get("parameters", {}), **parse_parameters(vary)}}
-        _refuse_own_tasks(name, kwargs.get("env_kwargs", {}))
+    family, kwargs = varied(name, vary, family_kwargs)
     try:
         sized = defaults(family, **kwargs)
     except TypeError as error:
         raise _without_tasks(name, kwargs, error) from error
     policy = {"name": sized.pop("policy"), **sized.pop("policy_kwargs")}
     return {"family": family, "learner": "maml", "family_kwargs": kwargs, **sized, "policy": policy}
+
+
+def varied(name: str, vary: Sequence[str], family_kwargs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a family and its arguments: an environment's own, or with ``vary`` the one in which parameters of it vary.
+
+    Args:
+        name: as for ``environment_tables``.
+        vary: as for ``environment_tables``.
+        family_kwargs: as for ``environment_tables``.
+
+    Raises:
+        ValueError: ``vary`` cannot be read, or names what ``family_kwargs`` name; or the environment has tasks of its
+            own.
+    """
+    if not vary:
+        return name, dict(family_kwargs)
+    given, parameters = family_kwargs.get("parameters", {}), parse_parameters(vary)
+    twice = [parameter for parameter in parameters if parameter in given]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is given by --vary and by family_kwargs.parameters; give one of the two")
+    _refuse_own_tasks(name, family_kwargs.get("env_kwargs", {}))
+    return PARAMETERIZED, {"env": name, **family_kwargs, "parameters": {**given, **parameters}}
 
 
 def _refuse_own_tasks(name: str, kwargs: Mapping[str, Any]) -> None:
@@ -162,6 +179,18 @@ def _make_plain(name: str, kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]
         raise ValueError(f"environment {name} cannot be made: {type(error).__name__}: {error}") from error
 
 
+def _module_beside(name: str) -> str | None:
+    """Return the module of the current folder, if there is one, that registers an id or has a class of this name."""
+    wanted = re.compile(rf"""["']{re.escape(name)}["']|^(class|def) {re.escape(name)}\b""", re.MULTILINE)
+    for path in sorted(Path().glob("*.py")):
+        try:
+            if path.stem.isidentifier() and wanted.search(path.read_text(encoding="utf-8")):
+                return path.stem
+        except (OSError, UnicodeDecodeError):
+            continue
+    return None
+
+
 def unknown_name(name: str, shipped: Iterable[str]) -> ValueError:
     """Return the error for a name that is neither a shipped configuration nor an environment, with the nearest."""
     called: dict[str, str] = {}
@@ -174,6 +203,8 @@ def unknown_name(name: str, shipped: Iterable[str]) -> ValueError:
     found = list(dict.fromkeys(called.get(spelling) or called[short[spelling]] for spelling in near))
     if (Path(name) / "config.toml").is_file():
         hint = f"it is a run's folder: 'metarl train --resume {name}' goes on with it"
+    elif own := _module_beside(name):
+        hint = f"{own}.py in this folder names it, so write {own}:{name}"
     elif found:
         hint = f"did you mean {' or '.join(found[:3])}?"
     else:

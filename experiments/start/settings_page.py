@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from metarl.guide.elsewhere import names_here
 from metarl.guide.faults import nearest
 from metarl.guide.meanings import Meaning, meanings
 from metarl.learners.registry import LEARNERS
@@ -40,7 +41,8 @@ def listing(name: str | None = None) -> str:
     """Return settings in words, one after the other.
 
     Args:
-        name: a section, a setting, a learner (for its ``[outer]``), or a part of a setting's name; None for all.
+        name: a section, a setting, a learner (for its ``[outer]``), what stable-baselines3 calls it, as in
+            ``n_epochs``, or a part of a setting's name; None for all.
 
     Raises:
         ValueError: nothing has such a name.
@@ -53,11 +55,13 @@ def _chosen(name: str | None) -> Sequence[Meaning]:
     if name is None:
         return every
     wanted = name.strip().strip("[]").lower().replace("-", "_")
+    elsewhere = names_here(wanted, [one.key for one in every])
     for fits in (
         lambda one: one.key == wanted,
         lambda one: _section(one) == wanted,
         lambda one: name in one.learners,
         lambda one: one.key.rpartition(".")[2] == wanted,
+        lambda one: one.key in elsewhere,
         lambda one: wanted in one.key,
     ):
         found = [one for one in every if fits(one)]

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from metarl.guide.elsewhere import names_here
+
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 _NEAR, _VERY_NEAR = 0.6, 0.8  # likeness (difflib's ratio) from which a key of the section, or of any, is meant
 
@@ -67,24 +69,40 @@ def shown(value: Any) -> str:
 
 
 def nearest(key: str, keys: Sequence[str]) -> str:
-    """Return the end of a sentence on an unknown key: the nearest one, or those of its section where none is near.
+    """Return the end of a sentence on an unknown key: those that are meant, or those of its section.
 
     >>> nearest("learning.task", ["learning", "learning.tasks", "evaluation.tasks"])
     "the nearest is 'learning.tasks'"
-    >>> nearest("learning.batch", ["learning", "learning.tasks", "learning.gamma", "outer.path"])
+    >>> nearest("learning.batch_size", ["learning", "learning.tasks", "learning.episodes"])
+    "the nearest are 'learning.tasks' and 'learning.episodes'"
+    >>> nearest("learning.horizon", ["learning", "learning.tasks", "learning.gamma", "outer.path"])
     'the settings of [learning] are tasks, gamma'
     """
-    section, _, last = key.rpartition(".")
+    section = key.rpartition(".")[0]
+    found = meant(key, keys)
+    if found:
+        return f"the nearest {'is' if len(found) == 1 else 'are'} {' and '.join(map(repr, found))}"
     beside = [name.rpartition(".")[2] for name in keys if name.rpartition(".")[0] == section]
-    own = {name: ".".join(filter(None, (section, name))) for name in beside}
-    every = {name.rpartition(".")[2]: name for name in reversed(keys)}
-    for names, likeness in ((own, _VERY_NEAR), (every, _VERY_NEAR), (own, _NEAR)):
-        match = difflib.get_close_matches(last, names, n=1, cutoff=likeness)
-        if match:
-            return f"the nearest is {names[match[0]]!r}"
     if not beside:
         return f"[{section}] has no settings here" if section in keys else f"the sections are {', '.join(_tops(keys))}"
     return f"the settings of [{section}] are {', '.join(beside)}" if section else f"there are {', '.join(beside)}"
+
+
+def meant(key: str, keys: Sequence[str]) -> list[str]:
+    """Return the settings that an unknown key may mean: by a name of elsewhere, or the one most alike; or none.
+
+    Args:
+        key: dotted, or the last part of a setting's name.
+        keys: the dotted names of all settings.
+    """
+    section, _, last = key.rpartition(".")
+    own = {name.rpartition(".")[2]: name for name in keys if name.rpartition(".")[0] == section}
+    every = {name.rpartition(".")[2]: name for name in reversed(keys)}
+
+    def like(names: dict[str, str], likeness: float) -> list[str]:
+        return [names[one] for one in difflib.get_close_matches(last, names, n=1, cutoff=likeness)]
+
+    return like(own, _VERY_NEAR) or names_here(last, keys, section) or like(every, _VERY_NEAR) or like(own, _NEAR)
 
 
 def _tops(keys: Sequence[str]) -> list[str]:

@@ -116,13 +116,20 @@ def train(
         log_interval: iterations between writes to the logger, or None.
     """
     every = learner.settings.evaluation.every
-    final = not learner.trains
+    final, first_timestep = not learner.trains, learner.state.num_timesteps
     if final:
         _validate(learner)
         learner.dump_logs()
     while not final:
+        steps = learner.state.num_timesteps
         _iterate(learner, callbacks, bar)
         state = learner.state
+        if last_timestep is not None and state.num_timesteps - steps > 2 * (last_timestep - first_timestep):
+            learner.say_once(
+                f"an iteration plays {state.num_timesteps - steps:,} environment steps, more than total_timesteps = "
+                f"{last_timestep - first_timestep:,}, and training ends with whole iterations; for smaller ones give "
+                "learning={'tasks': ..., 'episodes': ...}"
+            )
         final = (last_iteration is not None and state.iteration >= last_iteration) or (
             last_timestep is not None and state.num_timesteps >= last_timestep
         )

@@ -125,6 +125,17 @@ def test_what_is_not_supported_is_refused_in_a_sentence() -> None:
         build_policy(nested, ACTIONS["gaussian"], name="MlpPolicy", **SETTINGS)
     with pytest.raises(ValueError, match="actions of type Dict are not supported"):
         build_policy(VECTOR, nested, name="MlpPolicy", **SETTINGS)
+    for odd, words in (
+        (spaces.Box(-1, 1, ()), "give them a dimension, as in the shape"),
+        (spaces.Box(-1, 1, (0,)), "have no numbers"),
+        (spaces.MultiDiscrete([[2, 3], [2, 2]]), r"whole numbers in one row, as in MultiDiscrete\(\[2, 3, 2, 2\]\)"),
+    ):
+        for space in (odd, spaces.Dict({"a": odd, "b": VECTOR})):
+            with pytest.raises(ValueError, match=words):
+                build_policy(space, ACTIONS["gaussian"], name="MlpPolicy", **SETTINGS)
+    for odd in (spaces.Box(-1, 1, (0,)), spaces.MultiDiscrete([[2, 3], [2, 2]])):
+        with pytest.raises(ValueError, match="actions of"):
+            build_policy(VECTOR, odd, name="MlpPolicy", **SETTINGS)
     with pytest.raises(ValueError, match="unknown policy 'Mlp'"):
         build_policy(VECTOR, ACTIONS["gaussian"], name="Mlp", **SETTINGS)
     with pytest.raises(ValueError, match="use_sde"):

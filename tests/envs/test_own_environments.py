@@ -233,6 +233,8 @@ def test_the_quick_check_says_what_would_waste_hours() -> None:
         quick_check(own.Endless)
     with pytest.raises(RolloutError, match=r"Broken, task .*, gave the reward nan at step 3"):
         quick_check(own.Broken, max_episode_steps=9)
+    with pytest.raises(RolloutError, match=r"SeldomBroken, task .*, gave the reward nan"):
+        quick_check(own.SeldomBroken, max_episode_steps=9)
     assert "same seed and actions are the same" in quick_check(own.Deaf, max_episode_steps=9)[0]
     assert quick_check(own.Endless, max_episode_steps=9) == []
     (idle,) = quick_check(limited(Cart, {"unused": (1, 2), "physics.mass": (0.5, 2)}))

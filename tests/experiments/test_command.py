@@ -187,6 +187,8 @@ def test_check_prints_each_fault_and_ends_with_1(tmp_path: Path) -> None:
     assert broken.returncode == 1
     assert 'reset must read options["task"]' in broken.stdout
     assert len(broken.stdout.splitlines()) == 1
+    varied = call("check", "CartPole-v1", "--vary", "gravity=5..15", "max_episode_steps=20", cwd=tmp_path)
+    assert (varied.returncode, varied.stdout) == (0, "CartPole-v1: no fault found\n"), varied.stderr
     unknown = call("check", "toy_families:toy/None-v0", cwd=tmp_path)
     assert unknown.returncode == 2
     assert "registers no environment" in unknown.stderr

@@ -58,6 +58,9 @@ def test_total_timesteps_stops_after_the_iteration_that_reaches_them() -> None:
     # As in stable-baselines3: more steps, counted from where it stands.
     assert model.learn(total_timesteps=50, reset_num_timesteps=False).num_timesteps == 216
     assert model.learn(total_timesteps=50).num_timesteps == 72
+    assert model.learn(iterations=1, total_timesteps=1000).num_timesteps == 72
+    with pytest.warns(UserWarning, match="an iteration plays 72 environment steps, more than total_timesteps = 10"):
+        model.learn(total_timesteps=10)
 
 
 @pytest.mark.parametrize("steps", [1, 3])

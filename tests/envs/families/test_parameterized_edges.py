@@ -180,3 +180,50 @@ def test_the_environment_gets_seeds_below_those_of_c() -> None:
     np.testing.assert_array_equal(env.reset(seed=2**31 + 5)[0], env.reset(seed=5)[0])
     with pytest.raises(Exception, match="format requires"):
         gymnasium.make("toy/SeedOfC-v0", disable_env_checker=True).reset(seed=2**31)
+
+
+@pytest.mark.parametrize("written", [[5, 10, 15], (5, 10, 15), range(5, 16, 5), np.array([5, 10, 15])])
+def test_more_than_two_values_are_choices(written: Any) -> None:
+    env = metarl.make(metarl.parameterized("CartPole-v1", gravity=written))
+    env.reset(seed=1, options={"task": {"gravity": 2}})
+    assert (env.unwrapped.task_space["gravity"].n, env.unwrapped.inner.unwrapped.gravity) == (3, 15)
+
+
+def test_texts_and_truth_values_are_choices() -> None:
+    env = metarl.make(metarl.parameterized("CartPole-v1", kinematics_integrator=["euler", "other"]))
+    env.reset(seed=1, options={"task": {"kinematics_integrator": 1}})
+    assert env.unwrapped.inner.unwrapped.kinematics_integrator == "other"
+    env = metarl.make(metarl.parameterized("CartPole-v1", sutton_barto_reward=[True, False]))
+    assert env.unwrapped.task_space["sutton_barto_reward"].n == 2
+
+
+class Grid(gymnasium.Env):
+    """A number in an array of two dimensions."""
+
+    observation_space = gymnasium.spaces.Box(-9, 9, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.n = np.ones((2, 2))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.n[1, :1].astype(np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.n[1, :1].astype(np.float32), float(self.n[1, 0]), False, True, {}
+
+
+@pytest.mark.parametrize("path", ["n[1,0]", "n[1, 0]", "n[1][0]", "n[-1,0]"])
+def test_an_entry_of_an_array_in_two_dimensions(path: str) -> None:
+    env = metarl.make(metarl.parameterized(Grid, {path: (2, 5)}, max_episode_steps=9))
+    observation, _ = env.reset(seed=1, options={"task": {path: 4.0}})
+    assert observation == [4.0]
+
+
+@pytest.mark.parametrize("name", ["close", "reset", "step", "render"])
+def test_no_method_of_the_episodes_course_sets_or_derives(name: str) -> None:
+    with pytest.raises(ValueError, match=f"derive is '{name}', which every environment has"):
+        metarl.make(metarl.parameterized("CartPole-v1", gravity=(5, 15), derive=name))
+    with pytest.raises(ValueError, match=f"'{name}', which every environment has"):
+        metarl.make(metarl.parameterized("CartPole-v1", {"pull": (5, 15)}, set={"pull": name}))

@@ -199,3 +199,18 @@ def test_the_package_is_the_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "metarl", "--version"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout[:7]) == (0, "metarl ")
+
+
+def test_a_file_of_the_folder_that_registers_the_name_is_suggested_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tank.py").write_text('import gymnasium\ngymnasium.register("Tank-v0", entry_point="tank:Tank")\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"'Tank-v0'; tank.py in this folder names it, so write tank:Tank-v0"):
+        read_configuration("Tank-v0", [])
+
+
+def test_a_parameter_is_given_once() -> None:
+    override = [("family_kwargs.parameters.gravity", [5, 15])]
+    with pytest.raises(ValueError, match=r"'gravity' is given by --vary and by family_kwargs.parameters"):
+        read_configuration("CartPole-v1", override, ["gravity=5..15"])

@@ -25,8 +25,13 @@ FAMILY = "metarl/BernoulliBandit-v0"
         ({"learning": {"taks": 5}}, "the nearest is 'learning.tasks'"),
         ({"learning": {"step_size": 5}}, "the nearest is 'inner.step_size'"),  # it is called so elsewhere
         ({"evaluation": {"taks": 5}}, "the nearest is 'evaluation.tasks'"),  # not learning.tasks
-        ({"learning": {"batch": 5}}, r"the settings of \[learning\] are iterations, tasks, episodes, gamma"),
-        ({"inner": {"lr": 5}}, r"the settings of \[inner\] are steps, step_size"),
+        ({"learning": {"horizon": 5}}, r"the settings of \[learning\] are iterations, tasks, episodes, gamma"),
+        ({"learning": {"batch": 5}}, "the nearest are 'learning.tasks' and 'learning.episodes'"),
+        ({"learning": {"n_steps": 5}}, "the nearest are 'learning.tasks' and 'learning.episodes'"),
+        ({"learning": {"lr": 5}}, "the nearest is 'inner.step_size'"),
+        ({"inner": {"lr": 5}}, "the nearest is 'inner.step_size'"),
+        ({"inner": {"learning_rate": 5}}, "the nearest is 'inner.step_size'"),
+        ({"outer": {"update": "ppo", "lr": 5}}, "the nearest is 'outer.learning_rate'"),
         ({"outer": {"lr": 5}}, r"the settings of \[outer\] are path, memory, update, max_kl"),
         ({"polcy": {}}, "the nearest is 'policy'"),
         ({"zzz": {}}, "there are family, learner, seed, device"),

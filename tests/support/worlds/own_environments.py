@@ -131,6 +131,19 @@ class Broken(Endless):
         return observation, float("nan") if self.steps == 3 else reward, *rest
 
 
+class SeldomBroken(Endless):
+    """In one of eight episodes a reward is not a number."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed, options=options)
+        self.broken = self.np_random.random() < 1 / 8
+        return observation, info
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, float("nan") if self.broken else reward, *rest
+
+
 class Wearing(Cart):
     """A cart whose mass, an argument of its constructor, grows while it is stepped."""
 
