@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install train test check-all kills lint clean
+.PHONY: install train test check-all kills soak lint clean
 
 install: $(VENV)/installed
 
@@ -26,6 +26,11 @@ check-all: install
 KILLS := 500
 kills: install
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/support $(BIN)/python tests/support/survival/kills.py --kills $(KILLS)
+
+# Trains, saves, loads and adapts for so many minutes in one process, in which nothing may pile up.
+MINUTES := 120
+soak: install
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/support $(BIN)/python -W ignore tests/support/survival/soak.py --minutes $(MINUTES)
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import damages
 import kills
 import pytest
+import soak
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +61,17 @@ def test_a_killed_run_of_each_learner_goes_on_to_the_same_bits(wholes: dict[str,
 def test_many_killed_runs_go_on_to_the_same_bits(wholes: dict[str, kills.Whole], tmp_path: Path) -> None:
     states = kill(wholes, tmp_path, range(100, 160))
     assert min(states[state] for state in ("nothing", "begun", "finished")) > 0
+
+
+def test_nothing_piles_up_in_a_process_that_trains_again_and_again() -> None:
+    command = [sys.executable, "-W", "ignore", soak.__file__, "--minutes", "0", "--rounds", "24"]
+    paths = {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1", "PATH": ""}
+    done = subprocess.run(command, env=paths, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "nothing grew"), done.stdout + done.stderr
+
+
+def test_a_soak_finds_what_grows() -> None:
+    flat = soak.Use(memory=10**8, threads=2, files=6, children=0, left=0)
+    assert soak.faults([flat] * 20) == []
+    for name, grown in {"memory": 2 * 10**8, "threads": 3, "files": 7, "children": 1, "left": 1}.items():
+        assert name in soak.faults([flat] * 12 + [dataclasses.replace(flat, **{name: grown})] * 8)[0]
