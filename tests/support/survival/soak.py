@@ -1,8 +1,8 @@
 """Rounds of everything a program does with learners, for hours in one process, in which nothing may pile up.
 
 ``make soak MINUTES=120`` plays rounds so long. A round trains a learner, saves it, loads it, goes on with both, and
-compares the bits; then it evaluates and adapts. Memory, threads, open files, child processes and temporary files must not
-grow.
+compares the bits; then it evaluates and adapts. No memory, threads, open files, child processes
+or temporary files may pile up.
 """
 
 from __future__ import annotations
