@@ -43,6 +43,7 @@ class Entry:
         environment_steps: of training, mean over seeds; None if not measured.
         seconds: of training, mean over seeds; None if not measured.
         counted: what the axis ``step`` of ``returns`` counts, as in ``Evaluation``.
+        successes: ``[seed, step, task]``, the share of episodes with success; None if ``info`` does not tell.
     """
 
     label: str
@@ -54,6 +55,7 @@ class Entry:
     environment_steps: float | None
     seconds: float | None
     counted: str = STEPS
+    successes: NDArray[np.float64] | None = None
 
     @property
     def experience(self) -> NDArray[np.int64]:

@@ -60,8 +60,8 @@ def has_results(run: Run, learner: BaseLearner) -> bool:
         if learner.trains and learner.iteration < learner.given_settings.learning.iterations:
             raise ValueError(f"is of another run: this one is at iteration {learner.iteration} only")
         own = learner.state if learner.best is None else learner.best.state
-        if found["iteration"] != own.iteration or found.get("timesteps") not in (learner.num_timesteps, None):
-            raise ValueError(f"is of another run: it is of iteration {found['iteration']}")
+        if found.iteration != own.iteration or found.timesteps not in (learner.num_timesteps, None):
+            raise ValueError(f"is of another run: it is of iteration {found.iteration}")
     except ValueError as error:
         kept = set_aside(run.results).name
         complain(

@@ -21,7 +21,6 @@ from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import profile
 
 from metarl.checkpoints import read_checkpoint
-from metarl.evaluation import Evaluation
 from metarl.experiments import mending
 from metarl.experiments.configuration import to_toml
 from metarl.experiments.runs import CHANGEABLE, Run, same_run, set_aside
@@ -30,6 +29,7 @@ from metarl.experiments.streams import complain
 from metarl.files import naming
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
+from metarl.results import Evaluation
 from metarl.sb3.loggers import run_logger, write_hparams
 from metarl.settings import Settings, as_dict
 from metarl.state import Best

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import gymnasium
 import numpy as np
@@ -20,17 +17,15 @@ from metarl.adaptation_loop import adapt_on_rollouts
 from metarl.agents import Parameters, Rollouts
 from metarl.envs import tasks as task_tools
 from metarl.envs.tasks import whole_number
-from metarl.files import new_file
+from metarl.results.evaluation import Evaluation
+from metarl.results.kept import STEPS, EvaluatedRun
+from metarl.results.versions import versions
 from metarl.settings import Settings
 from metarl.state import State
-from metarl.statistics import LEVEL, STATISTICS, bootstrap_interval
+from metarl.statistics import statistics_of
 
 # The index of a split is part of the keys of random streams; ``given`` stands for tasks that the caller passes.
 SPLITS = (*task_tools.SPLITS, "given")
-SCHEMA = "metarl-results-1"
-Counted = Literal["adaptation steps", "earlier episodes"]
-STEPS: Counted = "adaptation steps"
-STATISTIC = "mean undiscounted return of the stochastic policy; interval by bootstrap over tasks"
 
 
 def points(settings: Settings, *, remembers: bool) -> int:
@@ -42,140 +37,6 @@ def points(settings: Settings, *, remembers: bool) -> int:
             and the point before them.
     """
     return settings.learning.trial_episodes if remembers else settings.evaluation.steps + 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The returns of a learner on tasks, for each adaptation step.
-
-    Attributes:
-        family: the family's id.
-        learner: the learner's name.
-        split: the split of the tasks.
-        seed: of the learner that was evaluated.
-        evaluation_seed: of the tasks and episodes.
-        iteration: the number of meta-iterations before the evaluation.
-        episodes: for each task and step.
-        returns: ``[step, task]``, mean return of new rollouts after 0, 1, ... adaptation steps.
-        oracle: ``[task]``, the best expected return, or None if the family does not define it.
-        statistics: further statistics of episodes by name (``statistics.STATISTICS``), ``[step, task]``.
-        timesteps: environment steps of training, or None if they were not counted.
-        trained: how training adapted, in episodes for each step and steps; None if it did not adapt. For learners with
-            memory a step is an episode of the trial.
-        counted: what the axis ``step`` counts. For learners with memory it is the earlier episodes of the trial, and
-            ``episodes`` is the number of trials of each task.
-        counted: what the axis ``step`` counts. For learners with memory it is the earlier episodes of the trial, and
-            ``episodes`` is the number of trials of each task.
-    """
-
-    family: str
-    learner: str
-    split: str
-    seed: int
-    evaluation_seed: int
-    iteration: int
-    episodes: int
-    returns: NDArray[np.float64]
-    oracle: NDArray[np.float64] | None
-    timesteps: int | None = None
-    trained: tuple[int, int] | None = None
-    statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    counted: Counted = STEPS
-
-    @property
-    def score(self) -> float:
-        """The mean return after adaptation, or over a whole trial, by which the best parameters are chosen."""
-        return float(self.returns[1:].mean() if self.counted == STEPS else self.returns.mean())
-
-    def mean(self, step: int) -> float:
-        """Return the mean return over tasks after ``step`` adaptation steps."""
-        return float(self.returns[step].mean())
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the results in the schema of ``results.json`` and ``evaluations/<n>.json``."""
-        adaptation = []
-        for step, values in enumerate(self.returns):
-            summary = _summary(values)
-            per_task = summary.pop("per_task")
-            adaptation.append(
-                {
-                    "step": step,
-                    **summary,
-                    "tasks": len(values),
-                    "episodes": self.episodes,
-                    "per_task": per_task,
-                    **{name: _summary(of_steps[step]) for name, of_steps in self.statistics.items()},
-                }
-            )
-        return {
-            "schema": SCHEMA,
-            "family": self.family,
-            "learner": self.learner,
-            "split": self.split,
-            "statistic": f"{STATISTIC}; tasks and episodes drawn with seed {self.evaluation_seed}",
-            "level": LEVEL,
-            "seeds": [self.seed],
-            "iteration": self.iteration,
-            "counted": self.counted,
-            "timesteps": self.timesteps,
-            "oracle": None if self.oracle is None else float(self.oracle.mean()),
-            "adaptation": adaptation,
-        }
-
-    def table(self) -> str:
-        """Return the results as a table for the terminal."""
-        results = self.to_json()
-        lines = [
-            f"{self.family}, {self.learner}, {self.split} tasks ({self.returns.shape[1]} tasks, "
-            f"{LEVEL:.0%} intervals over tasks)",
-            self._training(),
-            self._budget(),
-            "",
-            f"{self.counted:>16}  {'return':>10}  {'interval':>22}"
-            + "".join(f"  {name:>10}  {'interval':>22}" for name in self.statistics),
-        ]
-        for entry in results["adaptation"]:
-            columns = [entry, *(entry[name] for name in self.statistics)]
-            shown = [f"{part['mean']:>10.2f}  {_interval(part):>22}" for part in columns]
-            lines.append(f"{entry['step']:>16}  {'  '.join(shown)}")
-        if results["oracle"] is not None:
-            lines.append(f"{'optimum':>16}  {results['oracle']:>10.2f}")
-        return "\n".join(lines)
-
-    def _training(self) -> str:
-        after = f"after {_counted(self.iteration, 'iteration')}"
-        if self.timesteps is None:
-            return after
-        steps = f"{self.timesteps / 1e6:,.1f} million" if self.timesteps >= 1e6 else f"{self.timesteps:,}"
-        return f"{after}; {steps} environment steps of training"
-
-    def _budget(self) -> str:
-        """Return how much experience adaptation had, and how that differs from training."""
-        steps = len(self.returns) - 1
-        if self.counted != STEPS:
-            played = f"{_counted(self.episodes, 'trial')} of each task, of {_counted(steps + 1, 'episode')}"
-            if self.trained is None:
-                return played
-            same = self.trained[1] == steps
-            return f"{played}, as in training" if same else f"{played}; trained with {self.trained[1] + 1}"
-        adapted = f"adapted with {_counted(self.episodes, 'episode')} a step, up to {_counted(steps, 'step')}"
-        if self.trained is None:
-            return adapted
-        if self.trained == (self.episodes, steps):
-            return f"{adapted}, as in training"
-        episodes, trained_steps = self.trained
-        return f"{adapted}; trained with {_counted(episodes, 'episode')} and {_counted(trained_steps, 'step')}"
-
-    def write_csv(self, path: Path) -> None:
-        """Write a row for each adaptation step: step, mean, low, high, tasks, episodes, oracle."""
-        results = self.to_json()
-        with new_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            names = ["step", "mean", "low", "high", "tasks", "episodes"]
-            writer.writerow([*names, "oracle"])
-            for entry in results["adaptation"]:
-                oracle = "" if results["oracle"] is None else results["oracle"]
-                writer.writerow([*(entry[name] for name in names), oracle])
 
 
 class EvaluatedAgent(Protocol):
@@ -261,19 +122,29 @@ def evaluate_agent(
     rollouts = [agent.evaluation_rollouts(state, single, group, episodes, steps, seed, split) for group in groups]
     shared = task_tools.attribute(env, "splits_share_tasks", False)
     oracle = task_tools.attribute(env, "oracle_return")
-    evaluation = evaluation_of(
-        rollouts,
-        family=settings.family,
-        learner=agent.name,
-        split=f"{split} (the tasks of training)" if shared and split != "given" else split,
+    run = EvaluatedRun(
         seed=settings.seed,
         evaluation_seed=seed,
         iteration=state.iteration,
-        episodes=episodes,
-        oracle=None if oracle is None else np.array([oracle(task) for task in single]),
         timesteps=state.num_timesteps,
-        trained=_trained(settings, remembers=agent.remembers) if agent.learns_to_adapt else None,
+        tasks=tuple(task_tools.plain(task) for task in single),
+        oracle=None if oracle is None else np.array([oracle(task) for task in single]),
+    )
+    before, steps_before = _experience(rollouts, episodes, remembers=agent.remembers)
+    evaluation = Evaluation(
+        family=settings.family,
+        learner=agent.name,
+        split=f"{split} (the tasks of training)" if shared and split != "given" else split,
+        protocol="steps",
+        runs=(run,),
+        episodes=episodes,
         counted="earlier episodes" if agent.remembers else STEPS,
+        points=tuple(range(steps + 1)),
+        metrics=metrics_of(rollouts, statistics_of(evaluating.success, evaluating.record)),
+        episodes_before=before,
+        steps_before=steps_before,
+        trained=_trained(settings, remembers=agent.remembers) if agent.learns_to_adapt else None,
+        versions=versions(),
     )
     return evaluation, [single[i] for i in groups[0]], rollouts[0]
 
@@ -328,42 +199,48 @@ def _say_which_were_trained_on(agent: EvaluatedAgent, single: list[Any]) -> None
         )
 
 
-def evaluation_of(rollouts: Sequence[Sequence[Rollouts]], **facts: Any) -> Evaluation:
-    """Return the evaluation of rollouts.
+def metrics_of(
+    rollouts: Sequence[Sequence[Rollouts]], statistics: Mapping[str, Callable[[Rollouts], Tensor | None]]
+) -> dict[str, NDArray[np.float32]]:
+    """Return statistics of all episodes by name, ``[seed, task, point, episode]`` of a single seed.
 
     Args:
-        rollouts: for each batch of tasks, the rollouts after 0, 1, ... adaptation steps.
-        facts: the evaluation's other attributes.
+        rollouts: for each batch of tasks, the rollouts at each point.
+        statistics: by name; one that tells nothing of any rollouts is left out.
     """
-    found: dict[str, NDArray[np.float64]] = {}
-    for name, statistic in STATISTICS.items():
-        values = [[statistic(part) for part in of_steps] for of_steps in rollouts]
-        if all(value is None for of_steps in values for value in of_steps):
+    found: dict[str, NDArray[np.float32]] = {}
+    for name, statistic in statistics.items():
+        values = [[statistic(part) for part in of_points] for of_points in rollouts]
+        if all(value is None for of_points in values for value in of_points):
             continue
         by_group = [
-            np.stack([_means(value, part) for value, part in zip(of_steps, parts, strict=True)])
-            for of_steps, parts in zip(values, rollouts, strict=True)
+            np.stack([_known(value, part) for value, part in zip(of_points, parts, strict=True)], axis=1)
+            for of_points, parts in zip(values, rollouts, strict=True)
         ]
-        found[name] = np.concatenate(by_group, axis=1)
-    return Evaluation(returns=found.pop("return"), statistics=found, **facts)
+        found[name] = np.concatenate(by_group)[None]
+    return found
 
 
-def _means(values: Tensor | None, rollouts: Rollouts) -> NDArray[np.float64]:
-    """Return each task's mean over its episodes; 0 where these rollouts tell nothing of what others tell."""
+def _known(values: Tensor | None, rollouts: Rollouts) -> NDArray[np.float32]:
+    """Return values ``[task, episode]``; 0 where these rollouts tell nothing of what others tell."""
     if values is None:
-        return np.zeros(rollouts.n_tasks)
-    means: NDArray[np.float64] = values.mean(dim=1).double().numpy()
-    return means
+        return np.zeros(rollouts.mask.shape[:2], dtype=np.float32)
+    known: NDArray[np.float32] = values.float().numpy()
+    return known
 
 
-def _counted(number: int, name: str) -> str:
-    return f"{number:,} {name}{'' if number == 1 else 's'}"
+def _experience(
+    rollouts: Sequence[Sequence[Rollouts]], episodes: int, *, remembers: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the episodes and the environment steps of each task before each point, ``[seed, task, point]``.
 
-
-def _summary(values: NDArray[np.float64]) -> dict[str, Any]:
-    low, high = bootstrap_interval(values)
-    return {"mean": float(values.mean()), "low": low, "high": high, "per_task": [float(value) for value in values]}
-
-
-def _interval(summary: Mapping[str, Any]) -> str:
-    return f"[{summary['low']:.2f}, {summary['high']:.2f}]"
+    It is of a single seed. With memory a point has one episode more of the same trial than the one before, so the
+    steps are a mean over trials.
+    """
+    lengths = np.concatenate(
+        [np.stack([part.mask.sum(dim=2).double().numpy() for part in parts], axis=1) for parts in rollouts]
+    )
+    each = lengths.mean(axis=2) if remembers else lengths.sum(axis=2)
+    steps = np.cumsum(each, axis=1) - each
+    count = np.arange(lengths.shape[1], dtype=np.float64) * (1 if remembers else episodes)
+    return np.broadcast_to(count, steps.shape)[None].copy(), steps[None]

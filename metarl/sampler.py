@@ -37,18 +37,25 @@ class Sampler:
         family_kwargs: arguments of its constructor.
         workers: processes that step a family without a batched implementation; ``auto`` measures which number is best.
         step_timeout: seconds that a worker may take for a step.
+        record: names of entries of ``info`` that rollouts keep besides those of success.
 
     Attributes:
         seconds: the time that ``collect`` took so far.
     """
 
     def __init__(
-        self, family: str, family_kwargs: dict[str, Any], workers: int | str = "auto", step_timeout: float = 60.0
+        self,
+        family: str,
+        family_kwargs: dict[str, Any],
+        workers: int | str = "auto",
+        step_timeout: float = 60.0,
+        record: Sequence[str] = (),
     ) -> None:
         self.family = family
         self.family_kwargs = family_kwargs
         self.workers = workers
         self.step_timeout = step_timeout
+        self.record = tuple(record)
         self.seconds = 0.0
         self._lock = threading.RLock()
         self._vectors: dict[int, VectorEnv[Any, Any, Any]] = {}
@@ -105,7 +112,8 @@ class Sampler:
                 actor = policy.actor(parameters, normalizer)
                 noise = actor.noise([stream.noise() for stream in streams], episodes)
                 double = bool(normalizer.observations)
-                return (play or play_episodes)(env, actor, noise, first, n_tasks, episodes, double=double)
+                player = play or play_episodes
+                return player(env, actor, noise, first, n_tasks, episodes, double=double, record=self.record)
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
@@ -168,6 +176,7 @@ def play_episodes(
     episodes: int,
     *,
     double: bool = False,
+    record: Sequence[str] = (),
 ) -> Rollouts:
     """Step the environments until all episodes have ended, and return the rollouts.
 
@@ -179,6 +188,7 @@ def play_episodes(
         n_tasks: number of tasks.
         episodes: number of episodes of each task.
         double: keep observations in double precision if the environments return them so.
+        record: see ``Sampler``.
 
     Raises:
         RolloutError: an environment failed; the message does not name the task yet.
@@ -220,7 +230,7 @@ def play_episodes(
                 truncated & running,
             )
         )
-        infos.append(number_infos(info, running))
+        infos.append(number_infos(info, running, record))
         observations.append(transpose_images(space, following))
         running = running & ~(terminated | truncated)
     return stack_steps(observations, steps, n_tasks, episodes, infos, double=double)

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from metarl.envs.references import as_family
-from metarl.fields import FORBID, Count, Finite, Name, Positive, Sizes, Switch, Unit, setting
+from metarl.fields import FORBID, Count, Finite, Name, Names, Positive, Sizes, Switch, Unit, setting
 from metarl.guide import faults
 from metarl.training.schedules import AnySchedule, read_schedule, scheduled, takes_schedule, with_values
 
@@ -115,6 +115,11 @@ class Evaluating:
     test_tasks: Count = setting(500, "tasks of the test after training")
     episodes: Count = setting(20, "episodes of each task, before adaptation and after each adaptation step")
     steps: Count = setting(3, "adaptation steps in validation and test")
+    success: Literal["any", "last"] = setting(
+        "any", "when an episode counts as a success: where info says so at any of its steps, or at the last"
+    )
+    record: Names = setting((), 'entries of info whose mean over each episode is kept, as ["x_velocity"]', "names")
+    best: Literal["return", "success"] = setting("return", "by what the best parameters are chosen in validation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +286,7 @@ def as_dict(settings: Settings) -> dict[str, Any]:
         section, _, name = key.partition(".")
         plain[section][name] = schedule.plain()
     plain["policy"]["hidden_sizes"] = list(settings.policy.hidden_sizes)
+    plain["evaluation"]["record"] = list(settings.evaluation.record)
     return plain
 
 

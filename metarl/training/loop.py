@@ -14,10 +14,10 @@ from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFor
 from metarl.agents import Rollouts
 from metarl.envs import RolloutError
 from metarl.envs.tasks import whole_number
-from metarl.evaluation import Evaluation
 from metarl.figures import has_paths, paths_figure
 from metarl.gradients import task_axis
 from metarl.gradients.parallel import one_thread
+from metarl.results import Evaluation
 from metarl.sampler import Sampler
 from metarl.sb3 import loggers
 from metarl.sb3.callbacks import episodes_for_callbacks
