@@ -212,7 +212,8 @@ def _fits(progress: Progress, learner: BaseLearner) -> bool:
         return True
     row = progress.row(learner.best.state.iteration)
     steps = range(0 if learner.remembers else 1, points(learner.given_settings, remembers=learner.remembers))
-    means = [float(row.get(f"validation/return_step_{step}") or math.nan) for step in steps]
+    best = learner.given_settings.evaluation.best
+    means = [float(row.get(f"validation/{best}_step_{step}") or math.nan) for step in steps]
     return math.isclose(sum(means) / len(means), learner.best.score, rel_tol=1e-6, abs_tol=1e-9)
 
 

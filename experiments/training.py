@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import shlex
 import shutil
@@ -30,6 +31,7 @@ from metarl.files import naming
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
 from metarl.results import Evaluation
+from metarl.results.selection import region
 from metarl.sb3.loggers import run_logger, write_hparams
 from metarl.settings import Settings, as_dict
 from metarl.state import Best
@@ -326,10 +328,42 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
         evaluation = best.evaluate(split="test")
     finally:
         best.close()
-    tested = {f"test/return_step_{step}": evaluation.mean(step) for step in range(len(evaluation.returns))}
-    write_hparams(run.folder, as_dict(learner.given_settings), tested, learner.num_timesteps)
+    write_hparams(run.folder, as_dict(learner.given_settings), tested(evaluation), learner.num_timesteps)
     run.write_results(evaluation.to_json(), learner.given_settings)
     return evaluation
+
+
+def tested(evaluation: Evaluation) -> dict[str, float]:
+    """Return the tags of a test for TensorBoard with the means of all metrics, in each region if there are any."""
+    found = {}
+    for name in dict.fromkeys(evaluation.regions or ("",)):
+        part = region(evaluation, name) if name else evaluation
+        for metric in evaluation.metrics:
+            for number, point in enumerate(evaluation.points):
+                mean = part.mean(number, metric)
+                if not math.isnan(mean):
+                    found[f"test/{metric}_{name}_step_{point}" if name else f"test/{metric}_step_{point}"] = mean
+    return found
+
+
+def refuse_different_runs(folders: Sequence[Path]) -> None:
+    """Refuse runs whose results could not be put together, before any of them is evaluated.
+
+    Raises:
+        ValueError: one is no run, or they differ in family or learner, or two have the same seed.
+    """
+    settings = [Run.open(folder).settings() for folder in folders]
+    for folder, other in zip(folders, settings, strict=True):
+        for name in ("family", "learner"):
+            if getattr(other, name) != getattr(settings[0], name):
+                raise ValueError(
+                    f"the {name} of {str(folder)!r} is {getattr(other, name)!r} and that of {str(folders[0])!r} is "
+                    f"{getattr(settings[0], name)!r}; only runs that differ by their seeds can be put together"
+                )
+    seeds = [other.seed for other in settings]
+    again = [str(folder) for folder, seed in zip(folders, seeds, strict=True) if seeds.count(seed) > 1]
+    if again:
+        raise ValueError(f"the runs {' and '.join(map(repr, again))} have the same seed; name each seed once")
 
 
 def evaluate_run(
@@ -340,6 +374,7 @@ def evaluate_run(
     steps: int | None,
     seed: int | None,
     device: str | None,
+    protocol: str | None = None,
 ) -> tuple[Evaluation, Path, str]:
     """Evaluate a run's best parameters so far on test tasks; return the result, its file and ``standing``.
 
@@ -350,15 +385,18 @@ def evaluate_run(
         steps: adaptation steps.
         seed: of tasks and episodes.
         device: where updates run.
+        protocol: of the evaluation, the run's own setting by default.
 
     Raises:
-        ValueError: the folder is not a run, its checkpoint is damaged, or a count is not positive.
+        ValueError: the folder is not a run, the protocol does not fit its learner or family, its checkpoint is damaged, or a count is not positive.
     """
     run = Run.open(folder)
     learner = mending.load_best(run, run.settings(), device)
     try:
         run.prepare_evaluations()
-        evaluation = learner.evaluate(split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed)
+        evaluation = learner.evaluate(
+            split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed, protocol=protocol
+        )
         words = standing(run, learner)
     finally:
         learner.close()

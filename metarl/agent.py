@@ -279,6 +279,7 @@ class MetaAgent(Evaluated):
         streams: Sequence[seeding.Stream],
         *,
         episodes: int | None = None,
+        deterministic: bool = False,
     ) -> Rollouts:
         """Collect rollouts of a batch of tasks; with several shares (``task_axis``), of this share's tasks.
 
@@ -288,6 +289,7 @@ class MetaAgent(Evaluated):
             tasks: the whole batch.
             streams: the random stream of each task of the batch.
             episodes: for each task; default ``learning.episodes``.
+            deterministic: whether the most likely actions are taken.
 
         Raises:
             RolloutError: an environment failed.
@@ -301,6 +303,7 @@ class MetaAgent(Evaluated):
             played,
             episodes or self.settings.learning.episodes,
             [streams[task] for task in own],
+            deterministic=deterministic,
         )
         return task_axis.same_length(rollouts)
 

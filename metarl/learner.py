@@ -21,6 +21,7 @@ from metarl.evaluation import task_digest
 from metarl.gradients.meta_update import TrustRegion
 from metarl.guide.meanings import Documented
 from metarl.learners.registry import option_owner
+from metarl.protocols.infos import refuse_unknown_infos
 from metarl.sb3 import loggers
 from metarl.sb3.bounds import Bounded
 from metarl.sb3.callbacks import as_callback
@@ -287,9 +288,10 @@ class BaseLearner(MetaAgent):
         Not where ``learning.workers`` keeps environments in other processes, since this plays in the learner's own.
 
         Raises:
-            ValueError: no episode ends and there is no time limit.
+            ValueError: no episode ends and there is no time limit, or no ``info`` has what a setting names.
             RolloutError: an observation or reward is not finite.
         """
+        refuse_unknown_infos(self.settings)
         wanted = self.settings.learning.check and self.settings.learning.workers in ("auto", 1)
         if wanted and self.iteration == 0 and not self._family_checked:
             for sentence in quick_check(self.settings.family, **self.settings.family_kwargs):

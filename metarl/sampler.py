@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from metarl.agents import Noise, Normalizer, Parameters, Policy, Rollouts
 from metarl.agents.observations import map_observations, transpose_images
-from metarl.agents.policies import Actor
+from metarl.agents.policies import Actor, NoNoise
 from metarl.envs import BatchedFamily, RolloutError, make_in_processes
 from metarl.envs import tasks as task_tools
 from metarl.gradients.parallel import all_threads
@@ -84,6 +84,8 @@ class Sampler:
         episodes: int,
         streams: Sequence[Stream],
         play: Callable[..., Rollouts] | None = None,
+        *,
+        deterministic: bool = False,
     ) -> Rollouts:
         """Play ``episodes`` episodes of each task and return the rollouts.
 
@@ -95,6 +97,7 @@ class Sampler:
             episodes: for each task.
             streams: the random stream of each task.
             play: what steps the environments, with the arguments and the result of ``play_episodes``, the default.
+            deterministic: whether the most likely actions are taken.
 
         Raises:
             RolloutError: an environment raised an error, returned an observation or reward that is not finite, or its
@@ -110,7 +113,8 @@ class Sampler:
             with self._timed(), self._naming(env, tasks, episodes), all_threads():
                 first = _reset(env, seeds, options)
                 actor = policy.actor(parameters, normalizer)
-                noise = actor.noise([stream.noise() for stream in streams], episodes)
+                drawn = None if deterministic else actor.noise([stream.noise() for stream in streams], episodes)
+                noise = NoNoise() if drawn is None else drawn
                 double = bool(normalizer.observations)
                 player = play or play_episodes
                 return player(env, actor, noise, first, n_tasks, episodes, double=double, record=self.record)
@@ -170,7 +174,7 @@ def _reset(env: VectorEnv[Any, Any, Any], seeds: list[int], options: dict[str, A
 def play_episodes(
     env: VectorEnv[Any, Any, Any],
     actor: Actor,
-    noise: Noise,
+    noise: Noise | NoNoise,
     first: Any,
     n_tasks: int,
     episodes: int,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from metarl.agents import Rollouts
-from metarl.evaluation import EvaluatedAgent, adapted_rollouts, evaluate_agent
+from metarl.evaluation import EvaluatedAgent, adapted_rollouts
+from metarl.protocols.evaluate import evaluate_agent
 from metarl.results import Evaluation
 from metarl.state import State
 
@@ -14,7 +15,7 @@ class Evaluated:
     """What all agents have in common that are evaluated; ``MetaAgent`` has what it needs."""
 
     def evaluate(
-        self,
+        self: EvaluatedAgent,
         *,
         split: str = "test",
         tasks: Any = None,
@@ -22,22 +23,27 @@ class Evaluated:
         episodes: int | None = None,
         steps: int | None = None,
         seed: int | None = None,
+        protocol: str | None = None,
     ) -> Evaluation:
-        """Return the mean return of fresh rollouts after 0, 1, ... adaptation steps on held-out tasks.
+        """Return the episodes played on held-out tasks at several points of adaptation, with their statistics.
 
         Args:
             split: ``validation`` or ``test`` (or ``train``).
             tasks: a batch of tasks, whose split is ``given`` in the result; default: drawn from ``split``. A warning
                 says how many of them were given to ``learn``.
             n_tasks: how many tasks are drawn; default ``evaluation.test_tasks`` or ``evaluation.tasks``.
-            episodes: for each task and step; default ``evaluation.episodes``.
+            episodes: for each task and point; default ``evaluation.episodes``.
             steps: adaptation steps; default ``evaluation.steps``.
-            seed: of tasks and episodes; default the learner's.
+            seed: of tasks and episodes; default ``evaluation.seed``, which is the learner's unless it is set.
+            protocol: ``steps`` (0, 1, ... adaptation steps), ``pearl``, ``k-shot`` or ``generalization``; default
+                ``evaluation.protocol``.
 
         Raises:
-            ValueError: a count that is not positive, an unknown split, or tasks outside the task space.
+            ValueError: a count that is not positive, an unknown split or protocol, tasks outside the task space, or a
+                learner or family that the protocol does not fit.
         """
-        return self.evaluate_rollouts(split, tasks, n_tasks, episodes, steps, seed)[0]
+        how = self.settings.evaluation.protocol if protocol is None else protocol
+        return evaluate_agent(self, split, tasks, n_tasks, episodes, steps, seed, how)[0]
 
     def evaluate_rollouts(
         self: EvaluatedAgent,

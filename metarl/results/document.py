@@ -32,7 +32,7 @@ def unit_of(metric: str) -> str:
 def statistic_of(kept: Kept) -> str:
     """Return in words what ``mean``, ``low`` and ``high`` are of."""
     policy = "deterministic" if kept.metric.endswith(DETERMINISTIC) else "stochastic"
-    over = "tasks" if len(kept.runs) == 1 else "seeds and tasks"
+    over = "tasks of one seed" if len(kept.runs) == 1 else "seeds and tasks"
     drawn = sorted({run.evaluation_seed for run in kept.runs})
     seeds = f"seed {drawn[0]}" if len(drawn) == 1 else f"seeds {', '.join(map(str, drawn))}"
     return (
