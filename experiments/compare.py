@@ -166,6 +166,13 @@ def plan(
 
 def _check_tasks(jobs: Sequence[Job]) -> None:
     """Refuse rows that would be tested on different tasks, since differences between learners are paired by task."""
+    other = next((job for job in jobs if job.settings.evaluation.protocol != "steps"), None)
+    if other is not None:
+        raise ValueError(
+            f"evaluation.protocol is {other.settings.evaluation.protocol!r} for {other.row.label}, but the tables of "
+            "'metarl compare' are of the protocol 'steps'; leave it out, and evaluate the runs afterwards with "
+            "'metarl evaluate RUN --protocol NAME'"
+        )
     first = _test_settings(jobs[0].settings)
     for job in jobs:
         for key, value in _test_settings(job.settings).items():
@@ -181,6 +188,7 @@ def _test_settings(settings: Settings) -> dict[str, Any]:
         "family": settings.family,
         "family_kwargs": settings.family_kwargs,
         "evaluation.test_tasks": settings.evaluation.test_tasks,
+        "evaluation.seed": settings.evaluation.seed,
     }
 
 

@@ -248,8 +248,12 @@ class Run:
         kept = Evaluation.from_json(found)
         evaluating = settings.evaluation
         count = points(settings, remembers=learner.remembers)
-        expected = (tuple(range(count)), evaluating.test_tasks, evaluating.episodes)
-        if (kept.points, kept.n_tasks, kept.episodes) != expected:
+        expected: tuple[Any, ...] = (evaluating.protocol, evaluating.episodes)
+        found_here: tuple[Any, ...] = (kept.protocol, kept.episodes)
+        if evaluating.protocol == "steps":
+            expected = (*expected, tuple(range(count)), evaluating.test_tasks)
+            found_here = (*found_here, kept.points, kept.n_tasks)
+        if found_here != expected:
             raise ValueError("is of another run: its steps, tasks and episodes are not those of the configuration")
         return kept
 

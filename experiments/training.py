@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
 import shlex
 import shutil
@@ -31,7 +30,7 @@ from metarl.files import naming
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
 from metarl.results import Evaluation
-from metarl.results.selection import region
+from metarl.results.selection import means_by_tag
 from metarl.sb3.loggers import run_logger, write_hparams
 from metarl.settings import Settings, as_dict
 from metarl.state import Best
@@ -328,22 +327,9 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
         evaluation = best.evaluate(split="test")
     finally:
         best.close()
-    write_hparams(run.folder, as_dict(learner.given_settings), tested(evaluation), learner.num_timesteps)
+    write_hparams(run.folder, as_dict(learner.given_settings), means_by_tag(evaluation, "test"), learner.num_timesteps)
     run.write_results(evaluation.to_json(), learner.given_settings)
     return evaluation
-
-
-def tested(evaluation: Evaluation) -> dict[str, float]:
-    """Return the tags of a test for TensorBoard with the means of all metrics, in each region if there are any."""
-    found = {}
-    for name in dict.fromkeys(evaluation.regions or ("",)):
-        part = region(evaluation, name) if name else evaluation
-        for metric in evaluation.metrics:
-            for number, point in enumerate(evaluation.points):
-                mean = part.mean(number, metric)
-                if not math.isnan(mean):
-                    found[f"test/{metric}_{name}_step_{point}" if name else f"test/{metric}_step_{point}"] = mean
-    return found
 
 
 def refuse_different_runs(folders: Sequence[Path]) -> None:
@@ -388,7 +374,8 @@ def evaluate_run(
         protocol: of the evaluation, the run's own setting by default.
 
     Raises:
-        ValueError: the folder is not a run, the protocol does not fit its learner or family, its checkpoint is damaged, or a count is not positive.
+        ValueError: the folder is not a run, the protocol does not fit its learner or family, its checkpoint is damaged,
+            or a count is not positive.
     """
     run = Run.open(folder)
     learner = mending.load_best(run, run.settings(), device)

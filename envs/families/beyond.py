@@ -41,7 +41,7 @@ def widened_space(space: spaces.Space[Any], beyond: float) -> spaces.Space[Any]:
         return spaces.Dict({name: widened_space(part, beyond) for name, part in space.spaces.items()})
     if isinstance(space, spaces.Tuple):
         return spaces.Tuple([widened_space(part, beyond) for part in space.spaces])
-    if not _is_range(space):
+    if not isinstance(space, spaces.Box) or not _is_range(space):
         return space
     low, high = (stretched(space.low, space.high, np.array(at)) for at in (-beyond, 1.0 + beyond))
     # Rounding to single precision may end inside.

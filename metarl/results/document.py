@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metarl.results.aggregates import TasksOfSeeds, interval, mean, statistics_at, tasks_of
 from metarl.results.kept import DETERMINISTIC, STEPS, EvaluatedRun, Kept
 from metarl.statistics import LEVEL, bootstrap_interval
 
@@ -41,27 +42,29 @@ def statistic_of(kept: Kept) -> str:
     )
 
 
-def summary(means: NDArray[np.float64]) -> dict[str, Any]:
+def summary(means: NDArray[np.float64], tasks: TasksOfSeeds = "own") -> dict[str, Any]:
     """Return mean, interval and the tasks' values of a metric at one point.
 
     Args:
         means: ``[seed, task]``.
+        tasks: which tasks the seeds have.
     """
-    low, high = bootstrap_interval(means)
+    low, high = bootstrap_interval(means) if tasks == "own" else interval(mean, means, tasks=tasks)
     values = means.reshape(-1)
     return {"mean": float(values.mean()), "low": low, "high": high, "per_task": [float(value) for value in values]}
 
 
 def entries_of(kept: Kept) -> list[dict[str, Any]]:
     """Return the summary of each point: of the score, and of each other metric that was measured there by name."""
+    tasks = tasks_of(kept)
     means = {name: kept.means(name) for name in kept.metrics}
     entries = []
     for number, point in enumerate(kept.points):
         here = {name: values[:, :, number] for name, values in means.items()}
-        main = summary(here.pop(kept.metric))
+        main = summary(here.pop(kept.metric), tasks)
         per_task = main.pop("per_task")
         counts = {"tasks": len(per_task), "episodes": kept.episodes, "per_task": per_task}
-        others = {name: summary(values) for name, values in here.items() if not np.isnan(values).any()}
+        others = {name: summary(values, tasks) for name, values in here.items() if not np.isnan(values).any()}
         entries.append({"step": point, **main, **counts, **others})
     return entries
 
@@ -85,7 +88,9 @@ def document_of(kept: Kept) -> dict[str, Any]:
         "timesteps": kept.timesteps,
         "trained": None if kept.trained is None else list(kept.trained),
         "oracle": None if oracle is None else float(oracle.mean()),
-        "adaptation": entries_of(kept),
+        "adaptation": [
+            {**entry, "statistics": statistics_at(kept, number)} for number, entry in enumerate(entries_of(kept))
+        ],
         "regions": None if kept.regions is None else list(kept.regions),
         "units": {name: unit_of(name) for name in kept.metrics},
         "versions": dict(kept.versions),

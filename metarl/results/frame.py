@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -12,7 +14,9 @@ def frame_of(kept: Kept) -> pd.DataFrame:
     """Return a row for each seed, task, point and episode; see ``Evaluation.to_frame``."""
     shape = kept.metrics[kept.metric].shape
     seed, task, point, episode = (axis.reshape(-1) for axis in np.indices(shape))
-    columns = {name: [getattr(kept, name)] * seed.size for name in ("family", "learner", "split", "protocol")}
+    columns: dict[str, Any] = {
+        name: [getattr(kept, name)] * seed.size for name in ("family", "learner", "split", "protocol")
+    }
     if kept.regions is not None:
         columns["region"] = np.array(kept.regions)[task]
     before = np.nan if kept.steps_before is None else kept.steps_before[seed, task, point]

@@ -94,6 +94,12 @@ class Kept:
         return int(self.metrics[self.metric].shape[1])
 
     @property
+    def has_same_tasks(self) -> bool:
+        """Whether all seeds were evaluated on the same tasks; False for a single seed."""
+        first = self.runs[0].tasks
+        return len(self.runs) > 1 and first is not None and all(run.tasks == first for run in self.runs)
+
+    @property
     def iteration(self) -> int | None:
         """The number of meta-iterations before the evaluation; None if the seeds' numbers differ."""
         return _common([run.iteration for run in self.runs])

@@ -1,7 +1,8 @@
-"""Some tasks of an evaluation."""
+"""Some tasks of an evaluation, and means by name."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TypeVar
 
@@ -36,3 +37,16 @@ def region(evaluation: _Kept, name: str) -> _Kept:
         steps_before=None if evaluation.steps_before is None else evaluation.steps_before[:, at],
         regions=(name,) * len(at),
     )
+
+
+def means_by_tag(kept: Kept, prefix: str) -> dict[str, float]:
+    """Return the means of all metrics at all points, as TensorBoard names them; in each region if there are any."""
+    found = {}
+    for name in dict.fromkeys(kept.regions or ("",)):
+        part = region(kept, name) if name else kept
+        for metric in kept.metrics:
+            for number, point in enumerate(kept.points):
+                mean = part.mean(number, metric)
+                if not math.isnan(mean):
+                    found[f"{prefix}/{metric}_{f'{name}_' if name else ''}step_{point}"] = mean
+    return found
