@@ -46,7 +46,7 @@ def widened_space(space: spaces.Space[Any], beyond: float) -> spaces.Space[Any]:
     low, high = (stretched(space.low, space.high, np.array(at)) for at in (-beyond, 1.0 + beyond))
     # Rounding to single precision may end inside.
     low, high = np.minimum(low.astype(space.dtype), space.low), np.maximum(high.astype(space.dtype), space.high)
-    return spaces.Box(low, high, space.shape, space.dtype)  # type: ignore[arg-type]
+    return spaces.Box(low, high, space.shape, space.dtype)
 
 
 def _is_range(space: spaces.Space[Any]) -> bool:
