@@ -188,6 +188,15 @@ def test_learners_that_adapt_by_steps_do_all_protocols(learner: str, protocol: s
     model.close()
 
 
+def test_with_memory_generalization_plays_trials() -> None:
+    model = remembering()
+    found = model.evaluate(n_tasks=2, episodes=3, protocol="generalization")
+    assert found.metrics["return"].shape == (1, 6, 2, 3)
+    np.testing.assert_array_equal(
+        region(found, "interpolation").returns, model.evaluate(n_tasks=2, episodes=3, protocol="steps").returns
+    )
+
+
 INFINITE = [
     (NAVIGATION, SHORT),
     ("metarl/CartPoleParams-v0", {}),
