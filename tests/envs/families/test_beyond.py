@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metarl
@@ -17,6 +17,7 @@ from metarl.envs.families.beyond import draw_beyond, stretched, widened_space
 ENDS = st.tuples(st.floats(-50, 50), st.floats(0.125, 50)).map(lambda part: (round(part[0], 3), round(sum(part), 3)))
 
 
+@settings(deadline=None)
 @given(ENDS, st.floats(0.01, 4.0), st.integers(0, 2**31))
 def test_every_number_lies_beyond_its_range_and_within_the_wider_one(
     ends: tuple[float, float], beyond: float, seed: int
@@ -39,6 +40,7 @@ def test_every_number_lies_beyond_its_range_and_within_the_wider_one(
     np.testing.assert_array_equal(again["one"], numbers)
 
 
+@settings(deadline=None)
 @given(ENDS, st.floats(0.0, 1.0))
 def test_within_a_range_nothing_is_stretched(ends: tuple[float, float], at: float) -> None:
     low, high = np.array(ends[0]), np.array(ends[1])

@@ -66,6 +66,7 @@ def test_improvement_by_hand_with_ties_halved() -> None:
         probability_of_improvement(ours, theirs[:1])
 
 
+@settings(deadline=None)
 @given(scores())
 def test_statistics_agree_with_plain_loops(values: np.ndarray) -> None:
     flat = sorted(values.reshape(-1).tolist())
@@ -77,6 +78,7 @@ def test_statistics_agree_with_plain_loops(values: np.ndarray) -> None:
     assert shares.tolist() == pytest.approx([sum(one > other for one in flat) / len(flat) for other in flat])
 
 
+@settings(deadline=None)
 @given(scores(3), scores(3))
 def test_improvement_agrees_with_a_loop_over_pairs_and_is_complementary(one: np.ndarray, other: np.ndarray) -> None:
     tasks = min(one.shape[1], other.shape[1])
