@@ -95,8 +95,8 @@ def evaluate_agent(
     metrics = metrics_of(played, statistics_of(evaluating.success, evaluating.record))
     if untold := [name for name in evaluating.record if name not in metrics and name + DETERMINISTIC not in metrics]:
         raise ValueError(
-            f"evaluation.record names {untold[0]!r}, but no info of {settings.family} had a number of this name in this "
-            "evaluation; leave it out, or let info hold a single number under it at every step"
+            f"evaluation.record names {untold[0]!r}, but no info of {settings.family} had a number of this name in "
+            "this evaluation; leave it out, or let info hold a single number under it at every step"
         )
     evaluation = Evaluation(
         family=settings.family,
