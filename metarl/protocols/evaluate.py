@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarl.agents import Rollouts
 from metarl.envs import tasks as task_tools
+from metarl.envs.sync import close_or_warn
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import EvaluatedAgent, points, say_which_were_trained_on
 from metarl.protocols.generalization import Generalization
@@ -83,6 +84,7 @@ def evaluate_agent(
     finally:
         if chosen.agent is not agent:
             chosen.agent.sampler.close()
+            close_or_warn(chosen.agent.env)
     shared = task_tools.attribute(env, "splits_share_tasks", False)
     run = EvaluatedRun(
         seed=settings.seed,
