@@ -7,11 +7,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from small import LENGTHS_DIFFER, NAVIGATION, SHORT, SIGN, remembering, small
+from small import LENGTHS_DIFFER, NAVIGATION, SIGN, remembering, small
 
 import metarl
 from metarl import seeding
 from metarl.envs import tasks as task_tools
+from metarl.envs.registry import OWN
 from metarl.learners.registry import find_learner
 from metarl.protocols.pearl import TEST_TASKS
 from metarl.results.selection import region
@@ -197,22 +198,20 @@ def test_with_memory_generalization_plays_trials() -> None:
     )
 
 
-INFINITE = [
-    (NAVIGATION, SHORT),
-    ("metarl/CartPoleParams-v0", {}),
-    ("metarl/PendulumParams-v0", {}),
-    ("metarl/GaussianBandit-v0", {}),
-    ("metarl/TabularMDP-v0", {}),
-    ("metarl/HalfCircleNavigation2D-v0", {}),
-    (PARAMETERIZED["family"], {"env": "CartPole-v1", "parameters": {"gravity": [5.0, 15.0]}}),
-]
+FEW_TASKS = {"CornerNavigation2D-v0", "HalfCheetahDir-v0", "AntDir-v0"}  # and the same in all splits
+INFINITE = [name for name, _, _ in OWN if name not in FEW_TASKS]
 
 
-@pytest.mark.parametrize(("family", "kwargs"), INFINITE, ids=[family for family, _ in INFINITE])
-def test_training_validation_and_test_share_no_task_where_there_are_infinitely_many(
-    family: Any, kwargs: dict[str, Any]
-) -> None:
-    model = small(family=family, family_kwargs=kwargs, evaluation={"test_tasks": 60, "tasks": 60})
+def test_families_with_few_tasks_say_that_splits_share_them() -> None:
+    assert {
+        name for name, _, _ in OWN if task_tools.attribute(metarl.make(f"metarl/{name}"), "splits_share_tasks", False)
+    } == FEW_TASKS
+
+
+@pytest.mark.parametrize("name", [*INFINITE, "Parameterized-v0"])
+def test_training_validation_and_test_share_no_task_where_there_are_infinitely_many(name: str) -> None:
+    family = f"metarl/{name}"
+    model = small(family=family, family_kwargs={})
     env = model.env
 
     def plain(tasks: Any) -> set[str]:
@@ -222,9 +221,7 @@ def test_training_validation_and_test_share_no_task_where_there_are_infinitely_m
     trained = plain(
         task for number in range(1, 30) for task in task_tools.unstack_tasks(space, model.training_tasks(number))
     )
-    drawn = {
-        split: plain(metarl.sample_tasks(family, 60, seed=1, split=split, **kwargs)) for split in ("validation", "test")
-    }
+    drawn = {split: plain(metarl.sample_tasks(family, 60, seed=1, split=split)) for split in ("validation", "test")}
     assert len(trained) == 29 * 3
     assert len(drawn["test"]) == len(drawn["validation"]) == 60
     assert not trained & drawn["test"]
