@@ -29,6 +29,7 @@ from gymnasium.wrappers.vector import TransformAction as VectorTransformAction
 from metarl.envs import tasks as task_tools
 from metarl.envs.actions import is_standard, standard_actions
 from metarl.envs.batched import BatchedFamily
+from metarl.envs.families.beyond import ARGUMENT, widen
 from metarl.envs.families.constructors import mutable_defaults
 from metarl.envs.families.parameterized import ParameterizedEnv
 from metarl.envs.references import Family, as_family, resolve, stays_here, unregistered, unregistered_id
@@ -185,8 +186,9 @@ def make(family: FamilyLike, task: Any = None, **kwargs: Any) -> gymnasium.Env[A
     Args:
         family: an id or ``module:Id``, a ``Family``, or a class or function that makes an environment.
         task: the task of every episode for which ``reset`` names no other; anything that ``as_task`` takes.
-        kwargs: arguments of the family's constructor, ``max_episode_steps`` and ``render_mode``. The environment gets
-            deep copies, so nothing that it keeps and changes is shared with the caller or another environment.
+        kwargs: arguments of the family's constructor, ``max_episode_steps``, ``render_mode``, and ``beyond_ranges``,
+            how far beyond its ranges tasks may lie, in their widths. The environment gets deep copies, so nothing that
+            it keeps and changes is shared with the caller or another environment.
 
     Raises:
         ValueError: unknown family, arguments that its constructor does not take or that cannot be copied, or a task
@@ -195,12 +197,15 @@ def make(family: FamilyLike, task: Any = None, **kwargs: Any) -> gymnasium.Env[A
     """
     family, kwargs = as_family(family, kwargs)
     kwargs = _own_copy(family, kwargs)
+    beyond = kwargs.pop(ARGUMENT, None)
     spec = _limited(find_family(family), kwargs)
     kwargs |= mutable_defaults(spec.entry_point, {**spec.kwargs, **kwargs})
     env = _construct(spec, lambda: gymnasium.make(spec, **kwargs))
     if isinstance(env.unwrapped, SingleFamily | ParameterizedEnv):
         env.unwrapped.max_episode_steps = spec.max_episode_steps
     task_tools.task_space(env)
+    if beyond is not None:
+        widen(env, beyond)
     mapped = standard_actions(env.action_space)
     if mapped is not None and not (is_standard(env.action_space) and isinstance(env.unwrapped, SingleFamily)):
         env = TransformAction(env, mapped[1], mapped[0])
@@ -231,6 +236,7 @@ def make_vec(family: FamilyLike, num_envs: int, **kwargs: Any) -> VectorEnv[Any,
     if spec.vector_entry_point is None:
         # Gymnasium's checker helps people who write environments, but slows every step down.
         return SyncFamilyVectorEnv([lambda: make(family, **{"disable_env_checker": True, **kwargs})] * num_envs)
+    beyond = kwargs.pop(ARGUMENT, None)
     spec = _limited(spec, kwargs)
     kwargs |= mutable_defaults(spec.vector_entry_point, {**spec.kwargs, **kwargs})
     env: VectorEnv[Any, Any, Any] = _construct(
@@ -238,6 +244,8 @@ def make_vec(family: FamilyLike, num_envs: int, **kwargs: Any) -> VectorEnv[Any,
         lambda: gymnasium.make_vec(spec, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs),
     )
     task_tools.task_space(env)
+    if beyond is not None:
+        widen(env, beyond)
     mapped = standard_actions(env.single_action_space)
     if mapped is not None and not (is_standard(env.single_action_space) and isinstance(env.unwrapped, BatchedFamily)):
         env = VectorTransformAction(env, mapped[1], single_action_space=mapped[0])

@@ -54,7 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--vary", action="append", default=[], metavar="NAME=LOW..HIGH", help=_VARY)
 
     evaluate = commands.add_parser("evaluate", help="evaluate a run again on test tasks")
-    evaluate.add_argument("run", type=Path, help="a run's folder")
+    evaluate.add_argument("runs", nargs="+", type=Path, metavar="run", help="folders of runs")
+    evaluate.add_argument("--protocol", help="steps, pearl, k-shot or generalization (default: the run's)")
+    evaluate.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON, of several runs that differ by their seeds put together, in place of tables",
+    )
     evaluate.add_argument("--tasks", type=int, help="test tasks (default: the run's)")
     evaluate.add_argument("--episodes", type=int, help="for each task and step (default: the run's)")
     evaluate.add_argument(

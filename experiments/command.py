@@ -172,21 +172,29 @@ def _explain_settings(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from metarl.envs import RolloutError
     from metarl.experiments import training
+    from metarl.results import combine
+    from metarl.results.document import text_of
 
+    asked = {name: getattr(options, name) for name in ("tasks", "episodes", "steps", "seed", "device", "protocol")}
+    evaluations = []
     try:
-        evaluation, path, standing = training.evaluate_run(
-            options.run,
-            tasks=options.tasks,
-            episodes=options.episodes,
-            steps=options.steps,
-            seed=options.seed,
-            device=options.device,
-        )
+        if options.json:
+            training.refuse_different_runs(options.runs)
+        for run in options.runs:
+            with streams.others_to_stderr():
+                evaluation, path, standing = training.evaluate_run(run, **asked)
+            evaluations.append(evaluation)
+            written = f"Written to {path}{standing}"
+            if options.json:
+                streams.complain(written)
+            else:
+                streams.say(f"{evaluation.table()}\n\n{written}")
+        if options.json:
+            streams.say(text_of(combine(evaluations).to_json()).rstrip())
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     except RolloutError as error:
         return _complain(_one_line(error), FAILED)
-    streams.say(f"{evaluation.table()}\n\nWritten to {path}{standing}")
     return 0
 
 

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metarl.checkpoints import read_checkpoint
 from metarl.envs import RolloutError
 from metarl.experiments import training
-from metarl.experiments.comparison import FILES, STEPS, Entry, read_rows
+from metarl.experiments.comparison import FILES, Entry, read_rows
 from metarl.experiments.configuration import parse_override, read_configuration
 from metarl.experiments.processes import Failure, in_processes
 from metarl.experiments.runs import Run, same_run
 from metarl.experiments.streams import say
 from metarl.files import in_words, sweep_parts
 from metarl.learners.registry import find_learner, read_settings
+from metarl.results import Evaluation
 from metarl.settings import Settings
 
 _SET_BY_OPTIONS = {"learner": "--learners", "seed": "--seeds"}
@@ -164,6 +166,13 @@ def plan(
 
 def _check_tasks(jobs: Sequence[Job]) -> None:
     """Refuse rows that would be tested on different tasks, since differences between learners are paired by task."""
+    other = next((job for job in jobs if job.settings.evaluation.protocol != "steps"), None)
+    if other is not None:
+        raise ValueError(
+            f"evaluation.protocol is {other.settings.evaluation.protocol!r} for {other.row.label}, but the tables of "
+            "'metarl compare' are of the protocol 'steps'; leave it out, and evaluate the runs afterwards with "
+            "'metarl evaluate RUN --protocol NAME'"
+        )
     first = _test_settings(jobs[0].settings)
     for job in jobs:
         for key, value in _test_settings(job.settings).items():
@@ -179,6 +188,7 @@ def _test_settings(settings: Settings) -> dict[str, Any]:
         "family": settings.family,
         "family_kwargs": settings.family_kwargs,
         "evaluation.test_tasks": settings.evaluation.test_tasks,
+        "evaluation.seed": settings.evaluation.seed,
     }
 
 
@@ -205,7 +215,7 @@ def run_all(jobs: Sequence[Job], out: Path, parallel: int) -> list[str]:
     began = time.perf_counter()
     for count, (job, sentence) in enumerate(_trained(todo, out, parallel), start=1):
         if sentence is None:
-            means = [entry["mean"] for entry in _results(job, out)["adaptation"]]
+            means = _results(job, out).returns.mean(axis=1)
             returns = ", ".join(
                 f"{means[step]:.2f} after {step}" for step in sorted({0, min(1, len(means) - 1), len(means) - 1})
             )
@@ -244,7 +254,7 @@ def _train(settings: Settings, out: Path, name: str, *, progress_bar: bool) -> F
     return None
 
 
-def _results(job: Job, out: Path) -> dict[str, Any]:
+def _results(job: Job, out: Path) -> Evaluation:
     return Run(out / job.name).read_results(job.settings)
 
 
@@ -257,21 +267,29 @@ def read_entries(jobs: Sequence[Job], out: Path) -> list[Entry]:
             continue
         results = [_results(job, out) for job in done]
         costs = [_cost(job, out) for job in done]
-        oracles = [result["oracle"] for result in results]
+        optima = [result.oracle for result in results]
         entries.append(
             Entry(
                 label=row.label,
                 learner=row.learner,
                 seeds=tuple(job.seed for job in done),
-                returns=np.array([[entry["per_task"] for entry in result["adaptation"]] for result in results]),
-                episodes=results[0]["adaptation"][0]["episodes"],
-                optimum=None if None in oracles else float(np.mean(oracles)),
+                returns=np.array([result.returns for result in results]),
+                successes=_successes(results),
+                episodes=results[0].episodes,
+                optimum=_mean([None if optimum is None else float(optimum.mean()) for optimum in optima]),
                 environment_steps=_mean([cost.get("environment_steps") for cost in costs]),
                 seconds=_mean([cost.get("seconds") for cost in costs]),
-                counted=results[0].get("counted", STEPS),
+                counted=results[0].counted,
             )
         )
     return entries
+
+
+def _successes(results: Sequence[Evaluation]) -> NDArray[np.float64] | None:
+    """Return the share of episodes with success, ``[seed, step, task]``; None unless all results tell it."""
+    told = [result.statistics.get("success") for result in results]
+    known = [part for part in told if part is not None]
+    return np.array(known) if len(known) == len(told) else None
 
 
 def lost_rows(entries: Sequence[Entry], out: Path) -> list[str]:
@@ -285,7 +303,7 @@ def _cost(job: Job, out: Path) -> dict[str, Any]:
     try:
         return Run(out / job.name).read_cost()
     except ValueError:
-        return {"environment_steps": _results(job, out).get("timesteps")}
+        return {"environment_steps": _results(job, out).timesteps}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

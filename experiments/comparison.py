@@ -26,7 +26,9 @@ UNKNOWN = "–"
 STEPS = "adaptation steps"
 FILES = ("comparison.csv", "differences.csv", "comparison.md", "comparison.png")
 _SIZES, _RETURNS = ["learner", "seeds", "tasks", "episodes"], ["step", "mean", "low", "high"]
-_COLUMNS = [*_SIZES, *_RETURNS, "environment_steps", "training_seconds", "earlier_episodes"]
+_SUCCESS = ["success", "success_low", "success_high"]
+_COLUMNS = [*_SIZES, *_RETURNS, "environment_steps", "training_seconds", "earlier_episodes", *_SUCCESS]
+_KNOWN_COLUMNS = [_COLUMNS[:length] for length in (len(_COLUMNS), -3, -4)]  # those of older versions are fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class Entry:
         environment_steps: of training, mean over seeds; None if not measured.
         seconds: of training, mean over seeds; None if not measured.
         counted: what the axis ``step`` of ``returns`` counts, as in ``Evaluation``.
+        successes: ``[seed, step, task]``, the share of episodes with success; None if ``info`` does not tell.
     """
 
     label: str
@@ -54,6 +57,7 @@ class Entry:
     environment_steps: float | None
     seconds: float | None
     counted: str = STEPS
+    successes: NDArray[np.float64] | None = None
 
     @property
     def experience(self) -> NDArray[np.int64]:
@@ -155,13 +159,15 @@ def write_tables(entries: Sequence[Entry], out: Path) -> str:
             for step, (mean, bounds) in enumerate(zip(entry.means, entry.intervals, strict=True)):
                 cost = [entry.environment_steps, entry.seconds]
                 before = int(entry.experience[step])
-                writer.writerow([entry.label, *size, step, float(mean), *map(float, bounds), *cost, before])
+                success = ["", "", ""] if entry.successes is None else interval_of(entry.successes[:, step])
+                writer.writerow([entry.label, *size, step, float(mean), *map(float, bounds), *cost, before, *success])
     found = list(differences(entries))
     with replacing(out / "differences.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(Difference))
         writer.writerows(astuple(part) for part in found)
-    text = _returns_table(entries) + (_differences_table(entries, found) if found else "")
+    text = _returns_table(entries) + _successes_table(entries)
+    text += _differences_table(entries, found) if found else ""
     with replacing(out / "comparison.md") as beside:
         beside.write_text(text, encoding="utf-8")
     return text
@@ -181,7 +187,7 @@ def read_rows(out: Path) -> dict[str, int]:
         if FILES[0] not in present:
             raise ValueError("is missing")
         header, *rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
-        if header not in (_COLUMNS, _COLUMNS[:-1]) or not rows:  # the last one is newer than the others
+        if header not in _KNOWN_COLUMNS or not rows:
             raise ValueError("has other columns or no rows")
         return {row[0]: int(row[1]) for row in rows}
     except (OSError, ValueError, IndexError, csv.Error) as error:
@@ -221,12 +227,37 @@ def _returns_table(entries: Sequence[Entry]) -> str:
     episodes = sorted({entry.episodes for entry in entries if entry.counted == STEPS})
     by_steps = f"adaptation steps of {' or '.join(map(str, episodes))} episodes" if episodes else ""
     by_memory = "earlier episodes of a trial, for learners with memory" if remembering else ""
+    single = [entry.label for entry in entries if len(entry.seeds) == 1]
+    alone = f" Of one seed, so that its intervals are over tasks only: {', '.join(single)}." if single else ""
     return (
         f"Return on {entries[0].returns.shape[2]} test tasks a seed after 0, 1, ... "
         f"{', or '.join(filter(None, [by_steps, by_memory]))}, with {LEVEL:.0%} intervals by bootstrap over seeds and "
-        "tasks; environment steps and time of training, a run's mean.\n\n"
+        f"tasks; environment steps and time of training, a run's mean.{alone}\n\n"
         + _table([*titles, "environment steps", "training time"], rows)
     )
+
+
+def interval_of(values: NDArray[np.float64]) -> list[float]:
+    """Return the mean of values ``[seed, task]`` and the bounds of its interval."""
+    return [float(values.mean()), *bootstrap_interval(values)]
+
+
+def _successes_table(entries: Sequence[Entry]) -> str:
+    """Return a table of success rates, of the rows that tell of success; nothing if none does."""
+    last = common_steps(entries)
+    longer = any(entry.steps > last for entry in entries)
+    rows = []
+    for entry in entries:
+        if entry.successes is None:
+            continue
+        shares = [interval_of(entry.successes[:, step]) for step in range(entry.steps + 1)]
+        cells = [f"{mean:.0%} [{low:.0%}, {high:.0%}]" for mean, low, high in shares]
+        more = [f"after {entry.steps}: {cells[-1]}" if entry.steps > last else ""] if longer else []
+        rows.append([entry.label, *cells[: last + 1], *more])
+    if not rows:
+        return ""
+    titles = ["learner", *(f"after {step}" for step in range(last + 1)), *(["after more"] if longer else [])]
+    return "\nShare of the episodes with success, likewise.\n\n" + _table(titles, rows)
 
 
 def _differences_table(entries: Sequence[Entry], found: Sequence[Difference]) -> str:

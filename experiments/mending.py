@@ -60,8 +60,8 @@ def has_results(run: Run, learner: BaseLearner) -> bool:
         if learner.trains and learner.iteration < learner.given_settings.learning.iterations:
             raise ValueError(f"is of another run: this one is at iteration {learner.iteration} only")
         own = learner.state if learner.best is None else learner.best.state
-        if found["iteration"] != own.iteration or found.get("timesteps") not in (learner.num_timesteps, None):
-            raise ValueError(f"is of another run: it is of iteration {found['iteration']}")
+        if found.iteration != own.iteration or found.timesteps not in (learner.num_timesteps, None):
+            raise ValueError(f"is of another run: it is of iteration {found.iteration}")
     except ValueError as error:
         kept = set_aside(run.results).name
         complain(
@@ -212,7 +212,8 @@ def _fits(progress: Progress, learner: BaseLearner) -> bool:
         return True
     row = progress.row(learner.best.state.iteration)
     steps = range(0 if learner.remembers else 1, points(learner.given_settings, remembers=learner.remembers))
-    means = [float(row.get(f"validation/return_step_{step}") or math.nan) for step in steps]
+    best = learner.given_settings.evaluation.best
+    means = [float(row.get(f"validation/{best}_step_{step}") or math.nan) for step in steps]
     return math.isclose(sum(means) / len(means), learner.best.score, rel_tol=1e-6, abs_tol=1e-9)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.metadata
 import json
 import math
 import os
@@ -25,12 +24,14 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from metarl.evaluation import SCHEMA, points
+from metarl.evaluation import points
 from metarl.experiments.configuration import read_configuration, to_toml
-from metarl.files import PART, flush_folder, in_words, naming, new_file, replacing, sweep_parts
+from metarl.files import PART, flush_folder, in_words, naming, new_file, read_json, replacing, sweep_parts
 from metarl.learners.registry import find_learner, read_settings
+from metarl.results import Evaluation
+from metarl.results.document import text_of
+from metarl.results.versions import versions
 from metarl.settings import Settings, as_dict
-from metarl.version import __version__
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _UNBEGUN = re.compile(r"\.[0-9a-f]{32}\.part")
@@ -39,8 +40,6 @@ _LEFTOVER = re.compile(
     r"(progress\.csv|config(-\d+)?\.toml|(cost|results(-\d+)?|machine|from)\.json|(last|best(-\d+)?)\.zip)(\.\d+)?\.part"
 )
 _WITHOUT_LOCK = re.compile(r"\d+\.(json|csv)|[^/]+\.(png|svg|pdf)")  # what evaluate and picture write
-_RESULT_KEYS = {"split", "statistic", "level", "iteration", "timesteps", "oracle"}
-_PACKAGES = ("gymnasium", "numpy", "stable-baselines3", "tensorboard", "torch")
 
 # The settings that may be changed when a run is resumed.
 CHANGEABLE = ("device", "learning.iterations", "learning.workers", "learning.step_timeout", "evaluation.every")
@@ -186,7 +185,7 @@ class Run:
         Raises:
             ValueError: the file is missing, empty or damaged.
         """
-        return _read_json(self.machine)
+        return read_json(self.machine)
 
     def keep_earlier(self, settings: Settings, iteration: int) -> None:
         """Keep what was true until now before settings change, each under the same next free number.
@@ -232,42 +231,31 @@ class Run:
         """Write ``results.json``, which must not exist, with the settings of the run that they are of."""
         _write_json(self.results, {**results, "settings": as_dict(settings)})
 
-    def read_results(self, settings: Settings) -> dict[str, Any]:
+    def read_results(self, settings: Settings) -> Evaluation:
         """Return the contents of ``results.json``.
 
         Raises:
             ValueError: the file is missing, empty or damaged, or is of a run with other settings.
         """
-        found = _read_json(self.results)
+        found = read_json(self.results)
         learner = find_learner(settings.learner)
-        own = {
-            "schema": SCHEMA,
-            "family": settings.family,
-            "learner": learner.name,
-            "seeds": [settings.seed],
-        }
+        own = {"family": settings.family, "learner": learner.name, "seeds": [settings.seed]}
         for key, value in own.items():
             if found.get(key) != value:
                 raise ValueError(f"is of another run: its {key} is {found.get(key)!r}, not {value!r}")
         if "settings" in found and not _same_as_written(found["settings"], settings):
             raise ValueError("is of another run: its settings differ")
-        evaluation = settings.evaluation
+        kept = Evaluation.from_json(found)
+        evaluating = settings.evaluation
         count = points(settings, remembers=learner.remembers)
-        expected = [(step, evaluation.test_tasks, evaluation.episodes) for step in range(count)]
-        try:
-            steps = [(entry["step"], len(entry["per_task"]), entry["episodes"]) for entry in found["adaptation"]]
-            numbers = [
-                [*entry["per_task"], *(entry[name] for name in ("mean", "low", "high", "tasks"))]
-                for entry in found["adaptation"]
-            ]
-            finite = all(math.isfinite(number) for entry in numbers for number in entry)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError("is damaged") from error
-        if not finite or not found.keys() >= _RESULT_KEYS:
-            raise ValueError("is damaged")
-        if steps != expected:
+        expected: tuple[Any, ...] = (evaluating.protocol, evaluating.episodes)
+        found_here: tuple[Any, ...] = (kept.protocol, kept.episodes)
+        if evaluating.protocol == "steps":
+            expected = (*expected, tuple(range(count)), evaluating.test_tasks)
+            found_here = (*found_here, kept.points, kept.n_tasks)
+        if found_here != expected:
             raise ValueError("is of another run: its steps, tasks and episodes are not those of the configuration")
-        return found
+        return kept
 
     def write_cost(self, cost: dict[str, Any]) -> None:
         """Write ``cost.json``, the cost of training so far; an existing file is replaced."""
@@ -280,7 +268,7 @@ class Run:
         Raises:
             ValueError: the file is missing, empty or damaged.
         """
-        found = _read_json(self.cost)
+        found = read_json(self.cost)
         steps, seconds = found.get("environment_steps"), found.get("seconds", -1)
         if type(steps) is not int or steps < 0:
             raise ValueError("is damaged")
@@ -372,41 +360,16 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
         FileExistsError: the file exists.
     """
     with new_file(path) as beside:
-        beside.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises:
-        ValueError: the file is missing, empty or damaged.
-    """
-    if not os.path.lexists(path):
-        raise ValueError("is missing")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ValueError("is a link to nothing") from error
-    except IsADirectoryError as error:
-        raise ValueError("is a folder") from error
-    except ValueError as error:
-        raise ValueError("is damaged") from error
-    try:
-        found = json.loads(text) if text.strip() else None
-    except (ValueError, RecursionError) as error:
-        raise ValueError("is damaged") from error
-    if not isinstance(found, dict):
-        raise ValueError("is empty" if found is None else "is damaged")
-    return found
+        beside.write_text(text_of(data), encoding="utf-8")
 
 
 def _machine() -> dict[str, Any]:
     """Return the versions of packages and the properties of this machine."""
-    versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    found = versions()
     return {
-        "metarl": __version__,
-        "python": platform.python_version(),
-        "packages": versions,
+        "metarl": found.pop("metarl"),
+        "python": found.pop("python"),
+        "packages": found,
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cpus": os.cpu_count(),

@@ -21,7 +21,6 @@ from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import profile
 
 from metarl.checkpoints import read_checkpoint
-from metarl.evaluation import Evaluation
 from metarl.experiments import mending
 from metarl.experiments.configuration import to_toml
 from metarl.experiments.runs import CHANGEABLE, Run, same_run, set_aside
@@ -30,6 +29,8 @@ from metarl.experiments.streams import complain
 from metarl.files import naming
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
+from metarl.results import Evaluation
+from metarl.results.selection import means_by_tag
 from metarl.sb3.loggers import run_logger, write_hparams
 from metarl.settings import Settings, as_dict
 from metarl.state import Best
@@ -326,10 +327,29 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
         evaluation = best.evaluate(split="test")
     finally:
         best.close()
-    tested = {f"test/return_step_{step}": evaluation.mean(step) for step in range(len(evaluation.returns))}
-    write_hparams(run.folder, as_dict(learner.given_settings), tested, learner.num_timesteps)
+    write_hparams(run.folder, as_dict(learner.given_settings), means_by_tag(evaluation, "test"), learner.num_timesteps)
     run.write_results(evaluation.to_json(), learner.given_settings)
     return evaluation
+
+
+def refuse_different_runs(folders: Sequence[Path]) -> None:
+    """Refuse runs whose results could not be put together, before any of them is evaluated.
+
+    Raises:
+        ValueError: one is no run, or they differ in family or learner, or two have the same seed.
+    """
+    settings = [Run.open(folder).settings() for folder in folders]
+    for folder, other in zip(folders, settings, strict=True):
+        for name in ("family", "learner"):
+            if getattr(other, name) != getattr(settings[0], name):
+                raise ValueError(
+                    f"the {name} of {str(folder)!r} is {getattr(other, name)!r} and that of {str(folders[0])!r} is "
+                    f"{getattr(settings[0], name)!r}; only runs that differ by their seeds can be put together"
+                )
+    seeds = [other.seed for other in settings]
+    again = [str(folder) for folder, seed in zip(folders, seeds, strict=True) if seeds.count(seed) > 1]
+    if again:
+        raise ValueError(f"the runs {' and '.join(map(repr, again))} have the same seed; name each seed once")
 
 
 def evaluate_run(
@@ -340,6 +360,7 @@ def evaluate_run(
     steps: int | None,
     seed: int | None,
     device: str | None,
+    protocol: str | None = None,
 ) -> tuple[Evaluation, Path, str]:
     """Evaluate a run's best parameters so far on test tasks; return the result, its file and ``standing``.
 
@@ -350,15 +371,19 @@ def evaluate_run(
         steps: adaptation steps.
         seed: of tasks and episodes.
         device: where updates run.
+        protocol: of the evaluation, the run's own setting by default.
 
     Raises:
-        ValueError: the folder is not a run, its checkpoint is damaged, or a count is not positive.
+        ValueError: the folder is not a run, the protocol does not fit its learner or family, its checkpoint is damaged,
+            or a count is not positive.
     """
     run = Run.open(folder)
     learner = mending.load_best(run, run.settings(), device)
     try:
         run.prepare_evaluations()
-        evaluation = learner.evaluate(split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed)
+        evaluation = learner.evaluate(
+            split="test", n_tasks=tasks, episodes=episodes, steps=steps, seed=seed, protocol=protocol
+        )
         words = standing(run, learner)
     finally:
         learner.close()

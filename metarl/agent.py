@@ -31,12 +31,12 @@ from metarl.envs import tasks as task_tools
 from metarl.envs.sequence import task_list
 from metarl.envs.sync import close_or_warn
 from metarl.envs.tasks import whole_number
-from metarl.evaluation import Evaluation, adapted_rollouts, evaluate_agent
 from metarl.gradients import task_axis
 from metarl.gradients.adaptation import StepSize, inner_update
 from metarl.gradients.devices import pick_device
 from metarl.gradients.flat import one_task, task_parameters
 from metarl.gradients.parallel import one_thread
+from metarl.protocols.evaluated import Evaluated
 from metarl.sampler import Sampler
 from metarl.sb3.models_out import Model, fit_value, refuse_other_algorithms, to_model
 from metarl.sb3.own_actions import which_actions
@@ -49,7 +49,7 @@ Objective = Literal["policy-gradient", "likelihood-ratio", "dice"]
 _Policy = TypeVar("_Policy", bound=BasePolicy)
 
 
-class MetaAgent:
+class MetaAgent(Evaluated):
     """An agent that adapts to tasks; ``BaseLearner`` adds meta-training.
 
     Hooks of a subclass: ``prepare_policy``, ``adapting_parameters``, ``initial_state``, ``validate``,
@@ -102,7 +102,8 @@ class MetaAgent:
         self._normalizer = empty if normalizer is None else replace(normalizer, returns=empty.returns)
         self.validate()
         self.state = self.initial_state()
-        self.sampler = Sampler(settings.family, settings.family_kwargs, learning.workers, learning.step_timeout)
+        speed = (learning.workers, learning.step_timeout)
+        self.sampler = Sampler(settings.family, settings.family_kwargs, *speed, settings.evaluation.record)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for ``copy`` and ``pickle``, without what ``__setstate__`` or first use makes again."""
@@ -278,6 +279,7 @@ class MetaAgent:
         streams: Sequence[seeding.Stream],
         *,
         episodes: int | None = None,
+        deterministic: bool = False,
     ) -> Rollouts:
         """Collect rollouts of a batch of tasks; with several shares (``task_axis``), of this share's tasks.
 
@@ -287,6 +289,7 @@ class MetaAgent:
             tasks: the whole batch.
             streams: the random stream of each task of the batch.
             episodes: for each task; default ``learning.episodes``.
+            deterministic: whether the most likely actions are taken.
 
         Raises:
             RolloutError: an environment failed.
@@ -300,6 +303,7 @@ class MetaAgent:
             played,
             episodes or self.settings.learning.episodes,
             [streams[task] for task in own],
+            deterministic=deterministic,
         )
         return task_axis.same_length(rollouts)
 
@@ -347,50 +351,6 @@ class MetaAgent:
             env = make(self.settings.family, task=task, **self.settings.family_kwargs)
         fit_value(policy, rollouts, float(arguments.get("gamma", 0.99)), chosen)
         return to_model(algorithm, policy, env, **{"seed": chosen, "device": self.device, **arguments})
-
-    def evaluate(
-        self,
-        *,
-        split: str = "test",
-        tasks: Any = None,
-        n_tasks: int | None = None,
-        episodes: int | None = None,
-        steps: int | None = None,
-        seed: int | None = None,
-    ) -> Evaluation:
-        """Return the mean return of fresh rollouts after 0, 1, ... adaptation steps on held-out tasks.
-
-        Args:
-            split: ``validation`` or ``test`` (or ``train``).
-            tasks: a batch of tasks, whose split is ``given`` in the result; default: drawn from ``split``. A warning
-                says how many of them were given to ``learn``.
-            n_tasks: how many tasks are drawn; default ``evaluation.test_tasks`` or ``evaluation.tasks``.
-            episodes: for each task and step; default ``evaluation.episodes``.
-            steps: adaptation steps; default ``evaluation.steps``.
-            seed: of tasks and episodes; default the learner's.
-
-        Raises:
-            ValueError: a count that is not positive, an unknown split, or tasks outside the task space.
-        """
-        return self.evaluate_rollouts(split, tasks, n_tasks, episodes, steps, seed)[0]
-
-    def evaluate_rollouts(
-        self,
-        split: str,
-        tasks: Any = None,
-        n_tasks: int | None = None,
-        episodes: int | None = None,
-        steps: int | None = None,
-        seed: int | None = None,
-    ) -> tuple[Evaluation, list[Any], list[Rollouts]]:
-        """Return an evaluation, and its first batch of tasks with their rollouts after 0, 1, ... steps."""
-        return evaluate_agent(self, split, tasks, n_tasks, episodes, steps, seed)
-
-    def evaluation_rollouts(
-        self, state: State, single: list[Any], group: range, episodes: int, steps: int, seed: int, split: str
-    ) -> list[Rollouts]:
-        """Return the rollouts of an evaluation's tasks ``group`` among ``single`` after 0, 1, ... adaptation steps."""
-        return adapted_rollouts(self, state, single, group, episodes, steps, seed, split)
 
     @property
     def parameters(self) -> Parameters:

@@ -16,6 +16,8 @@ Inside = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]  
 Unit = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Switch = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(strict=True, min_length=1)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(lambda names: [names] if isinstance(names, str) else names)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
 Sizes = Annotated[tuple[Count, ...], BeforeValidator(lambda sizes: [sizes] if type(sizes) is int else sizes)]
 
 

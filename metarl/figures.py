@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarl.agents import Rollouts
 from metarl.envs import tasks as task_tools
-from metarl.evaluation import Evaluation
+from metarl.results import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,13 +1,15 @@
-"""Writing files completely or not at all and to the disk, errors that name the file, and parts that were left over."""
+"""Writing files completely or not at all and to the disk, reading JSON, errors that name the file, and leftovers."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 PART = ".part"  # suffix of files that are still being written
 _WRITTEN = re.compile(r"(.+)\.(\d+)\.part")
@@ -93,6 +95,31 @@ def new_file(path: Path) -> Iterator[Path]:
                 path.unlink()
                 raise
         flush_folder(path.parent)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        ValueError: the file is missing, empty or damaged; the message is the end of a sentence.
+    """
+    if not os.path.lexists(path):
+        raise ValueError("is missing")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise ValueError("is a link to nothing") from error
+    except IsADirectoryError as error:
+        raise ValueError("is a folder") from error
+    except ValueError as error:
+        raise ValueError("is damaged") from error
+    try:
+        found = json.loads(text) if text.strip() else None
+    except (ValueError, RecursionError) as error:
+        raise ValueError("is damaged") from error
+    if not isinstance(found, dict):
+        raise ValueError("is empty" if found is None else "is damaged")
+    return found
 
 
 @contextlib.contextmanager

@@ -288,7 +288,7 @@ class BaseLearner(MetaAgent):
         """Play a few episodes before training begins, once; see ``training.family_check.check_family``.
 
         Raises:
-            ValueError: no episode ends and there is no time limit.
+            ValueError: no episode ends and there is no time limit, or no ``info`` has what a setting names.
             RolloutError: an observation or reward is not finite.
         """
         if self.iteration == 0 and not self._family_checked:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from metarl.agents import Noise, Normalizer, Parameters, Policy, Rollouts
 from metarl.agents.observations import map_observations, transpose_images
-from metarl.agents.policies import Actor
+from metarl.agents.policies import Actor, NoNoise
 from metarl.envs import BatchedFamily, RolloutError, make_in_processes
 from metarl.envs import tasks as task_tools
 from metarl.gradients.parallel import all_threads
@@ -37,18 +37,25 @@ class Sampler:
         family_kwargs: arguments of its constructor.
         workers: processes that step a family without a batched implementation; ``auto`` measures which number is best.
         step_timeout: seconds that a worker may take for a step.
+        record: names of entries of ``info`` that rollouts keep besides those of success.
 
     Attributes:
         seconds: the time that ``collect`` took so far.
     """
 
     def __init__(
-        self, family: str, family_kwargs: dict[str, Any], workers: int | str = "auto", step_timeout: float = 60.0
+        self,
+        family: str,
+        family_kwargs: dict[str, Any],
+        workers: int | str = "auto",
+        step_timeout: float = 60.0,
+        record: Sequence[str] = (),
     ) -> None:
         self.family = family
         self.family_kwargs = family_kwargs
         self.workers = workers
         self.step_timeout = step_timeout
+        self.record = tuple(record)
         self.seconds = 0.0
         self._lock = threading.RLock()
         self._vectors: dict[int, VectorEnv[Any, Any, Any]] = {}
@@ -77,6 +84,8 @@ class Sampler:
         episodes: int,
         streams: Sequence[Stream],
         play: Callable[..., Rollouts] | None = None,
+        *,
+        deterministic: bool = False,
     ) -> Rollouts:
         """Play ``episodes`` episodes of each task and return the rollouts.
 
@@ -88,6 +97,7 @@ class Sampler:
             episodes: for each task.
             streams: the random stream of each task.
             play: what steps the environments, with the arguments and the result of ``play_episodes``, the default.
+            deterministic: whether the most likely actions are taken.
 
         Raises:
             RolloutError: an environment raised an error, returned an observation or reward that is not finite, or its
@@ -103,9 +113,11 @@ class Sampler:
             with self._timed(), self._naming(env, tasks, episodes), all_threads():
                 first = _reset(env, seeds, options)
                 actor = policy.actor(parameters, normalizer)
-                noise = actor.noise([stream.noise() for stream in streams], episodes)
+                drawn = None if deterministic else actor.noise([stream.noise() for stream in streams], episodes)
+                noise = NoNoise() if drawn is None else drawn
                 double = bool(normalizer.observations)
-                return (play or play_episodes)(env, actor, noise, first, n_tasks, episodes, double=double)
+                player = play or play_episodes
+                return player(env, actor, noise, first, n_tasks, episodes, double=double, record=self.record)
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
@@ -162,12 +174,13 @@ def _reset(env: VectorEnv[Any, Any, Any], seeds: list[int], options: dict[str, A
 def play_episodes(
     env: VectorEnv[Any, Any, Any],
     actor: Actor,
-    noise: Noise,
+    noise: Noise | NoNoise,
     first: Any,
     n_tasks: int,
     episodes: int,
     *,
     double: bool = False,
+    record: Sequence[str] = (),
 ) -> Rollouts:
     """Step the environments until all episodes have ended, and return the rollouts.
 
@@ -179,6 +192,7 @@ def play_episodes(
         n_tasks: number of tasks.
         episodes: number of episodes of each task.
         double: keep observations in double precision if the environments return them so.
+        record: see ``Sampler``.
 
     Raises:
         RolloutError: an environment failed; the message does not name the task yet.
@@ -220,7 +234,7 @@ def play_episodes(
                 truncated & running,
             )
         )
-        infos.append(number_infos(info, running))
+        infos.append(number_infos(info, running, record))
         observations.append(transpose_images(space, following))
         running = running & ~(terminated | truncated)
     return stack_steps(observations, steps, n_tasks, episodes, infos, double=double)

@@ -14,6 +14,7 @@ import numpy as np
 TRAINING = 10
 EVALUATION = 11
 ADAPTATION = 12
+PROTOCOLS = 13
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from metarl.envs.references import as_family
-from metarl.fields import FORBID, Count, Finite, Name, Positive, Sizes, Switch, Unit, setting
+from metarl.fields import FORBID, Count, Counts, Finite, Name, Names, Positive, Sizes, Switch, Unit, setting
 from metarl.guide import faults
 from metarl.guide.arguments import refuse_argument
 from metarl.training.schedules import AnySchedule, read_schedule, scheduled, takes_schedule, with_values
@@ -116,6 +116,22 @@ class Evaluating:
     test_tasks: Count = setting(500, "tasks of the test after training")
     episodes: Count = setting(20, "episodes of each task, before adaptation and after each adaptation step")
     steps: Count = setting(3, "adaptation steps in validation and test")
+    success: Literal["any", "last"] = setting(
+        "any", "when an episode counts as a success: where info says so at any of its steps, or at the last"
+    )
+    record: Names = setting((), 'entries of info whose mean over each episode is kept, as ["x_velocity"]', "names")
+    protocol: Literal["steps", "pearl", "k-shot", "generalization"] = setting(
+        "steps", "what the test after training plays and counts"
+    )
+    exploration: Count = setting(2, "episodes before the one that counts, of protocol pearl", "episodes")
+    shots: Counts = setting((1, 2, 5, 10, 20), "numbers of episodes before those that count, of protocol k-shot")
+    beyond: Positive = setting(
+        0.5, "how far beyond its ranges a family's tasks go in protocol generalization", "widths of the range"
+    )
+    seed: Literal["run"] | Annotated[int, Field(strict=True, ge=0, lt=2**32)] = setting(
+        "run", "seed of the tasks and episodes of validation and test; run: the run's own; a number: the same for all"
+    )
+    best: Literal["return", "success"] = setting("return", "by what the best parameters are chosen in validation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,6 +302,8 @@ def as_dict(settings: Settings) -> dict[str, Any]:
         section, _, name = key.partition(".")
         plain[section][name] = schedule.plain()
     plain["policy"]["hidden_sizes"] = list(settings.policy.hidden_sizes)
+    for name in ("record", "shots"):
+        plain["evaluation"][name] = list(plain["evaluation"][name])
     return plain
 
 

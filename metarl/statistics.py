@@ -5,8 +5,9 @@ The functions in ``STATISTICS`` are part of every evaluation: of its table, its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,18 +18,22 @@ from metarl.agents import Rollouts
 
 LEVEL = 0.95
 RESAMPLES = 2000
+SuccessAt = Literal["any", "last"]
 SUCCESS_INFO = ("success", "is_success")  # as Meta-World and stable-baselines3 name it
 
 
-def number_infos(info: dict[str, Any], running: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+def number_infos(
+    info: dict[str, Any], running: NDArray[np.bool_], record: Sequence[str] = ()
+) -> dict[str, NDArray[np.float64]]:
     """Return the numbers of a vector environment's ``info`` that the statistics need, by name; those that any tells.
 
     Args:
         info: with arrays ``[sub-environment]``.
         running: ``[sub-environment]``, whose episode is running; the others, and those that do not tell, have NaN.
+        record: names of entries that are kept besides those of success.
     """
     kept = {}
-    for name in SUCCESS_INFO:
+    for name in (*SUCCESS_INFO, *record):
         found = info.get(name)
         if isinstance(found, np.ndarray) and found.shape == running.shape and found.dtype.kind in "biuf":
             told = running & np.asarray(info.get(f"_{name}", True), dtype=np.bool_)
@@ -41,21 +46,60 @@ def episode_return(rollouts: Rollouts) -> Tensor:
     return rollouts.episode_returns()
 
 
-def episode_success(rollouts: Rollouts) -> Tensor | None:
-    """Return 1 for every episode in which ``info`` reported success at some step, else 0: ``[task, episode]``.
+def episode_length(rollouts: Rollouts) -> Tensor:
+    """Return how many environment steps every episode took, ``[task, episode]``."""
+    return rollouts.mask.sum(dim=2)
+
+
+def episode_success(rollouts: Rollouts, when: SuccessAt = "any") -> Tensor | None:
+    """Return 1 for every episode in which ``info`` reported success, else 0: ``[task, episode]``.
 
     None if no ``info`` has an entry for success (``SUCCESS_INFO``).
+
+    Args:
+        rollouts: of the episodes.
+        when: ``any``: at some step, as Meta-World counts; ``last``: at the last step of which ``info`` told, as
+            stable-baselines3 counts.
     """
     told = [rollouts.infos[name] for name in SUCCESS_INFO if name in rollouts.infos]
     if not told or all(bool(torch.isnan(part).all()) for part in told):
         return None
-    return torch.stack([(part > 0).any(dim=2) for part in told]).any(dim=0).to(rollouts.rewards.dtype)
+    at = [(part > 0).any(dim=2) if when == "any" else _last_told(part) > 0 for part in told]
+    return torch.stack(at).any(dim=0).to(rollouts.rewards.dtype)
+
+
+def _last_told(values: Tensor) -> Tensor:
+    """Return the last of each episode's values ``[task, episode, time]`` that is a number; 0 where none is."""
+    known = ~torch.isnan(values)
+    last = (known * torch.arange(1, values.shape[2] + 1)).argmax(dim=2, keepdim=True)
+    return torch.where(known.any(dim=2), values.gather(2, last)[..., 0], 0.0)
+
+
+def episode_info(rollouts: Rollouts, name: str) -> Tensor | None:
+    """Return the mean over every episode's steps of an entry of ``info``, ``[task, episode]``; NaN where none told it.
+
+    None if no ``info`` has it.
+    """
+    told = rollouts.infos.get(name)
+    return None if told is None or bool(torch.isnan(told).all()) else told.nanmean(dim=2)
 
 
 STATISTICS: dict[str, Callable[[Rollouts], Tensor | None]] = {
     "return": episode_return,
+    "length": episode_length,
     "success": episode_success,
 }
+
+
+def statistics_of(success: SuccessAt, record: Sequence[str]) -> dict[str, Callable[[Rollouts], Tensor | None]]:
+    """Return the statistics of an evaluation by name: those of ``STATISTICS``, and means of entries of ``info``.
+
+    Args:
+        success: when an episode counts as a success.
+        record: the names of the entries.
+    """
+    further = {name: functools.partial(episode_info, name=name) for name in record}
+    return {**STATISTICS, "success": functools.partial(episode_success, when=success), **further}
 
 
 def bootstrap_interval(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:

@@ -33,14 +33,16 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "gradients": "gradients agents basics",
         "sb3": "sb3 agents envs basics",
         "guide": "guide root training basics agents envs names",
-        "root": "root guide training checkpoints basics gradients sb3 agents envs names",
-        "training": "training root guide checkpoints basics gradients sb3 agents envs",
+        "results": "results root basics agents",
+        "protocols": "protocols results root training basics agents envs",
+        "root": "root guide training checkpoints protocols results basics gradients sb3 agents envs names",
+        "training": "training root guide checkpoints results basics gradients sb3 agents envs",
         "names": "names root checkpoints",
         "memory": "memory names root training checkpoints basics gradients sb3 agents envs",
-        "learners": "learners memory names root training checkpoints basics gradients sb3 agents envs",
-        "front": "front learners memory names root guide training checkpoints gradients sb3 agents envs",
-        "experiments": "experiments front learners memory names root guide training checkpoints basics gradients sb3 "
-        "agents envs",
+        "learners": "learners memory results names root training checkpoints basics gradients sb3 agents envs",
+        "front": "front learners memory results names root guide training checkpoints gradients sb3 agents envs",
+        "experiments": "experiments front learners memory results names root guide training checkpoints basics "
+        "gradients sb3 agents envs",
     }.items()
 }
 # Packages of other people that a room does without.

@@ -1,6 +1,6 @@
 """Policies as pure functions of their parameters, one file for each kind, with the actor that samples its actions."""
 
-from metarl.agents.policies.acting import Actor, Noise
+from metarl.agents.policies.acting import Actor, Noise, NoNoise
 from metarl.agents.policies.build import build_policy, wrap_module
 from metarl.agents.policies.context import ContextPolicy
 from metarl.agents.policies.mixture import MixturePolicy
@@ -20,6 +20,7 @@ __all__ = [
     "Memory",
     "MixturePolicy",
     "ModulePolicy",
+    "NoNoise",
     "Noise",
     "Parameters",
     "PerceptronPolicy",

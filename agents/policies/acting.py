@@ -51,10 +51,24 @@ class Noise:
         return noise
 
 
+class NoNoise:
+    """In place of noise, for the most likely actions."""
+
+    def at(self, step: int) -> None:
+        """Return None, with which ``Actor.act`` takes the most likely actions."""
+
+
 class Actor:
     """Draws actions for ``[task, episode]`` sub-environments, each task with its own parameters."""
 
     choices: ClassVar[int] = 0  # numbers of a step's noise in addition to those of the action
+    acts_without_noise: ClassVar[bool] = True  # whether ``act`` takes None for the most likely actions
+
+    def __init_subclass__(cls) -> None:
+        """Ask of an ``act`` of one's own that it says whether it takes None for the noise."""
+        super().__init_subclass__()
+        if "act" in vars(cls) and "acts_without_noise" not in vars(cls):
+            cls.acts_without_noise = False
 
     def __init__(self, action_space: spaces.Space[Any], log_std: NDArray[Any] | None, normalizer: Normalizer) -> None:
         self._space = action_space
@@ -65,12 +79,12 @@ class Actor:
         """Return the noise for ``act``, for episodes of tasks, each task with its own generator."""
         return Noise(rngs, episodes, self._space, self.choices)
 
-    def act(self, observations: Any, noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def act(self, observations: Any, noise: NDArray[np.float32] | None) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return actions ``[task, episode, *action]`` and their log-probabilities ``[task, episode]``.
 
         Args:
             observations: ``[task, episode, *obs]``, arrays.
-            noise: ``[task, episode, action]``, from ``noise``.
+            noise: ``[task, episode, action]``, from ``noise``; None for the most likely actions.
         """
         return draw(self._space, self.output(self._normalizer.observe(observations)), self._spread, noise)
 
@@ -88,7 +102,7 @@ def spread(log_std: NDArray[Any]) -> Spread:
 
 
 def draw(
-    space: spaces.Space[Any], output: NDArray[Any], spread: Spread | None, noise: NDArray[np.float32]
+    space: spaces.Space[Any], output: NDArray[Any], spread: Spread | None, noise: NDArray[np.float32] | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return actions ``[task, episode, *action]`` and their log-probabilities, from a last layer's output and noise.
 
@@ -96,8 +110,10 @@ def draw(
         space: of the actions.
         output: ``[task, episode, output]``, the mean for a box, else logits.
         spread: for a box, from ``spread``.
-        noise: ``[task, episode, action]``, from ``Noise``.
+        noise: ``[task, episode, action]``, from ``Noise``; None for the most likely actions.
     """
+    if noise is None:
+        noise = _least_noise(space, output)
     if isinstance(space, spaces.Box):
         assert spread is not None
         std, log_volume = spread
@@ -115,6 +131,26 @@ def draw(
         actions = np.stack([choice for choice, _ in chosen], axis=-1)
         return actions, np.sum([log_prob for _, log_prob in chosen], axis=0)
     return choose(output, noise[..., 0])
+
+
+def _least_noise(space: spaces.Space[Any], output: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the noise with which the most likely actions are drawn."""
+    if isinstance(space, spaces.Box):
+        return np.zeros(output.shape, dtype=np.float32)
+    ends = np.cumsum(space.nvec) if isinstance(space, spaces.MultiDiscrete) else np.array([output.shape[-1]])
+    starts = np.concatenate([[0], ends[:-1]])
+    parts = [output[..., start:end] for start, end in zip(starts, ends, strict=True)]
+    return np.stack([_middle_of_likeliest(part) for part in parts], axis=-1)
+
+
+def _middle_of_likeliest(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the uniform numbers ``[...]`` in the middle of the share of the likeliest choice."""
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares = shares / shares.sum(axis=-1, keepdims=True)
+    best = shares.argmax(axis=-1)[..., None]
+    ends = np.take_along_axis(shares.cumsum(axis=-1), best, axis=-1)
+    middle: NDArray[np.float32] = (ends - np.take_along_axis(shares, best, axis=-1) / 2)[..., 0].astype(np.float32)
+    return middle
 
 
 def choose(logits: NDArray[Any], uniform: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:

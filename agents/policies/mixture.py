@@ -88,11 +88,12 @@ class MixtureActor(Actor):
         flat = {name: value.flatten(0, 1) for name, value in components.items()}
         self._perceptrons = PerceptronActor(policy.plain, flat, Normalizer())
 
-    def act(self, observations: Any, noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def act(self, observations: Any, noise: NDArray[np.float32] | None) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return actions ``[task, episode, *action]`` and their log-probabilities; see ``Actor``.
 
         The last number of the noise selects the component.
         """
+        assert noise is not None  # since ``acts_without_noise`` is not set
         output = self._outputs(self._normalizer.observe(observations))
         last = noise[..., -1]
         if isinstance(self._space, spaces.Box):

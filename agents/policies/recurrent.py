@@ -286,6 +286,8 @@ class GruActor(Actor):
         memory: of the trials, a row for each, set by the first ``act``; None for trials that begin.
     """
 
+    acts_without_noise = True
+
     def __init__(self, policy: GruPolicy, parameters: Parameters, normalizer: Normalizer) -> None:
         host = {name: value.detach().cpu() for name, value in parameters.items()}
         self._policy = policy
@@ -310,7 +312,7 @@ class GruActor(Actor):
         self.memory: Memory | None = None
         super().__init__(policy.action_space, log_std, normalizer)
 
-    def act(self, observations: Any, noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def act(self, observations: Any, noise: NDArray[np.float32] | None) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return actions ``[task, episode, *action]`` and their log-probabilities; see ``Actor``."""
         actions, log_probs = super().act(observations, noise)
         self._coded = encode_actions(self._space, actions.reshape(-1, *actions.shape[2:]))

@@ -56,8 +56,9 @@ class UniformPolicy(Policy):
 class UniformActor(Actor):
     """Draws actions uniformly over the action space."""
 
-    def act(self, observations: Any, noise: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def act(self, observations: Any, noise: NDArray[np.float32] | None) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return uniform actions ``[task, episode, *action]`` and their log-probabilities; see ``Actor``."""
+        assert noise is not None  # since ``acts_without_noise`` is not set
         leading, space = noise.shape[:2], self._space
         if isinstance(space, spaces.Box):
             low, high = (limit.reshape(-1).astype(np.float32) for limit in (space.low, space.high))

@@ -71,6 +71,8 @@ class BanditVectorEnv(BatchedFamily):
 class BernoulliBanditVectorEnv(BanditVectorEnv):
     """``metarl/BernoulliBandit-v0``, batched in numpy; the data sheet is in ``BernoulliBanditEnv``."""
 
+    ranges_are_limits = True  # of probabilities
+
     def draw_noise(self, indices: EnvIndices) -> NDArray[np.float64]:
         """Return uniform numbers in [0, 1), ``[len(indices), pulls]``."""
         return self.streams.uniform(indices, self.pulls)
@@ -145,6 +147,8 @@ class BernoulliBanditEnv(BanditEnv):
     - **Source**: Duan et al. 2016 (RL2), with 5, 10 or 50 arms and 10, 100 or 500 pulls.
     - **Versions**: v0, the first.
     """
+
+    ranges_are_limits = True  # of probabilities
 
     batched = BernoulliBanditVectorEnv
 

@@ -29,6 +29,7 @@ class LocomotionVectorEnv(BatchedFamily):
     state as Gymnasium's for the same seed.
     """
 
+    ranges_are_limits: bool = False  # True where there are no tasks beyond the ends of the task space
     splits_share_tasks: bool = False  # True where there are so few tasks that every split has all of them
     file: ClassVar[str]
     frame_skip: ClassVar[int] = 5  # MuJoCo's time steps in a control step
@@ -118,6 +119,7 @@ class DirectedVectorEnv(LocomotionVectorEnv):
         self.directions = directions
         self.task_space, self.default_task = directions.space, directions.default
         self.splits_share_tasks = directions.finite
+        self.ranges_are_limits = True  # of an angle
         super().__init__(num_envs, max_episode_steps, render_mode)
 
     def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> NDArray[Any]:
@@ -161,6 +163,7 @@ class LocomotionEnv(SingleFamily):
         self.batch: LocomotionVectorEnv
         super().__init__(batch, render_mode)
         self.splits_share_tasks = batch.splits_share_tasks
+        self.ranges_are_limits = batch.ranges_are_limits
         if hasattr(batch, "sample_tasks"):
             self.sample_tasks = batch.sample_tasks
         self._renderer: Any = None

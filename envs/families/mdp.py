@@ -56,6 +56,8 @@ def best_return(transitions: NDArray[Any], means: NDArray[Any], horizon: int) ->
 class TabularMDPVectorEnv(BatchedFamily):
     """``metarl/TabularMDP-v0``, batched in numpy; the data sheet is in ``TabularMDPEnv``."""
 
+    ranges_are_limits = True  # of probabilities
+
     def __init__(self, num_envs: int, max_episode_steps: int | None = 10, render_mode: str | None = None) -> None:
         self.single_observation_space = spaces.Box(0.0, 1.0, (STATES,), np.float32)
         self.single_action_space = spaces.Discrete(ACTIONS)
@@ -139,6 +141,8 @@ class TabularMDPEnv(SingleFamily):
     - **Source**: Duan et al. 2016 (RL2).
     - **Versions**: v0, the first.
     """
+
+    ranges_are_limits = True  # of probabilities
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
 

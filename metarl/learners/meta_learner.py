@@ -10,9 +10,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from metarl.checkpoints import Allowed
 from metarl.envs.registry import FamilyLike
 from metarl.envs.tasks import whole_number
-from metarl.evaluation import Evaluation
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
+from metarl.results import Evaluation
 
 
 class MetaLearner:

@@ -67,13 +67,15 @@ def trial_player(
         trials: int,
         *,
         double: bool = False,
+        record: Sequence[str] = (),
     ) -> Rollouts:
         assert isinstance(actor, GruActor)
         seeds = np.array([stream.environment_seeds(trials * trial_episodes) for stream in streams], dtype=np.int64)
         seeds = seeds.reshape(n_tasks, trial_episodes, trials).swapaxes(1, 2).reshape(-1, trial_episodes)
         if not isinstance(env.unwrapped, BatchedFamily):
             seeds = np.vectorize(foreign_seed, otypes=[np.int64])(seeds)
-        rollouts = play_trials(env, actor, noise, first, (n_tasks, trials), seeds, refuse_size, double=double)
+        shape = (n_tasks, trials)
+        rollouts = play_trials(env, actor, noise, first, shape, seeds, refuse_size, double=double, record=record)
         if keep is not None:
             keep(actor)
         return rollouts
@@ -91,6 +93,7 @@ def play_trials(
     refuse_size: Callable[[int, int], None],
     *,
     double: bool = False,
+    record: Sequence[str] = (),
 ) -> Rollouts:
     """Step the environments until all trials have ended; a sub-environment that ends an episode begins its next.
 
@@ -103,6 +106,7 @@ def play_trials(
         seeds: ``[trial, episode]``, of the environments' resets; the first ones have been used.
         refuse_size: see ``trial_player``.
         double: keep observations in double precision if the environments return them so.
+        record: names of entries of ``info`` to keep besides those of success.
 
     Returns:
         rollouts ``[trial, episode, time, ...]`` with a row for each trial.
@@ -111,19 +115,19 @@ def play_trials(
         RolloutError: an environment failed; the message does not name the task yet.
     """
     space, (rows, episodes) = env.single_observation_space, seeds.shape
-    record = _Record(rows, episodes)
+    played = _Record(rows, episodes)
     latest = transpose_images(space, first)
     refuse_non_finite("gave the observation", first, "at reset")
     running = np.ones(rows, dtype=np.bool_)
     while running.any():
-        when = f"at step {record.steps} of the trial"
-        if record.elapsed.max() >= MAX_STEPS:
+        when = f"at step {played.steps} of the trial"
+        if played.elapsed.max() >= MAX_STEPS:
             raise RolloutError(
                 f"is still running after {MAX_STEPS} steps; set family_kwargs.max_episode_steps",
-                int(record.elapsed.argmax()),
+                int(played.elapsed.argmax()),
             )
         shaped = map_observations(lambda part: part.reshape(*shape, *part.shape[1:]), latest)
-        actions, log_probs = actor.act(shaped, noise.at(record.steps))
+        actions, log_probs = actor.act(shaped, noise.at(played.steps))
         flat = actions.reshape(rows, *actions.shape[2:])
         refuse_non_finite("got the action", flat, when)
         try:
@@ -136,21 +140,21 @@ def play_trials(
         refuse_non_finite("gave the reward", rewards, when)
         ended = (terminated | truncated) & running
         after = transpose_images(space, following)
-        record.add(
+        played.add(
             latest,
             (flat, log_probs.reshape(-1), rewards * running, terminated & running, truncated & running),
-            number_infos(info, running),
+            number_infos(info, running, record),
             running,
         )
-        if record.steps in _CHECKED:
-            refuse_size(record.steps, record.bytes_of_step())
+        if played.steps in _CHECKED:
+            refuse_size(played.steps, played.bytes_of_step())
         actor.tell(rewards * running, ended)
         latest = after
         if ended.any():
-            record.end(after, ended)
-            begins = ended & (record.episode < episodes)
+            played.end(after, ended)
+            begins = ended & (played.episode < episodes)
             if begins.any():
-                given = [int(seeds[row, record.episode[row]]) if begins[row] else None for row in range(rows)]
+                given = [int(seeds[row, played.episode[row]]) if begins[row] else None for row in range(rows)]
                 try:
                     again = env.reset(seed=given, options={"reset_mask": begins})[0]  # type: ignore[arg-type]
                 except RolloutError:
@@ -159,8 +163,8 @@ def play_trials(
                     raise RolloutError(f"raised {type(error).__name__} in reset: {error}, {when}", None) from error
                 refuse_non_finite("gave the observation", again, f"at reset, {when}")
                 latest = transpose_images(space, again)
-            running = record.episode < episodes
-    return record.rollouts(double=double)
+            running = played.episode < episodes
+    return played.rollouts(double=double)
 
 
 _ARRAY_BYTES = 128  # of an array, besides its numbers

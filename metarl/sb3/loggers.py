@@ -164,6 +164,7 @@ def record_iteration(
     logger: Logger,
     metrics: Mapping[str, float | str],
     returns: Sequence[float],
+    successes: Sequence[float],
     *,
     timesteps: int,
     steps: int,
@@ -176,6 +177,7 @@ def record_iteration(
         logger: to which they are recorded.
         metrics: the learner's own; text is not written to progress.csv.
         returns: the mean over tasks after 0, 1, ... inner steps.
+        successes: the share of episodes with success, likewise; empty if ``info`` does not tell of it.
         timesteps: environment steps so far.
         steps: environment steps of this iteration.
         seconds: the time of the iteration.
@@ -189,6 +191,8 @@ def record_iteration(
     logger.record("time/steps_per_second", steps / seconds, exclude="csv")
     for step, mean in enumerate(returns):
         logger.record(f"rollout/return_step_{step}", mean)
+    for step, share in enumerate(successes):
+        logger.record(f"rollout/success_step_{step}", share)
     if len(returns) > 1:
         logger.record("rollout/gain", returns[-1] - returns[0])
 

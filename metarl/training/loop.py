@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
@@ -14,15 +15,16 @@ from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFor
 from metarl.agents import Rollouts
 from metarl.envs import RolloutError
 from metarl.envs.tasks import whole_number
-from metarl.evaluation import Evaluation
 from metarl.figures import has_paths, paths_figure
 from metarl.gradients import task_axis
 from metarl.gradients.parallel import one_thread
+from metarl.results import Evaluation
 from metarl.sampler import Sampler
 from metarl.sb3 import loggers
 from metarl.sb3.callbacks import episodes_for_callbacks
 from metarl.settings import Settings
 from metarl.state import Best, Outcome, State, advance, check_outcome
+from metarl.statistics import episode_success
 from metarl.training.adaptation_check import LEAST_DONE, REMEDY, REMEDY_OF_MEMORY, SENTENCES, AdaptationCheck
 from metarl.training.schedules import Horizon, scheduled
 from metarl.training.standstill import Standstill
@@ -178,19 +180,35 @@ def _iterate(learner: TrainedLearner, callbacks: BaseCallback, bar: Any) -> None
     if iteration == 1 and by_task:
         learner.adaptation_check.start = by_task[0].double().numpy()
     returns = [float(task_axis.tree_mean(part)) for part in by_task]
+    successes = _successes(learner, outcome.rollouts)
     loggers.record_iteration(
         learner.logger,
         outcome.metrics,
         returns,
+        successes,
         timesteps=learner.state.num_timesteps,
         steps=learner.state.num_timesteps - before.num_timesteps,
         seconds=time.perf_counter() - began,
         seconds_rollouts=learner.sampler.seconds - played,
     )
     if returns:
-        after = f", after adaptation {returns[-1]:.2f}" if len(returns) > 1 else ""
-        bar.set_postfix_str(f"return before {returns[0]:.2f}{after}")
+        bar.set_postfix_str(_progress("return", returns, ".2f") + _progress("; success", successes, ".0%"))
     bar.update()
+
+
+def _successes(learner: TrainedLearner, rollouts: Sequence[Rollouts]) -> list[float]:
+    """Return the share of episodes with success, mean over tasks; empty where no ``info`` tells of it."""
+    told = [episode_success(part, learner.settings.evaluation.success) for part in rollouts]
+    known = [part for part in told if part is not None]
+    return [float(task_axis.tree_mean(part.mean(dim=1))) for part in known] if len(known) == len(told) else []
+
+
+def _progress(name: str, values: Sequence[float], form: str) -> str:
+    """Return what the progress says of a metric, before and after adaptation."""
+    if not values:
+        return ""
+    after = f", after adaptation {values[-1]:{form}}" if len(values) > 1 else ""
+    return f"{name} before {values[0]:{form}}{after}"
 
 
 def _validate(learner: TrainedLearner) -> None:
@@ -201,11 +219,26 @@ def _validate(learner: TrainedLearner) -> None:
         elsewhere = ("stdout", "log", "json", "csv")
         learner.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)
     loggers.record_validation(learner.logger, {"return": evaluation.returns, **evaluation.statistics})
-    score = evaluation.score
+    score = _score(learner, evaluation)
     if learner.best is None or score > learner.best.score:
         learner.best = Best(score, learner.state)
     if learner.trains and learner.learns_to_adapt and learner.settings.learning.check:
         _check_adaptation(learner, evaluation.returns)
+
+
+def _score(learner: TrainedLearner, evaluation: Evaluation) -> float:
+    """Return by what the best parameters are chosen.
+
+    Raises:
+        ValueError: it is the success rate, and no ``info`` told of success.
+    """
+    best = learner.settings.evaluation.best
+    if best not in evaluation.metrics:
+        raise ValueError(
+            f"evaluation.best is {best!r}, but no info of {evaluation.family} told of success in validation; set "
+            "evaluation.best = 'return'"
+        )
+    return evaluation.score_by(best)
 
 
 def _check_adaptation(learner: TrainedLearner, returns: np.ndarray[Any, np.dtype[np.float64]]) -> None:

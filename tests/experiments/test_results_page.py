@@ -23,6 +23,9 @@ IS_A = {
     "null": lambda value: value is None,
     "list of whole numbers": lambda value: isinstance(value, list) and all(type(entry) is int for entry in value),
     "list of numbers": lambda value: isinstance(value, list) and all(type(entry) is float for entry in value),
+    "list of texts": lambda value: isinstance(value, list) and all(isinstance(entry, str) for entry in value),
+    "list": lambda value: isinstance(value, list),
+    "nested list": lambda value: isinstance(value, list) and isinstance(value[0], list),
     "table": lambda value: isinstance(value, dict),
     "list of tables": lambda value: isinstance(value, list) and all(isinstance(entry, dict) for entry in value),
 }
@@ -79,10 +82,12 @@ def test_the_steps_of_training_are_in_the_file_and_in_the_table(
 def test_millions_of_steps_are_said_as_such() -> None:
     import numpy as np
 
-    from metarl.evaluation import Evaluation
+    from metarl.results import EvaluatedRun, Evaluation
 
     one = Evaluation(
-        family="family", learner="maml", split="test", seed=1, evaluation_seed=1, iteration=100, episodes=2,
-        returns=np.zeros((2, 3)), oracle=None, timesteps=8_012_345,
+        family="family", learner="maml", split="test", protocol="steps", episodes=2, points=(0, 1),
+        counted="adaptation steps", metrics={"return": np.zeros((1, 3, 2, 2), np.float32)}, steps_before=None,
+        runs=(EvaluatedRun(seed=1, evaluation_seed=1, iteration=100, timesteps=8_012_345),),
+        episodes_before=np.zeros((1, 3, 2)),
     )  # fmt: skip
     assert "after 100 iterations; 8.0 million environment steps of training" in one.table().splitlines()[:2]
