@@ -12,7 +12,8 @@ from metarl.settings import Settings
 def check_family(settings: Settings) -> None:
     """Refuse settings that name what no ``info`` has; with ``learning.check``, warn of what may be wrong.
 
-    A few episodes are played, but not where ``learning.workers`` keeps environments in other processes, since this plays in the caller's own.
+    A few episodes are played, but not where ``learning.workers`` keeps environments in other processes, since this
+    plays in the caller's own.
 
     Raises:
         ValueError: no episode ends and there is no time limit, or no ``info`` has what a setting names.
