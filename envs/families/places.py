@@ -41,7 +41,8 @@ def parse_path(name: str) -> list[Step] | None:
     first = _FIRST.match(name)
     if first is None:
         return None
-    steps, position = [("attribute", first.group())], first.end()
+    steps: list[Step] = [("attribute", first.group())]
+    position = first.end()
     while position < len(name):
         found = _NEXT.match(name, position)
         if found is None:

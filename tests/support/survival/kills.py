@@ -102,14 +102,14 @@ def kill_and_resume(wholes: dict[str, Whole], work: Path, seed: int) -> str:
     told = f"seed {seed}, {learner}, {'compare' if compared else 'train'}, {state} after the first kill"
     if rng.random() < 0.4:
         _kill(resume if run.exists() and not compared else start, work, whole, rng)
-    if compared or not run.exists():
-        _succeeds(start, work, told)
-    elif not (run / "results.json").exists():
-        _succeeds(resume, work, told)
+    goes_on = compared or not (run / "results.json").exists()
+    if goes_on:
+        _succeeds(start if compared or not run.exists() else resume, work, told)
     for name in SAME:
         assert (run / name).read_bytes() == (whole.folder / name).read_bytes(), f"{name} differs: {told}"
-    # What a start left is deleted an hour later, since it may be one that starts right now.
-    folders = [path for path in (run, run / "checkpoints") if state == "begun"]
+    # What a start left is deleted an hour later, since it may be one that starts right now; what a run left that was
+    # killed when it had written everything, when it is next used.
+    folders = [path for path in (run, run / "checkpoints") if state == "begun" and goes_on]
     left = [path.name for folder in folders for path in folder.glob("*.part")]
     assert not left, f"{left} is left over: {told}"
     return state
