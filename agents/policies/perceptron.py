@@ -115,7 +115,8 @@ class PerceptronActor(Actor):
         hidden = observations.reshape(*observations.shape[:2], -1).astype(self._layers[0][0].dtype, copy=False)
         if self._outputs[0].shape[:2] != hidden.shape[:2]:
             shapes = [(*hidden.shape[:2], weight.shape[-1]) for weight, _, _ in self._layers]
-            self._outputs = [np.empty(shape, hidden.dtype) for shape in shapes]
+            # Zeros, since a product may read what it writes to, and left-over NaN there is a warning of numpy's.
+            self._outputs = [np.zeros(shape, hidden.dtype) for shape in shapes]
             # Copied to the full shape, since broadcasting along a middle axis takes twice as long.
             self._biases = [
                 np.ascontiguousarray(np.broadcast_to(bias, shape))
