@@ -14,7 +14,7 @@ def test_joint_training_is_stable_baselines3s_and_leaves_its_random_state_alone(
     model = small("pretrained").learn(iterations=1)
     assert torch.equal(torch.rand(3), expected)
     assert model.num_timesteps == 3 * 4 * 2 * 8 == 192
-    assert float(model.state.own_tensors["adam_steps"]) == 3 * 10 * 4  # rollouts, epochs, minibatches
+    assert float(model.state.own_tensors["adam_steps"]) == 2 * 10 * 12  # rollouts, epochs, minibatches
     assert all(torch.isfinite(value).all() for value in model.parameters.values())
     with pytest.raises(ValueError, match=r"outer.environments is 8, which outer.minibatches = 3 does not divide"):
-        small("pretrained", outer={"minibatches": 3})
+        small("pretrained", outer={"environments": 8, "minibatches": 3})
