@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -20,16 +20,16 @@ from torch import Tensor
 
 from metarl import seeding
 from metarl.agents.observations import map_observations
-from metarl.envs import RolloutError, SingleFamily, find_family, make
+from metarl.envs import RandomTask, RolloutError, SingleFamily, make
 from metarl.envs import tasks as task_tools
 from metarl.fields import FORBID, Count, Positive, setting
 from metarl.learner import BaseLearner
 from metarl.sampler import MAX_STEPS, refuse_huge, refuse_non_finite
 from metarl.sb3.models_out import to_model
+from metarl.sb3.named import Named
 from metarl.sb3.vec_env import make_vec_env
 from metarl.state import Outcome, State
 
-MINIBATCHES = 64
 _MOMENTS = {"exp_avg": "adam_mean", "exp_avg_sq": "adam_square"}
 _STEPS = "adam_steps"
 _GLOBAL_GENERATORS = threading.Lock()
@@ -42,18 +42,10 @@ class JointTraining:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     learning_rate: Positive = setting(3e-4, "of stable-baselines3's PPO")
     epochs: Count = setting(10, "passes of PPO over its rollouts")
-    environments: Literal["auto"] | Count = setting(
-        "auto",
-        "environments that PPO steps, each with its own tasks, a multiple of minibatches; auto: learning.tasks * "
-        "learning.episodes, as MAML has, or learning.tasks for a family without a batched implementation",
-    )
-    minibatches: Literal["auto"] | Count = setting(
-        "auto", f"equal parts of PPO's rollouts, of one gradient step each; auto: at most {MINIBATCHES}"
-    )
+    environments: Count = setting(8, "environments that PPO steps, each with its own tasks; minibatches divides it")
+    minibatches: Count = setting(4, "equal parts of PPO's rollouts, of one gradient step each")
 
     def __post_init__(self) -> None:
-        if self.environments == "auto" or self.minibatches == "auto":
-            return
         if self.environments % self.minibatches:
             raise ValueError(
                 f"outer.environments is {self.environments}, which outer.minibatches = {self.minibatches} does not "
@@ -100,30 +92,16 @@ class Pretrained(BaseLearner):
         }
         return replace(state, own_tensors={**zeros, _STEPS: torch.zeros((), dtype=torch.float32, device=self.device)})
 
-    @property
-    def environments(self) -> int:
-        """The number of environments that PPO steps."""
-        learning, given = self.settings.learning, self.settings.outer.environments
-        if given != "auto":
-            return int(given)
-        batched = find_family(self.settings.family).vector_entry_point is not None
-        return learning.tasks * learning.episodes if batched else learning.tasks
-
-    @property
-    def minibatches(self) -> int:
-        """The number of gradient steps of an epoch: as set, or the largest divisor of the environments up to a bound."""
-        count, given = self.environments, self.settings.outer.minibatches
-        if given != "auto":
-            return int(given)
-        return max(parts for parts in range(1, min(count, MINIBATCHES) + 1) if count % parts == 0)
-
     def make_environments(self, count: int, seed: int) -> VecEnv:
         """Return the environments that PPO steps, with a new task in each episode."""
         return make_vec_env(self.settings.family, count, seed=seed, **self.settings.family_kwargs)
 
     def _episode_length(self) -> int:
         """Return the time limit of an environment's episodes, or without a limit the length of one episode."""
-        env = make(self.settings.family, **self.settings.family_kwargs)
+        # Gymnasium's checker would warn of what is refused with a sentence here.
+        env = RandomTask(
+            Named(make(self.settings.family, **{"disable_env_checker": True, **self.settings.family_kwargs}), 0)
+        )
         try:
             return _episode_length(env)
         finally:
@@ -137,7 +115,7 @@ class Pretrained(BaseLearner):
         (seed,) = stream.environment_seeds(1)
         if not isinstance(self.env.unwrapped, SingleFamily):
             seed = seeding.foreign_seed(seed)
-        count, minibatches = self.environments, self.minibatches
+        count = outer.environments
         env = CheckedVecEnv(self.make_environments(count, seed), self.settings.family)
         try:
             length = self._episode_length()
@@ -153,9 +131,8 @@ class Pretrained(BaseLearner):
                     learning_rate=outer.learning_rate,
                     n_epochs=outer.epochs,
                     n_steps=length,
-                    batch_size=length * count // minibatches,
+                    batch_size=length * count // outer.minibatches,
                     gamma=learning.gamma,
-                    stats_window_size=max(100, count),
                 )
                 # The default logger would leave an empty temporary folder behind.
                 model.set_logger(Logger(None, []))

@@ -16,7 +16,6 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from metarl.agents.observations import map_observations
-from metarl.envs import RandomTask
 from metarl.envs import tasks as task_tools
 from metarl.envs.wrappers import OBSERVATION, TOLD_KEYS
 
@@ -162,10 +161,7 @@ class BatchedVecEnv(VecEnv):
             return np.clip(np.asarray(actions, np.float32), space.low, space.high).reshape(self.num_envs, -1)
         columns = np.asarray(actions).reshape(self.num_envs, -1)
         return np.concatenate(
-            [
-                rows[columns[:, part] - start]
-                for part, (start, rows) in enumerate(self._rows)
-            ],
+            [rows[columns[:, part] - start] for part, (start, rows) in enumerate(self._rows)],
             axis=1,
         )
 
@@ -200,7 +196,9 @@ class BatchedVecEnv(VecEnv):
             self._attribute(method_name, index)(*method_args, **method_kwargs) for index in self._get_indices(indices)
         ]
 
-    def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
+    def env_is_wrapped(
+        self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: Any = None
+    ) -> list[bool]:
         """Return whether environments are wrapped so; each has a monitor's records."""
         wrapped = issubclass(wrapper_class, Monitor) or is_wrapped(self._example, wrapper_class)
         return [wrapped for _ in self._get_indices(indices)]

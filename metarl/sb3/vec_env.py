@@ -34,7 +34,7 @@ def make_vec_env(
 ) -> VecEnv:
     """Return ``n_envs`` environments of a family as a ``VecEnv``, for any algorithm of stable-baselines3.
 
-    It gives what stable-baselines3's ``DummyVecEnv`` of environments ``Monitor(RandomTask(metarl.make(family)))`` gives,
+    It gives what stable-baselines3's ``DummyVecEnv`` of ``Monitor(RandomTask(metarl.make(family)))`` gives,
     step by step: the same observations, rewards, ends and infos (``terminal_observation``, ``TimeLimit.truncated``,
     ``episode``). A family with a batched implementation is stepped in one batch, which is many times faster; any other,
     and one that is to be drawn (``render_mode``), is stepped one environment after the other.
@@ -81,9 +81,7 @@ def make_vec_env(
     return made
 
 
-def _single(
-    family: str, trial_episodes: int, kwargs: dict[str, Any], task: Any, index: int
-) -> gymnasium.Env[Any, Any]:
+def _single(family: str, trial_episodes: int, kwargs: dict[str, Any], task: Any, index: int) -> gymnasium.Env[Any, Any]:
     """Return a single environment without its monitor; a task of None stands for random ones."""
     # Gymnasium's checker helps people who write environments, but slows every step down.
     env: gymnasium.Env[Any, Any] = Named(make(family, task=task, **{"disable_env_checker": True, **kwargs}), index)

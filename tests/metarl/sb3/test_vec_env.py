@@ -201,5 +201,7 @@ def test_bad_input_is_answered_in_a_sentence(arguments: dict[str, Any], expected
 def test_a_failing_environment_is_named() -> None:
     env = metarl.sb3.make_vec_env("toy_faults:Leaves", 2, seed=1, where="step", what="error")
     env.reset()
-    with pytest.raises(RolloutError, match=r"Leaves, task \[.*\], sub-environment 0 raised RuntimeError: .*, at step 0"):
+    with pytest.raises(
+        RolloutError, match=r"Leaves, task \[.*\], sub-environment 0 raised RuntimeError: .*, at step 0"
+    ):
         env.step(np.zeros((2, *env.action_space.shape), np.float32))
