@@ -74,4 +74,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name == "sb3":
+        return importlib.import_module("metarl.sb3")
     raise AttributeError(f"module 'metarl' has no attribute {name!r}")

@@ -27,7 +27,7 @@ def blocks(language: str) -> list[str]:
 def test_the_page_on_stable_baselines3_runs_as_it_stands(tmp_path: Path) -> None:
     page = (ROOT / "docs/stable-baselines3.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(code) == 3
+    assert len(code) == 4
     done = forked.run(cwd=tmp_path, code="\n".join(code))
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["0", "5"], ["1", "5"], ["2", "1"]]

@@ -15,16 +15,19 @@ import torch
 from pydantic import ConfigDict
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
 from metarl import seeding
+from metarl.agents.observations import map_observations
 from metarl.envs import RandomTask, RolloutError, SingleFamily, make
+from metarl.envs import tasks as task_tools
 from metarl.fields import FORBID, Count, Positive, setting
 from metarl.learner import BaseLearner
-from metarl.sampler import MAX_STEPS
+from metarl.sampler import MAX_STEPS, refuse_huge, refuse_non_finite
 from metarl.sb3.models_out import to_model
+from metarl.sb3.named import Named
+from metarl.sb3.vec_env import make_vec_env
 from metarl.state import Outcome, State
 
 _MOMENTS = {"exp_avg": "adam_mean", "exp_avg_sq": "adam_square"}
@@ -89,8 +92,20 @@ class Pretrained(BaseLearner):
         }
         return replace(state, own_tensors={**zeros, _STEPS: torch.zeros((), dtype=torch.float32, device=self.device)})
 
-    def _make_env(self) -> gymnasium.Env[Any, Any]:
-        return Monitor(RandomTask(make(self.settings.family, **self.settings.family_kwargs)))
+    def make_environments(self, count: int, seed: int) -> VecEnv:
+        """Return the environments that PPO steps, with a new task in each episode."""
+        return make_vec_env(self.settings.family, count, seed=seed, **self.settings.family_kwargs)
+
+    def _episode_length(self) -> int:
+        """Return the time limit of an environment's episodes, or without a limit the length of one episode."""
+        # Gymnasium's checker would warn of what is refused with a sentence here.
+        env = RandomTask(
+            Named(make(self.settings.family, **{"disable_env_checker": True, **self.settings.family_kwargs}), 0)
+        )
+        try:
+            return _episode_length(env)
+        finally:
+            env.close()
 
     def meta_iteration(self, state: State, iteration: int) -> Outcome:
         """Train with PPO for the largest number of environment steps that an iteration of MAML can have."""
@@ -100,9 +115,10 @@ class Pretrained(BaseLearner):
         (seed,) = stream.environment_seeds(1)
         if not isinstance(self.env.unwrapped, SingleFamily):
             seed = seeding.foreign_seed(seed)
-        env = DummyVecEnv([self._make_env] * outer.environments)
+        count = outer.environments
+        env = CheckedVecEnv(self.make_environments(count, seed), self.settings.family)
         try:
-            length = _episode_length(env.envs[0])
+            length = self._episode_length()
             episodes = self.settings.iteration_episodes
             # stable-baselines3 draws from the global generators, so only one learner may train at a time.
             with _GLOBAL_GENERATORS, _random_state_kept(), torch.inference_mode(False), torch.enable_grad():
@@ -115,7 +131,7 @@ class Pretrained(BaseLearner):
                     learning_rate=outer.learning_rate,
                     n_epochs=outer.epochs,
                     n_steps=length,
-                    batch_size=length * outer.environments // outer.minibatches,
+                    batch_size=length * count // outer.minibatches,
                     gamma=learning.gamma,
                 )
                 # The default logger would leave an empty temporary folder behind.
@@ -136,6 +152,79 @@ class Pretrained(BaseLearner):
             num_timesteps=state.num_timesteps + model.num_timesteps,
         )
         return Outcome(state=following, rollouts=[], metrics=metrics)
+
+
+class CheckedVecEnv(VecEnvWrapper):
+    """Environments whose failures, and observations and rewards that cannot be learned from, name the environment.
+
+    Args:
+        venv: as ``metarl.sb3.make_vec_env`` makes it.
+        family: its name, for errors.
+    """
+
+    def __init__(self, venv: VecEnv, family: str) -> None:
+        super().__init__(venv)
+        self._family = family
+        self._steps = np.zeros(venv.num_envs, dtype=np.int64)
+        self._tasks: list[Any] = []
+
+    def reset(self) -> Any:
+        """Start episodes.
+
+        Raises:
+            RolloutError: an environment failed, or gave an observation that is not finite.
+        """
+        self._steps[:] = 0
+        with self._naming("reset"):
+            observations = self.venv.reset()
+            self._tasks = self.venv.get_attr("task")
+            refuse_non_finite("gave the observation", observations, "at reset")
+        return observations
+
+    def step_wait(self) -> tuple[Any, Any, Any, Any]:
+        """Step the environments.
+
+        Raises:
+            RolloutError: an environment failed, gave an observation or a reward that is not finite, or a huge one.
+        """
+        with self._naming("step"):
+            observations, rewards, ended, infos = self.venv.step_wait()
+            refuse_huge(np.where(np.isfinite(rewards), rewards, 0.0), "{when}")
+            refuse_non_finite("gave the reward", rewards, "{when}")
+            refuse_non_finite("gave the observation", observations, "{when}")
+            over = np.flatnonzero(ended).tolist()
+            for index in over:
+                last = map_observations(lambda part: np.asarray(part)[None], infos[index]["terminal_observation"])
+                try:
+                    refuse_non_finite("gave the observation", last, "{when}")
+                except RolloutError as error:
+                    raise RolloutError(str(error), index) from error
+        for index, task in zip(over, self.venv.get_attr("task", indices=over) if over else [], strict=True):
+            self._tasks[index] = task
+        self._steps = np.where(ended, 0, self._steps + 1)
+        return observations, rewards, ended, infos
+
+    @contextlib.contextmanager
+    def _naming(self, where: str) -> Iterator[None]:
+        """Add family, task, sub-environment and step to a failure that does not name them yet."""
+        try:
+            yield
+        except RolloutError as error:
+            if error.env_index is None or ", sub-environment " in str(error):
+                raise
+            when = f"at step {int(self._steps[error.env_index])}"
+            task = task_tools.plain(self._tasks[error.env_index])
+            said = str(error).replace("{when}", when)
+            raise RolloutError(
+                f"{self._family}, task {task}, sub-environment {error.env_index} {said}", error.env_index
+            ) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit as well
+            raise RolloutError(
+                f"{self._family} (the sub-environment is not known) raised {type(error).__name__} in {where}: {error}",
+                None,
+            ) from error
 
 
 def _put_moments(model: PPO, kept: dict[str, Tensor]) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from small import small
+
+from metarl.envs import RolloutError
 
 
 def test_joint_training_is_stable_baselines3s_and_leaves_its_random_state_alone() -> None:
@@ -18,3 +22,24 @@ def test_joint_training_is_stable_baselines3s_and_leaves_its_random_state_alone(
     assert all(torch.isfinite(value).all() for value in model.parameters.values())
     with pytest.raises(ValueError, match=r"outer.environments is 8, which outer.minibatches = 3 does not divide"):
         small("pretrained", outer={"minibatches": 3})
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "expected"),
+    [
+        (
+            {"family": "toy_faults:NanReward"},
+            r"NanReward, task \[.*\], sub-environment 0 gave the reward nan, at step 0",
+        ),
+        ({"family": "toy_faults:Huge"}, r"Huge, task \[.*\], sub-environment 0 gave the reward \S+, at step 0"),
+        (
+            {"family": "toy_faults:Leaves", "family_kwargs": {"where": "step", "what": "error"}},
+            r"Leaves, task \[.*\], sub-environment 0 raised RuntimeError: no, at step 0",
+        ),
+    ],
+)
+def test_environments_that_cannot_be_learned_from_are_named(kwargs: dict[str, Any], expected: str) -> None:
+    learning = {"tasks": 2, "check": False}
+    evaluation = {"every": 100}
+    with pytest.raises(RolloutError, match=expected):
+        small("pretrained", learning=learning, evaluation=evaluation, **kwargs).learn(iterations=1)
