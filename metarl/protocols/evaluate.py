@@ -15,7 +15,6 @@ from metarl.envs.sync import close_or_warn
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import EvaluatedAgent, points, say_which_were_trained_on
 from metarl.protocols.generalization import Generalization
-from metarl.protocols.infos import refuse_unknown_infos
 from metarl.protocols.k_shot import KShot
 from metarl.protocols.pearl import Pearl
 from metarl.protocols.protocol import Counts, EvaluationProtocol, Point
@@ -25,6 +24,7 @@ from metarl.results.kept import DETERMINISTIC
 from metarl.results.versions import versions
 from metarl.settings import Settings
 from metarl.statistics import statistics_of
+from metarl.training.infos import refuse_unknown_infos
 
 PROTOCOLS: Mapping[str, type[EvaluationProtocol]] = {kind.name: kind for kind in (Steps, Pearl, KShot, Generalization)}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 
 from metarl.envs import quick_check
-from metarl.protocols.infos import refuse_unknown_infos
 from metarl.settings import Settings
+from metarl.training.infos import refuse_unknown_infos
 
 
 def check_family(settings: Settings) -> None:
