@@ -98,7 +98,7 @@ def _next_file(run: Run, replay: Replay, kind: str) -> Path:
     """Write the next free file of the run's folder, and return its path."""
     number = 1
     while True:
-        path = run.replays / f"{number}.{kind}"
+        path: Path = run.replays / f"{number}.{kind}"
         # Other formats count too, so that a number stands for one replay.
         if not any(run.replays.glob(f"{number}.*")):
             try:

@@ -64,6 +64,9 @@ def write_replay(path: Path, images: NDArray[np.uint8], fps: float, comment: str
     refuse_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"the replay {str(path)!r} cannot be written: {in_words(error)}") from error
+    try:
         with new_file(path) as beside:
             if path.suffix.lower() == ".gif":
                 beside.write_bytes(gif_of(images, fps, comment))

@@ -59,8 +59,7 @@ class Episode:
 
     def success_at(self, step: int) -> bool:
         """Return whether it counts as a success after so many steps."""
-        told = () if self.success is None else self.success[:step]
-        return len(told) > 0 and bool(told[-1])
+        return self.success is not None and step > 0 and bool(self.success[min(step, self.length) - 1])
 
 
 class Recorder:
@@ -126,7 +125,8 @@ def drawn_env(settings: Settings, task: Any) -> gymnasium.Env[Any, Any]:
     arguments = {**settings.family_kwargs, "disable_env_checker": True}
     if takes_render_mode(find_family(settings.family)):
         arguments["render_mode"] = MODE
-    return make(settings.family, task=task, **arguments)
+    env: gymnasium.Env[Any, Any] = make(settings.family, task=task, **arguments)
+    return env
 
 
 def picture_of(env: gymnasium.Env[Any, Any], family: str) -> NDArray[np.uint8]:

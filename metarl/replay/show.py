@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from metarl.agent import MetaAgent
@@ -82,6 +83,11 @@ def show(
                 f"episodes is {episodes}, but learner {model.name} adapts from episode to episode; give steps, the "
                 "number of earlier episodes"
             )
+    if isinstance(task, gymnasium.Env):
+        raise ValueError(
+            "the task is an environment, and a replay makes one of its own that renders; give a task of the family, as "
+            f"in metarl.sample_tasks({model.settings.family!r}, 1, split='test')[0]"
+        )
     chosen = test_task(model, 0) if task is None else task_tools.as_task(model.env, task)
     env = drawn_env(model.settings, chosen)
     try:
@@ -153,8 +159,9 @@ def spread(count: int) -> list[int]:
 def _speed(fps: Any, model: MetaAgent) -> float:
     if fps is None:
         own = (model.env.metadata or {}).get("render_fps")
-        usable = isinstance(own, int | float) and not isinstance(own, bool) and 0.1 <= own < math.inf
-        return min(float(own), USUAL_FPS) if usable else USUAL_FPS
+        if not isinstance(own, int | float) or not 0.1 <= own < math.inf:
+            return USUAL_FPS
+        return min(float(own), USUAL_FPS)
     if not isinstance(fps, int | float | np.number) or isinstance(fps, bool) or not 0.1 <= float(fps) <= FASTEST:
         raise ValueError(f"fps is {fps!r}; expected the pictures a second, a number from 0.1 to {FASTEST:g}")
     return float(fps)
