@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from IPython.core.formatters import HTMLFormatter
 from PIL import Image
 from small import remembering, small
 
@@ -181,6 +182,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_notebook_and_the_short_interface_show_it_too() -> None:
     short = metarl.MetaLearner(family=DRAWN, evaluation={"steps": 1, "episodes": 1})
     replay = metarl.show(short)
-    assert '<img alt="toy_drawn:Drawn-v0, task' in replay._repr_html_()
-    assert "data:image/gif;base64,R0lGOD" in replay._repr_html_()
+    shown = HTMLFormatter()(replay)
+    assert '<img alt="toy_drawn:Drawn-v0, task' in shown
+    assert "data:image/gif;base64,R0lGOD" in shown
     assert "before adaptation: return 6.00, after 1 step: return 6.00" in replay.in_words()
