@@ -93,6 +93,21 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("--out", type=Path, help="the file: .png, .svg or .pdf (default: adaptation.png in the run)")
     picture.add_argument("--tasks", type=int, help="test tasks the returns are of (default: the run's)")
 
+    show = commands.add_parser("show", help="write a moving picture of a task before and after each adaptation step")
+    show.add_argument("run", type=Path, help="a run's folder")
+    show.add_argument("--task", help="the number of a test task, from 0, or a task as JSON (default: 0)")
+    show.add_argument("--steps", type=int, help="adaptation steps, or earlier episodes of a trial (default: the run's)")
+    show.add_argument("--episodes", type=int, help="played for each adaptation step (default: the run's)")
+    show.add_argument("--seed", type=int, help="of the episodes (default: the run's)")
+    show.add_argument("--deterministic", action="store_true", help="show the most likely actions, without noise")
+    show.add_argument("--max-steps", type=int, metavar="N", help="stop an episode after N steps")
+    show.add_argument(
+        "--frames", type=int, metavar="N", help="show at most N pictures; of more, every 2nd, 4th, ... (default: 128)"
+    )
+    show.add_argument("--fps", type=float, help="pictures a second (default: the environment's own, at most 20)")
+    show.add_argument("--format", choices=("gif", "mp4"), help="default: gif; mp4 needs the extra [video]")
+    show.add_argument("--out", type=Path, help="the file, .gif or .mp4 (default: replays/<n>.gif in the run)")
+
     check = commands.add_parser("check", help="say what breaks the contract of a family, one sentence a fault")
     check.add_argument("family", help="an id, or module:Id")
     check.add_argument(

@@ -254,6 +254,23 @@ def _picture(options: argparse.Namespace) -> int:
     return 0
 
 
+def _show(options: argparse.Namespace) -> int:
+    from metarl.envs import RolloutError
+    from metarl.experiments.replaying.show import show_run
+
+    names = ("steps", "episodes", "seed", "deterministic", "max_steps", "frames", "fps")
+    asked = {name: getattr(options, name) for name in names}
+    try:
+        with streams.others_to_stderr():
+            words = show_run(options.run, options.task, options.out, options.format, **asked)
+    except (ValueError, TypeError) as error:
+        return _complain(_one_line(error))
+    except RolloutError as error:
+        return _complain(_one_line(error), FAILED)
+    streams.say(words)
+    return 0
+
+
 def _check(options: argparse.Namespace) -> int:
     from metarl.envs import check_family
     from metarl.experiments.configuration import parse_override
@@ -316,6 +333,7 @@ _WORK: dict[str, Callable[[argparse.Namespace], int]] = {
     "evaluate": _evaluate,
     "compare": _compare,
     "picture": _picture,
+    "show": _show,
     "check": _check,
     "envs": _envs,
     "learners": _learners,

@@ -39,7 +39,7 @@ _UNBEGUN_SECONDS = 3600.0  # age at which the temporary folder of a run counts a
 _LEFTOVER = re.compile(
     r"(progress\.csv|config(-\d+)?\.toml|(cost|results(-\d+)?|machine|from)\.json|(last|best(-\d+)?)\.zip)(\.\d+)?\.part"
 )
-_WITHOUT_LOCK = re.compile(r"\d+\.(json|csv)|[^/]+\.(png|svg|pdf)")  # what evaluate and picture write
+_WITHOUT_LOCK = re.compile(r"\d+\.(json|csv)|[^/]+\.(png|svg|pdf|gif|mp4)")  # what evaluate, picture and show write
 
 # The settings that may be changed when a run is resumed.
 CHANGEABLE = ("device", "learning.iterations", "learning.workers", "learning.step_timeout", "evaluation.every")
@@ -55,6 +55,7 @@ class Run:
         self.best = folder / "checkpoints" / "best.zip"
         self.results = folder / "results.json"
         self.evaluations = folder / "evaluations"
+        self.replays = folder / "replays"
         self.progress = folder / "progress.csv"
         self.cost = folder / "cost.json"
         self.machine = folder / "machine.json"
@@ -153,7 +154,7 @@ class Run:
 
     def sweep_evaluations(self) -> None:
         """Delete incomplete results and pictures of killed processes, which are written without the lock."""
-        for folder in (self.folder, self.evaluations):
+        for folder in (self.folder, self.evaluations, self.replays):
             sweep_parts(folder, _WITHOUT_LOCK)
 
     def discard(self) -> None:

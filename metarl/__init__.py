@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from metarl.learners.rl2 import RL2 as RL2
     from metarl.learners.scratch import Scratch as Scratch
     from metarl.learners.task_aware import TaskAware as TaskAware
+    from metarl.replay.replay import Replay as Replay
+    from metarl.replay.show import show as show
     from metarl.results.combined import combine as combine
     from metarl.results.evaluation import Evaluation as Evaluation
 
@@ -53,6 +55,8 @@ _LAZY = {
     "defaults": "metarl.guide.sizes",
     "Evaluation": "metarl.results.evaluation",
     "MetaLearner": "metarl.learners.meta_learner",
+    "Replay": "metarl.replay.replay",
+    "show": "metarl.replay.show",
 }
 
 __all__ = [

@@ -225,7 +225,7 @@ class MetaAgent(Evaluated):
             while adapter.updates < steps:
                 adapter.play()
             return adapter.policy
-        parameters = self._adapt_to(self._one_task(task), steps, episodes, seed)
+        parameters = self._adapt_to(self._one_task(task), steps, episodes, seed)[-1]
         return self._for_made_environments(self.as_policy(task_parameters(parameters, 0), self.state))
 
     def adapter(self, env: gymnasium.Env[Any, Any], *, episodes: int | None = None, seed: int | None = None) -> Adapter:
@@ -258,18 +258,35 @@ class MetaAgent(Evaluated):
     def _one_task(self, task: Any) -> Any:
         return task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])
 
-    def _adapt_to(self, task: Any, steps: int, episodes: int, seed: int) -> Parameters:
-        """Return the parameters adapted to a batch of a single task."""
+    def adaptation(
+        self, task: Any, *, steps: int | None = None, episodes: int | None = None, seed: int | None = None
+    ) -> list[Parameters]:
+        """Return the stacked parameters of one task after 0, 1, ... adaptation steps; the last are those of ``adapt``.
+
+        The arguments and errors are those of ``adapt`` with a task. A learner that adapts without experience returns
+        only those that it acts with.
+        """
+        return self._adapt_to(self._one_task(task), *self._adaptation_counts(steps, episodes, seed))
+
+    def _adapt_to(self, task: Any, steps: int, episodes: int, seed: int) -> list[Parameters]:
+        """Return the parameters of a batch of a single task after 0, 1, ... steps."""
         steps = steps if self.adapts_by_experience else 0
-        streams = (seeding.streams(seed, seeding.ADAPTATION, step, tasks=range(1)) for step in range(steps))
         state = self.state
-        return adapt_on_rollouts(
+        before: list[Parameters] = []
+
+        def collect(parameters: Parameters, step: int) -> Rollouts:
+            before.append(parameters)
+            streams = seeding.streams(seed, seeding.ADAPTATION, step, tasks=range(1))
+            return self.collect(state, parameters, task, streams, episodes=episodes)
+
+        last, _ = adapt_on_rollouts(
             self.begin_adaptation(one_task(state.parameters), task),
-            lambda parameters, step: self.collect(state, parameters, task, next(streams), episodes=episodes),
+            collect,
             lambda parameters, rollouts, step: self.adapted(state, parameters, rollouts, step),
             steps,
             play_adapted=False,
-        )[0]
+        )
+        return [*before, last]
 
     def collect(
         self,
@@ -344,7 +361,7 @@ class MetaAgent(Evaluated):
             policy, rollouts = adapter.policy, adapter.rollouts
         else:
             one = self._one_task(task)
-            parameters = self._adapt_to(one, steps, episodes, chosen)
+            parameters = self._adapt_to(one, steps, episodes, chosen)[-1]
             streams = seeding.streams(chosen, seeding.ADAPTATION, steps, tasks=range(1))
             rollouts = self.collect(self.state, parameters, one, streams, episodes=episodes)
             policy = self.as_policy(task_parameters(parameters, 0), self.state)

@@ -71,7 +71,7 @@ def paths_figure(
             axes.set_aspect("equal")
             axes.set(xticks=[], yticks=[])
             if row == 0:
-                axes.set_title(_step_name(column, counted), fontsize=9)
+                axes.set_title(step_name(column, counted), fontsize=9)
     if evaluation is not None:
         _draw_returns(figure.add_subplot(grid[rows, :]), evaluation)
     return figure
@@ -91,7 +91,13 @@ def _colour(step: int) -> str:
     return _COLOURS[min(step, len(_COLOURS) - 1)]
 
 
-def _step_name(step: int, counted: str) -> str:
+def step_name(step: int, counted: str) -> str:
+    """Return a point of adaptation in words.
+
+    Args:
+        step: how many adaptation steps, or earlier episodes, there were.
+        counted: which of the two, as in ``Evaluation``.
+    """
     if counted == "adaptation steps":
         return {0: "before adaptation", 1: "after 1 step"}.get(step, f"after {step} steps")
     return {0: "first episode", 1: "after 1 episode"}.get(step, f"after {step} episodes")
@@ -112,7 +118,7 @@ def _draw_returns(axes: Any, evaluation: Evaluation) -> None:
         axes.axhline(float(evaluation.oracle.mean()), color="#1b7f4f", linestyle="--", linewidth=1.0)
         axes.annotate("optimum", (0, float(evaluation.oracle.mean())), textcoords="offset points", xytext=(0, -10),
                       fontsize=8, color="#1b7f4f")  # fmt: skip
-    axes.set_xticks(steps, [_step_name(step, evaluation.counted) for step in steps], fontsize=8)
+    axes.set_xticks(steps, [step_name(step, evaluation.counted) for step in steps], fontsize=8)
     axes.set_xlim(-0.4, len(steps) - 0.6)
     axes.set_ylabel("mean return", fontsize=8)
     axes.tick_params(axis="y", labelsize=8)

@@ -15,6 +15,7 @@ TRAINING = 10
 EVALUATION = 11
 ADAPTATION = 12
 PROTOCOLS = 13
+REPLAY = 14
 
 
 @dataclass(frozen=True)

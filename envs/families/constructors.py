@@ -17,7 +17,22 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 
 def constructor_arguments(spec: EnvSpec) -> tuple[dict[str, Any], bool]:
-    """Return the constructor's arguments with their defaults, and whether it accepts any others (``**kwargs``)."""
+    """Return the constructor's arguments with their defaults, and whether it accepts any others (``**kwargs``).
+
+    Without ``render_mode``, which no task or configuration sets.
+    """
+    arguments, open_ended = _signature(spec)
+    arguments.pop("render_mode", None)
+    return arguments, open_ended
+
+
+def takes_render_mode(spec: EnvSpec) -> bool:
+    """Whether a constructor takes the argument ``render_mode``; not every environment that renders has one."""
+    arguments, open_ended = _signature(spec)
+    return open_ended or "render_mode" in arguments
+
+
+def _signature(spec: EnvSpec) -> tuple[dict[str, Any], bool]:
     entry = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     arguments: dict[str, Any] = {}
     open_ended = False
@@ -32,8 +47,7 @@ def constructor_arguments(spec: EnvSpec) -> tuple[dict[str, Any], bool]:
         open_ended = any(p.kind is p.VAR_KEYWORD for p in signature)
         if not open_ended:
             break
-    for name in ("self", "render_mode"):
-        arguments.pop(name, None)
+    arguments.pop("self", None)
     return arguments, open_ended
 
 

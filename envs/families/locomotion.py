@@ -189,10 +189,13 @@ class LocomotionEnv(SingleFamily):
             os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo's default is a window, which needs a display
         try:
             if self._renderer is None or self._drawn is not self.model:
+                import mujoco
                 from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
                 self._close_renderer()
-                self._renderer = MujocoRenderer(self.model, self.data, self.camera, PICTURE_SIZE, PICTURE_SIZE)
+                # The camera goes with the torso; a free one would soon see none of a body that runs.
+                camera = {"type": int(mujoco.mjtCamera.mjCAMERA_TRACKING), "trackbodyid": 1, **self.camera}
+                self._renderer = MujocoRenderer(self.model, self.data, camera, PICTURE_SIZE, PICTURE_SIZE)
                 self._drawn = self.model
             picture: NDArray[np.uint8] = self._renderer.render("rgb_array")
         except Exception as error:  # each graphics library has exceptions of its own

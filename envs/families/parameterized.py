@@ -116,6 +116,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         self.render_mode = render_mode
         self._limit: int | None = None
         self._inner_spec = _spec(env if isinstance(env, str) else reference_to(env))
+        self._passes_mode = render_mode is not None and constructors.takes_render_mode(self._inner_spec)
         self._wrappers = [_wrapper(wrapper) for wrapper in wrappers]
         self._setters = dict(set or {})
         self._derive = derive
@@ -194,8 +195,7 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
             self._inner_spec,
             max_episode_steps=self._limit,
             disable_env_checker=True,
-            # Not every constructor has a render_mode.
-            **({} if self.render_mode is None else {"render_mode": self.render_mode}),
+            **({"render_mode": self.render_mode} if self._passes_mode else {}),
             **constructors.mutable_defaults(self._inner_spec.entry_point, {**self._inner_spec.kwargs, **arguments}),
             **copy.deepcopy(arguments),
         )

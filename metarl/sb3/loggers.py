@@ -19,7 +19,8 @@ from stable_baselines3.common.logger import (
     Logger,
     TensorBoardOutputFormat,
 )
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from torch.utils.tensorboard import FileWriter, SummaryWriter
 from tqdm import tqdm
 
 from metarl.envs.tasks import whole_number
@@ -158,6 +159,25 @@ def write_hparams(folder: Path, settings: dict[str, Any], results: dict[str, flo
             flat[f"{key}.{name}" if name else key] = plain
     with naming(folder), SummaryWriter(log_dir=str(folder)) as writer:
         writer.add_hparams(flat, results, run_name=".", global_step=step)
+
+
+def write_moving_picture(folder: Path, tag: str, gif: bytes, size: tuple[int, int], step: int) -> None:
+    """Write an animated GIF, which TensorBoard plays, as an image into a new event file.
+
+    Args:
+        folder: the run's.
+        tag: of the image.
+        gif: the contents of the file.
+        size: its height and width.
+        step: the environment steps of training.
+    """
+    picture = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=gif)
+    with naming(folder):
+        writer = FileWriter(str(folder))
+        try:
+            writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=picture)]), step)
+        finally:
+            writer.close()
 
 
 def record_iteration(
