@@ -238,7 +238,10 @@ def _compare(options: argparse.Namespace) -> int:
         streams.say(comparison.write_tables(entries, options.out))
         comparison.draw(entries, options.out / "comparison.png")
         done = [options.out / job.name for job in jobs if (options.out / job.name).is_dir()]
-        write_report(done, options.out / "comparison.html", replace=True)
+        try:
+            write_report(done, options.out / "comparison.html", replace=True)
+        except ValueError as error:
+            return _complain(f"the tables are written, but no report: {_one_line(error)}", FAILED)
         beside = "comparison.csv, differences.csv, comparison.png and comparison.html"
         streams.say(f"Written to {options.out / 'comparison.md'}, {beside}")
     return FAILED if failed else 0

@@ -136,7 +136,10 @@ def _read_progress(run: Run, faults: list[str]) -> dict[str, NDArray[np.float64]
         return {}
     try:
         with run.progress.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
+        if reader.fieldnames and not any("/" in name for name in reader.fieldnames):
+            raise ValueError("these are no names of series")
         columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
         return {name: np.array([float(cell or "nan") for cell in cells]) for name, cells in columns.items()}
     except (OSError, ValueError, TypeError, KeyError, csv.Error):

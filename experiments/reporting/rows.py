@@ -99,8 +99,7 @@ def _combined(label: str, runs: Sequence[Found], faults: list[str]) -> Evaluatio
     if not evaluations:
         return None
     try:
-        combined: Evaluation = combine(evaluations)
-        return combined
+        return combine(evaluations)
     except ValueError as error:
         faults.append(f"Of {label} only seed {evaluations[0].seeds[0]} is shown: {error}.")
         return evaluations[0]

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
 from metarl.experiments.comparison import UNKNOWN, Difference, Entry, baselines, difference
 from metarl.experiments.reporting.experience import curves, with_interval
 from metarl.experiments.reporting.rows import Chapter, Row, differing
