@@ -116,8 +116,10 @@ def pad_time(rollouts: Rollouts, length: int) -> Rollouts:
         if entry.name == "observations":
             padded[entry.name] = map_observations(lambda part: pad(part, part[:, :, -1:]), rollouts.observations)
         else:
+            nothing = float("nan") if entry.name == "infos" else 0
             padded[entry.name] = map_observations(
-                lambda part: pad(part, torch.zeros_like(part[:, :, -1:])), getattr(rollouts, entry.name)
+                lambda part, nothing=nothing: pad(part, torch.full_like(part[:, :, -1:], nothing)),
+                getattr(rollouts, entry.name),
             )
     return Rollouts(**padded)
 

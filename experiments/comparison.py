@@ -227,10 +227,12 @@ def _returns_table(entries: Sequence[Entry]) -> str:
     episodes = sorted({entry.episodes for entry in entries if entry.counted == STEPS})
     by_steps = f"adaptation steps of {' or '.join(map(str, episodes))} episodes" if episodes else ""
     by_memory = "earlier episodes of a trial, for learners with memory" if remembering else ""
+    single = [entry.label for entry in entries if len(entry.seeds) == 1]
+    alone = f" Of one seed, so that its intervals are over tasks only: {', '.join(single)}." if single else ""
     return (
         f"Return on {entries[0].returns.shape[2]} test tasks a seed after 0, 1, ... "
         f"{', or '.join(filter(None, [by_steps, by_memory]))}, with {LEVEL:.0%} intervals by bootstrap over seeds and "
-        "tasks; environment steps and time of training, a run's mean.\n\n"
+        f"tasks; environment steps and time of training, a run's mean.{alone}\n\n"
         + _table([*titles, "environment steps", "training time"], rows)
     )
 

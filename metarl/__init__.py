@@ -42,12 +42,14 @@ if TYPE_CHECKING:
     from metarl.learners.rl2 import RL2 as RL2
     from metarl.learners.scratch import Scratch as Scratch
     from metarl.learners.task_aware import TaskAware as TaskAware
+    from metarl.results.combined import combine as combine
     from metarl.results.evaluation import Evaluation as Evaluation
 
 # The modules of the names that are imported on first use.
 _LAZY = {
     **class_places(),
     "BaseLearner": "metarl.learner",
+    "combine": "metarl.results.combined",
     "defaults": "metarl.guide.sizes",
     "Evaluation": "metarl.results.evaluation",
     "MetaLearner": "metarl.learners.meta_learner",

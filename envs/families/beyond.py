@@ -29,7 +29,7 @@ def stretched(low: NDArray[Any], high: NDArray[Any], at: NDArray[np.float64]) ->
     """
     low, high = low.astype(np.float64), high.astype(np.float64)
     line = low + (high - low) * at
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):  # of the rule that does not apply
         positive, negative = low * (high / low) ** at, high * (low / high) ** (1.0 - at)
     found: NDArray[np.float64] = np.where((low > 0) & (at < 0), positive, line)
     return np.where((high < 0) & (at > 1), negative, found)
@@ -46,7 +46,7 @@ def widened_space(space: spaces.Space[Any], beyond: float) -> spaces.Space[Any]:
     low, high = (stretched(space.low, space.high, np.array(at)) for at in (-beyond, 1.0 + beyond))
     # Rounding to single precision may end inside.
     low, high = np.minimum(low.astype(space.dtype), space.low), np.maximum(high.astype(space.dtype), space.high)
-    return spaces.Box(low, high, space.shape, space.dtype)  # type: ignore[arg-type]
+    return spaces.Box(low, high, space.shape, space.dtype)
 
 
 def _is_range(space: spaces.Space[Any]) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarl.agents import Rollouts
 from metarl.envs import tasks as task_tools
+from metarl.envs.sync import close_or_warn
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import EvaluatedAgent, points, say_which_were_trained_on
 from metarl.protocols.generalization import Generalization
@@ -83,6 +84,7 @@ def evaluate_agent(
     finally:
         if chosen.agent is not agent:
             chosen.agent.sampler.close()
+            close_or_warn(chosen.agent.env)
     shared = task_tools.attribute(env, "splits_share_tasks", False)
     run = EvaluatedRun(
         seed=settings.seed,
@@ -92,6 +94,12 @@ def evaluate_agent(
         tasks=tuple(task_tools.plain(task) for task in single),
         oracle=chosen.oracle,
     )
+    metrics = metrics_of(played, statistics_of(evaluating.success, evaluating.record))
+    if untold := [name for name in evaluating.record if name not in metrics and name + DETERMINISTIC not in metrics]:
+        raise ValueError(
+            f"evaluation.record names {untold[0]!r}, but no info of {settings.family} had a number of this name in "
+            "this evaluation; leave it out, or let info hold a single number under it at every step"
+        )
     evaluation = Evaluation(
         family=settings.family,
         learner=agent.name,
@@ -101,7 +109,7 @@ def evaluate_agent(
         episodes=episodes,
         counted=how.counted(agent),
         points=tuple(point.label for point in played[0]),
-        metrics=metrics_of(played, statistics_of(evaluating.success, evaluating.record)),
+        metrics=metrics,
         metric=how.metric,
         episodes_before=_before(
             [

@@ -69,27 +69,16 @@ def test_training_ends_with_the_table_the_folder_and_the_tensorboard_command(fin
 def test_a_run_leaves_what_is_promised(finished: Path) -> None:
     run = finished / "runs/navigation"
     results = json.loads((run / "results.json").read_text())
-    expected = {
-        "schema",
-        "family",
-        "learner",
-        "split",
-        "statistic",
-        "level",
-        "seeds",
-        "iteration",
-        "counted",
-        "timesteps",
-        "oracle",
-        "adaptation",
-        "settings",
-    }
+    facts = {"schema", "family", "learner", "split", "protocol", "metric", "statistic", "level", "seeds", "iteration"}
+    facts |= {"counted", "timesteps", "trained", "oracle", "units", "versions", "settings"}
+    expected = facts | {"adaptation", "regions", "runs", "episodes_before", "steps_before", "episodes"}
     assert set(results) == expected
     assert results["settings"] == tomllib.loads((run / "config.toml").read_text())
     assert (results["split"], results["learner"], results["seeds"]) == ("test", "maml", [1])
     assert results["statistic"].endswith("drawn with seed 1")
     for number, entry in enumerate(results["adaptation"]):
-        assert set(entry) == {"step", "mean", "low", "high", "tasks", "episodes", "per_task"}
+        expected = {"step", "mean", "low", "high", "tasks", "episodes", "per_task", "length", "statistics"}
+        assert set(entry) == expected
         assert (entry["step"], entry["tasks"], entry["episodes"], len(entry["per_task"])) == (number, 4, 2, 4)
     config = tomllib.loads((run / "config.toml").read_text())
     assert config["learning"]["iterations"] == 3
@@ -117,7 +106,7 @@ def test_tensorboard_has_every_series_by_environment_step(finished: Path) -> Non
     page = (Path(__file__).parents[2] / "docs/tensorboard.md").read_text()
     documented = set(re.findall(r"^\| `([a-z_/]+)(?:<k>)?`", page, flags=re.MULTILINE))
     only_text = {"configuration", "validation/paths", "train/path"}
-    only_where_info_tells = {"validation/success_step_"}
+    only_where_info_tells = {f"{phase}/success_step_" for phase in ("rollout", "validation", "test")}
     assert {re.sub(r"\d+$", "", tag) for tag in series} == documented - only_text - only_where_info_tells
     assert {f"validation/return_step_{k}" for k in range(4)} | {"rollout/return_step_1"} < set(series)
     each = 3 * 3 * 8 * 2
@@ -165,7 +154,9 @@ def test_evaluate_writes_a_numbered_result_and_prints_the_table(finished: Path) 
     assert one["adaptation"] != two["adaptation"]
     assert f"{one['adaptation'][2]['mean']:.2f}" in first.stdout
     assert "evaluations/1.json" in first.stdout
-    assert (folder / "1.csv").read_text().splitlines()[0] == "step,mean,low,high,tasks,episodes,oracle"
+    assert (folder / "1.csv").read_text().splitlines()[
+        0
+    ] == "step,mean,low,high,tasks,episodes,oracle,length_mean,length_low,length_high"
 
 
 def test_envs_lists_the_families() -> None:

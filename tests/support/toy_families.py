@@ -109,6 +109,14 @@ class TellsOfSuccess(SignEnv):
         return *rest, {**info, self._name: bool(self.task[0] > 0 and self.time == 2)}
 
 
+class TellsOfSpeed(SignEnv):
+    """Tells in ``info`` of its speed, the time times the task, and of success at its first step only."""
+
+    def step(self, action: Any) -> Any:
+        *rest, info = super().step(action)
+        return *rest, {**info, "speed": float(self.time * self.task[0]), "is_success": self.time == 1, "word": "fast"}
+
+
 class LengthsDiffer(SignEnv):
     """Ends after one to six steps, by its own noise; sometimes for good and sometimes from outside."""
 
@@ -180,7 +188,7 @@ _register("Sign-v0", "SignEnv")
 _register("SignBatched-v0", "SignEnv", "SameDynamics")
 _register("Disagreeing-v0", "SignEnv", "OtherDynamics")
 _register("Wrapped-v0", "wrapped")
-for sound in ("Refuses", "CountsFromOne", "TellsOfSuccess", "LengthsDiffer", "Slow"):
+for sound in ("Refuses", "CountsFromOne", "TellsOfSuccess", "TellsOfSpeed", "LengthsDiffer", "Slow"):
     _register(f"{sound}-v0", sound)
 for unusual in (
     "KeepsConfig",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 from pathlib import Path
@@ -32,8 +33,8 @@ def test_it_shows_curves_tasks_and_training(text: str) -> None:
     page = reported.Page(text)
     assert len(page.named("svg")) == 5
     titles = [title for title in page.texts["h3"] if title]
-    for title in ("Return by experience", "Training by environment steps", "Training by wall time", "Map of tasks: maml",
-                  "Map of tasks: scratch", "Differences to baselines"):  # fmt: skip
+    for title in ("Return by experience", "Training by environment steps", "Training by wall time",
+                  "Map of tasks: maml", "Map of tasks: scratch", "Differences to baselines"):  # fmt: skip
         assert title in titles
 
 
@@ -76,7 +77,7 @@ def test_it_can_be_used_with_a_keyboard_and_a_screen_reader(text: str) -> None:
     assert page.named("main")[0]["id"] == "content"
     assert all(len(page.named(landmark)) == 1 for landmark in ("header", "nav", "main", "footer", "h1"))
     levels = [int(name[1]) for name, _ in page.elements if re.fullmatch(r"h\d", name)]
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert len(page.named("table")) >= 5
     assert all(attributes["scope"] in ("col", "row") for attributes in page.named("th"))
     assert len(page.named("caption")) == len(page.named("table"))
