@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from metarl.experiments.reporting.drawing import INK, Picture, legend, look, new_figure, style
 from metarl.results import Evaluation
+from metarl.results.kept import DETERMINISTIC
 from metarl.results.selection import region
 from metarl.statistics import LEVEL, bootstrap_interval
 
@@ -43,9 +44,10 @@ class Curve:
 
 
 def by_region(tested: Sequence[tuple[str, Evaluation]]) -> list[tuple[str, Evaluation]]:
-    """Return labels and evaluations, each in its regions if it has some."""
+    """Return labels and evaluations, each in its regions if it has some; the label says where scores are deterministic."""
     found = []
-    for label, evaluation in tested:
+    for row, evaluation in tested:
+        label = f"{row} (deterministic)" if evaluation.metric.endswith(DETERMINISTIC) else row
         names = dict.fromkeys(evaluation.regions or ())
         found += [(f"{label}, {name}", region(evaluation, name)) for name in names] or [(label, evaluation)]
     return found
@@ -56,13 +58,16 @@ def curves(tested: Sequence[tuple[str, Evaluation]], metric: str | None = None) 
 
     Args:
         tested: labels and evaluations.
-        metric: a name of ``Evaluation.metrics``; default: the score of each.
+        metric: a name of ``Evaluation.metrics``, where scores are deterministic of what the most likely actions gave;
+            default: the score of each.
     """
     found = []
     for label, evaluation in by_region(tested):
-        if metric is not None and metric not in evaluation.metrics:
+        ending = DETERMINISTIC if evaluation.metric.endswith(DETERMINISTIC) else ""
+        name = evaluation.metric if metric is None else f"{metric}{ending}"
+        if name not in evaluation.metrics:
             continue
-        means = evaluation.means(metric)
+        means = evaluation.means(name)
         known = np.flatnonzero(~np.isnan(means).any(axis=(0, 1)))
         if not len(known):
             continue
@@ -121,6 +126,8 @@ def experience_picture(name: str, metric: str, found: Sequence[Curve]) -> Pictur
         if len(every) > 2 and every[-1] > _FAR * every[every > 0][0]:
             axes.set_xscale("symlog", linthresh=float(every[every > 0][0]))
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if share:
             axes.set_ylim(-0.03, 1.03)
             axes.yaxis.set_major_formatter("{x:.0%}")
@@ -148,16 +155,19 @@ def _finding(metric: str, found: Sequence[Curve], optimum: float | None) -> str:
     for curve in found:
         first, last = (with_interval(curve.means[at], curve.bounds[at], share=share) for at in (0, -1))
         if len(curve.means) == 1:
-            parts.append(f"{curve.label}: {first} after {curve.experience[0]:.0f} episodes of the task")
+            parts.append(f"{curve.label}: {first} after {_episodes(curve, 0)} of the task")
             continue
-        begin = "at first" if curve.experience[0] == 0 else f"after {curve.experience[0]:.0f} episodes"
+        begin = "at first" if curve.experience[0] == 0 else f"after {_episodes(curve, 0)}"
         low, high = curve.gain
         verb = "rises from" if low > 0 else "falls from" if high < 0 else "does not clearly change: from"
-        parts.append(
-            f"{curve.label} {verb} {first} {begin} to {last} after {curve.experience[-1]:.0f} episodes of a task"
-        )
+        parts.append(f"{curve.label} {verb} {first} {begin} to {last} after {_episodes(curve, -1)} of a task")
     text = f"{metric.capitalize()}: {'; '.join(parts)}."
     if len(found) > 1:
         best = max(found, key=lambda curve: float(curve.means[-1]))
         text += f" {best.label} ends highest."
     return text if optimum is None else f"{text} The optimum is {number(optimum)}."
+
+
+def _episodes(curve: Curve, at: int) -> str:
+    count = f"{curve.experience[at]:.0f}"
+    return f"{count} episode{'' if count == '1' else 's'}"

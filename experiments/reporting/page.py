@@ -144,9 +144,7 @@ def _part(name: str, chapter: Chapter, faults: list[str]) -> _Part:
 
 def _pictures(name: str, chapter: Chapter, faults: list[str]) -> Iterator[Picture]:
     tested = chapter.tested
-    deterministic = {evaluation.metric.endswith("_deterministic") for _, evaluation in tested}
-    score = "return of the most likely actions" if deterministic == {True} else "return"
-    for kind, words, metric in (("return", score, None), ("success", "success rate", "success")):
+    for kind, words, metric in (("return", "return", None), ("success", "success rate", "success")):
         found = curves(tested, metric)
         if found:
             yield experience_picture(f"{name}-{kind}", words, found)

@@ -12,7 +12,7 @@ from metarl.results import Evaluation, combine
 
 # Settings that do not change what is learned, or are the seed.
 _NOT_ASKED = frozenset({"seed", "device", "learning.workers", "learning.step_timeout"})
-_NAMED = 3  # settings in a label at most
+_NAMED = 2  # settings in a label at most; rows that differ in more are numbered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Row:
     """Runs that differ by their seeds only.
 
     Attributes:
-        label: the learner's name, with the settings by which rows of one learner differ.
+        label: the learner's name, with the settings by which rows of one learner differ; a number where they are many.
         learner: the learner's name.
         asked: the settings by dotted name, without those that differ within the row.
         runs: in the order of their seeds.
@@ -116,11 +116,12 @@ def differing(asked: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _labels(asked: Sequence[Mapping[str, Any]]) -> list[str]:
-    labels: list[str] = []
+    labels = []
     for own in asked:
-        names = differing([other for other in asked if other["learner"] == own["learner"]])
-        shown = [f"{name}={own.get(name, UNKNOWN)}" for name in names[:_NAMED]]
-        label = " ".join([str(own["learner"]), *shown])
-        again = sum(other == label or other.startswith(f"{label} (") for other in labels)
-        labels.append(f"{label} ({again + 1})" if again else label)
+        alike = [other for other in asked if other["learner"] == own["learner"]]
+        names = differing(alike)
+        if len(names) > _NAMED:
+            labels.append(f"{own['learner']} ({1 + next(at for at, other in enumerate(alike) if other is own)})")
+        else:
+            labels.append(" ".join([own["learner"], *(f"{name}={own.get(name, UNKNOWN)}" for name in names)]))
     return labels

@@ -110,7 +110,7 @@ def _finding(
     where = ", ".join(f"{name} = {number(float(values[worst]))}" for name, values in list(parameters.items())[:PANELS])
     text = (
         f"{label}: on {better} of {len(gain)} tasks ({better / len(gain):.0%}) the return is higher after adaptation "
-        f"than before; half of the tasks gain {number(float(np.median(gain)))} or more. The lowest return after "
+        f"than before; the median gain is {number(float(np.median(gain)))}. The lowest return after "
         f"adaptation is {number(float(after[worst]))}, at {where}."
     )
     related = {name: _correlation(values, gain) for name, values in parameters.items()}

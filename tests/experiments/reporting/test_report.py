@@ -14,6 +14,7 @@ import reported
 
 from metarl.experiments.command import main
 from metarl.experiments.reporting import write_report
+from metarl.experiments.reporting.experience import number
 from metarl.results import Evaluation
 
 
@@ -51,7 +52,7 @@ def test_each_figure_says_what_is_found_in_words_and_numbers(text: str, runs: Pa
     assert f"{returns[:, 2].mean():.2f} [" in findings[0]
     gains = (returns[:, 2] - returns[:, 0]).ravel()
     assert f"maml: on {(gains > 0).sum()} of 12 tasks" in findings[3]
-    assert f"half of the tasks gain {np.median(gains):.2f} or more" in findings[3]
+    assert f"the median gain is {number(float(np.median(gains)))}" in findings[3]
 
 
 def test_ids_are_unique_and_all_that_is_referred_to_is_there(text: str) -> None:
@@ -98,7 +99,7 @@ def test_the_table_has_the_paired_difference(text: str, runs: Path) -> None:
         for learner in ("maml", "scratch")
     )
     assert re.search(
-        rf"maml, after 1</th><td>scratch, after 1</td><td>{re.escape(f'{(ours - theirs).mean():.2f}')} \[", text
+        rf"maml, after 1</th><td>scratch, after 1</td><td>{re.escape(number(float((ours - theirs).mean())))} \[", text
     )
 
 
