@@ -44,7 +44,7 @@ class Curve:
 
 
 def by_region(tested: Sequence[tuple[str, Evaluation]]) -> list[tuple[str, Evaluation]]:
-    """Return labels and evaluations, each in its regions if it has some; the label says where scores are deterministic."""
+    """Return labels and evaluations, each in its regions if it has some; labels say where scores are deterministic."""
     found = []
     for row, evaluation in tested:
         label = f"{row} (deterministic)" if evaluation.metric.endswith(DETERMINISTIC) else row
