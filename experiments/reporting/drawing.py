@@ -25,6 +25,7 @@ WIDTH = 7.6  # inches
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "metarl",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a label with two $ is no formula
     "font.family": ["DejaVu Sans"],
     "font.size": 10.0,  # points, of which 9 are 12 pixels
     "axes.titlesize": 10.0,
@@ -115,7 +116,7 @@ def look(number: int) -> dict[str, Any]:
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": LINES[number % len(LINES)],
+        "linestyle": LINES[(number + number // len(COLOURS)) % len(LINES)],
     }
 
 

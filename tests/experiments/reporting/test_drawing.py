@@ -16,8 +16,8 @@ def test_lines_can_be_told_from_the_background(background: str) -> None:
 
 
 def test_rows_differ_without_colour() -> None:
-    looks = [(look(number)["marker"], look(number)["linestyle"]) for number in range(8)]
-    assert len(set(looks)) == 8
+    looks = [(look(number)["marker"], look(number)["linestyle"]) for number in range(16)]
+    assert len(set(looks)) == 16
 
 
 def test_a_picture_is_an_element_in_the_colours_of_the_page() -> None:
@@ -25,12 +25,13 @@ def test_a_picture_is_an_element_in_the_colours_of_the_page() -> None:
         figure = new_figure(3.0)
         axes = figure.subplots()
         axes.plot([0.0, 1e6], [1.0, 2e-5])
-        axes.set_title("a < b")
+        axes.set_title("a < b, $1 or $2")
     picture = Picture(name="one", title="t", finding='from 1 to 2 & "more" <', reading="r", figure=figure)
     svg = picture.svg
     assert svg.startswith("<svg class")
     assert svg.endswith("</svg>")
     assert '<title id="one-words">from 1 to 2 &amp; &quot;more&quot; &lt;</title>' in svg
+    assert ">a &lt; b, $1 or $2</text>" in svg
     assert INK not in svg
     assert "currentColor" in svg
     assert all(name.startswith("one-") for name in re.findall(r'\bid="([^"]*)"', svg))
