@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=int, help="of tasks and episodes (default: the run's)")
     evaluate.add_argument("--device", help="auto, cpu, cuda (default: the run's)")
 
-    compare = commands.add_parser("compare", help="train several learners with several seeds; a table and a picture")
+    compare = commands.add_parser(
+        "compare", help="train several learners with several seeds; tables, a picture and a report"
+    )
     compare.add_argument("config", help=f"{_CONFIG}, or an environment; as for train")
     compare.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of all runs")
     compare.add_argument("--vary", action="append", default=[], metavar="NAME=LOW..HIGH", help=_VARY)
@@ -107,6 +109,14 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--fps", type=float, help="pictures a second (default: the environment's own, at most 20)")
     show.add_argument("--format", choices=("gif", "mp4"), help="default: gif; mp4 needs the extra [video]")
     show.add_argument("--out", type=Path, help="the file, .gif or .mp4 (default: replays/<n>.gif in the run)")
+    report = commands.add_parser("report", help="write one HTML file on runs: figures, tables, how to repeat them")
+    report.add_argument(
+        "runs", nargs="+", type=Path, metavar="run", help="folders of runs, or a folder of runs, as compare makes"
+    )
+    report.add_argument("--out", type=Path, help="the file (default: report.html, or the next free number)")
+    report.add_argument(
+        "--format", default="", metavar="NAMES", help="of png,svg,csv: figures and tables as files of their own too"
+    )
 
     check = commands.add_parser("check", help="say what breaks the contract of a family, one sentence a fault")
     check.add_argument("family", help="an id, or module:Id")

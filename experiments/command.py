@@ -201,6 +201,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from metarl.experiments import compare, comparison, training
     from metarl.experiments.configuration import parse_override
+    from metarl.experiments.reporting import write_report
 
     try:
         for name in ("seeds", "parallel"):
@@ -225,7 +226,8 @@ def _compare(options: argparse.Namespace) -> int:
         _complain(sentence)
     try:
         # Again, since another comparison may have added rows to the tables in the meantime.
-        entries = compare.read_entries(compare.plan(*asked), options.out)
+        jobs = compare.plan(*asked)
+        entries = compare.read_entries(jobs, options.out)
         lost = compare.lost_rows(entries, options.out)
     except ValueError as error:
         return _complain(_one_line(error), FAILED)
@@ -235,7 +237,13 @@ def _compare(options: argparse.Namespace) -> int:
     if entries:
         streams.say(comparison.write_tables(entries, options.out))
         comparison.draw(entries, options.out / "comparison.png")
-        streams.say(f"Written to {options.out / 'comparison.md'}, comparison.csv, differences.csv and comparison.png")
+        done = [options.out / job.name for job in jobs if (options.out / job.name).is_dir()]
+        try:
+            write_report(done, options.out / "comparison.html", replace=True)
+        except ValueError as error:
+            return _complain(f"the tables are written, but no report: {_one_line(error)}", FAILED)
+        beside = "comparison.csv, differences.csv, comparison.png and comparison.html"
+        streams.say(f"Written to {options.out / 'comparison.md'}, {beside}")
     return FAILED if failed else 0
 
 
@@ -269,6 +277,24 @@ def _show(options: argparse.Namespace) -> int:
         return _complain(_one_line(error), FAILED)
     streams.say(words)
     return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from metarl.experiments.reporting import write_report
+
+    try:
+        formats = [name.strip() for name in options.format.split(",") if name.strip()]
+        written = write_report(options.runs, options.out, formats)
+    except ValueError as error:
+        return _complain(_one_line(error))
+    for fault in written.faults:
+        streams.complain(fault)
+    streams.say(f"Written to {written.page}{_and_more(len(written.files))}")
+    return 0
+
+
+def _and_more(count: int) -> str:
+    return f", with {count} more file{'' if count == 1 else 's'} beside it" if count else ""
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -334,6 +360,7 @@ _WORK: dict[str, Callable[[argparse.Namespace], int]] = {
     "compare": _compare,
     "picture": _picture,
     "show": _show,
+    "report": _report,
     "check": _check,
     "envs": _envs,
     "learners": _learners,

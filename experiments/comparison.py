@@ -24,7 +24,7 @@ from metarl.statistics import LEVEL, bootstrap_interval
 BASELINES = ("pretrained", "scratch")
 UNKNOWN = "–"
 STEPS = "adaptation steps"
-FILES = ("comparison.csv", "differences.csv", "comparison.md", "comparison.png")
+FILES = ("comparison.csv", "differences.csv", "comparison.md", "comparison.png", "comparison.html")
 _SIZES, _RETURNS = ["learner", "seeds", "tasks", "episodes"], ["step", "mean", "low", "high"]
 _SUCCESS = ["success", "success_low", "success_high"]
 _COLUMNS = [*_SIZES, *_RETURNS, "environment_steps", "training_seconds", "earlier_episodes", *_SUCCESS]

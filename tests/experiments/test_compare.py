@@ -88,6 +88,9 @@ def test_a_comparison_goes_on_where_it_stopped(
     assert float(paired[longer, "scratch", "1"]["mean"]) == 0.0
     assert (comparison / "comparison.png").stat().st_size > 5000
     assert (comparison / "comparison.md").read_text() in printed.out
+    report = (comparison / "comparison.html").read_text()
+    assert all(f'<th scope="col">{label}</th>' in report for label in ("fomaml", "scratch evaluation.steps=1", longer))
+    assert "faulty-Fails-1" in report
 
     assert main(command) == 1
     assert capsys.readouterr().out.count(" ...\n") == 2
