@@ -36,6 +36,7 @@ from metarl.gradients.adaptation import StepSize, inner_update
 from metarl.gradients.devices import pick_device
 from metarl.gradients.flat import one_task, task_parameters
 from metarl.gradients.parallel import one_thread
+from metarl.guide.faults import shown
 from metarl.protocols.evaluated import Evaluated
 from metarl.sampler import Sampler
 from metarl.sb3.models_out import Model, fit_value, refuse_other_algorithms, to_model
@@ -256,6 +257,9 @@ class MetaAgent(Evaluated):
         return task_list(self._env, tasks)
 
     def _one_task(self, task: Any) -> Any:
+        if isinstance(task, type) or (isinstance(task, str) and task in gymnasium.registry):
+            made = f"gymnasium.make({task!r})" if isinstance(task, str) else f"{task.__name__}()"
+            raise ValueError(f"{shown(task)} is no task but stands for an environment; give one that is made: {made}")
         return task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])
 
     def adaptation(

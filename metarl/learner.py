@@ -260,7 +260,7 @@ class BaseLearner(MetaAgent):
             self._given_tasks = task_tools.stack_tasks(task_tools.task_space(self._env), single)
             digests = {task_digest(task) for task in single}
         if reset_num_timesteps:
-            self.state = replace(self.state, num_timesteps=0)
+            self.state = replace(self.state, num_timesteps=0, earlier_timesteps=self.state.all_timesteps)
         if not self._own_logger:
             if self._logger is not None:
                 self._logger.close()
@@ -387,7 +387,8 @@ class BaseLearner(MetaAgent):
         if self.best is None:
             raise ValueError("there was no validation yet; learn() validates every evaluation.every iterations")
         # The steps of the whole training, since all of it was used to choose these parameters.
-        self._write(checkpoints.checkpoint_path(path), replace(self.best.state, num_timesteps=self.num_timesteps))
+        steps = {name: getattr(self.state, name) for name in ("num_timesteps", "earlier_timesteps")}
+        self._write(checkpoints.checkpoint_path(path), replace(self.best.state, **steps))
 
     def _write(self, path: Path, state: State) -> None:
         facts = {"learner": self.name, "metarl": __version__, "settings": as_dict(self.given_settings)}

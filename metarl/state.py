@@ -22,7 +22,9 @@ class State:
         normalizer: running statistics of observations and returns.
         own_tensors: the learner's further tensors (such as step sizes or an optimiser's moments), by name.
         iteration: the number of meta-iterations so far.
-        num_timesteps: environment steps of training so far.
+        num_timesteps: environment steps of training, counted as stable-baselines3 does: from 0 in each call of
+            ``learn`` that does not go on with the one before.
+        earlier_timesteps: those of earlier calls, before the count began again.
         line_search_failures: the number of meta-iterations in which the line search accepted no step.
         progress_remaining: the share of the training that remained in the last meta-iteration, from 1 at its start to
             0, on which scheduled step sizes depend.
@@ -34,8 +36,14 @@ class State:
     own_tensors: dict[str, Tensor] = field(default_factory=dict)
     iteration: int = 0
     num_timesteps: int = 0
+    earlier_timesteps: int = 0
     line_search_failures: int = 0
     progress_remaining: float = 1.0
+
+    @property
+    def all_timesteps(self) -> int:
+        """Environment steps of the whole training."""
+        return self.earlier_timesteps + self.num_timesteps
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return all tensors by part and name, as in a checkpoint."""

@@ -165,6 +165,12 @@ def refuse_no_number(env: gymnasium.Env[Any, Any], name: str, own: Any) -> None:
     """
     if own is None or isinstance(own, numbers.Real | str | np.ndarray):
         return
+    if inspect.ismethod(own):
+        base = name.removeprefix("set_")
+        raise ValueError(
+            f"parameter {name!r} of {called(env)} is a method; name the parameter as you like and let the method set "
+            f"it: {base} with its range, and set = {{{base} = {name!r}}}"
+        )
     inside = [path for path, _ in values_in(own, name)][:5]
     there = f"name a number in it, as {', '.join(inside)}" if inside else "give choices = [...], or name a number in it"
     raise ValueError(f"parameter {name!r} of {called(env)} is no number but a {type(own).__name__}; {there}")
@@ -172,6 +178,12 @@ def refuse_no_number(env: gymnasium.Env[Any, Any], name: str, own: Any) -> None:
 
 def unknown(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> ValueError:
     """Return the error for a parameter that does not exist; it names the nearest that do."""
+    setter = f"set_{name}"
+    if name.isidentifier() and inspect.ismethod(getattr(env.unwrapped, setter, None)):
+        return ValueError(
+            f"{called(env)} has no parameter {name!r}, but a method {setter!r}; let it set the parameter: set = "
+            f"{{{name} = {setter!r}}} (on the command line family_kwargs.set.{name}={setter})"
+        )
     return ValueError(f"{called(env)} has no parameter {name!r}; {_nearest(env, spec, name)}")
 
 

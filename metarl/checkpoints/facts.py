@@ -13,6 +13,7 @@ from metarl.untrusted import shown
 FORMAT = "metarl-checkpoint"
 VERSION = 1
 COUNTS = ("iteration", "num_timesteps", "line_search_failures")
+EARLIER = "earlier_timesteps"  # which files of older versions lack
 PROGRESS = "progress_remaining"
 _HORIZON = ("first_iteration", "last_iteration", "first_timestep", "last_timestep")
 _MOST_TASKS = 1_000_000  # of which a digest is kept
@@ -61,6 +62,7 @@ def check_facts(facts: Any) -> None:
     _check("normalizer", normalizer, "clip and epsilon only", not unknown)
     for key in COUNTS:
         _check_count(key, facts.get(key))
+    _check_count(EARLIER, facts.get(EARLIER, 0))
     _check_progress(PROGRESS, facts)
     horizon = facts.get("horizon", {})
     _check("horizon", horizon, "a table", isinstance(horizon, dict) and set(horizon) <= set(_HORIZON))
@@ -80,7 +82,7 @@ def check_facts(facts: Any) -> None:
 def _check_best(best: Any, iteration: int) -> None:
     _check("best", best, "a table, or null", isinstance(best, dict))
     _check("best.score", best.get("score"), "a number", _is_number(best.get("score")))
-    for key in COUNTS:
+    for key in (*COUNTS, EARLIER):
         # Files of older versions have fewer counts of the best state.
         if key in best or key == "iteration":
             _check_count(f"best.{key}", best.get(key))

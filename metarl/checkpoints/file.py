@@ -20,7 +20,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from metarl.checkpoints.facts import COUNTS, FORMAT, PROGRESS, VERSION, OtherVersionError, check_facts
+from metarl.checkpoints.facts import COUNTS, EARLIER, FORMAT, PROGRESS, VERSION, OtherVersionError, check_facts
 from metarl.checkpoints.values import check_values
 from metarl.files import replacing
 from metarl.sb3.bounds import refuse_larger
@@ -105,6 +105,7 @@ class Checkpoint:
         facts = self.facts
         initial = replace(initial, normalizer=replace(initial.normalizer, **facts["normalizer"]))
         counts: dict[str, Any] = {name: facts[name] for name in COUNTS}
+        counts[EARLIER] = facts.get(EARLIER, 0)
         counts[PROGRESS] = float(facts.get(PROGRESS, 1.0))
         state = replace(initial.restored(self.tensors), **counts)
         best = facts["best"]
@@ -113,7 +114,7 @@ class Checkpoint:
         # Files without a value function of the best state share one between both states.
         parts = {part: self.tensors.get(name, {}) for part, name in _BEST_PARTS.items()}
         parts["critic"] = self.tensors.get("best_critic", self.tensors.get("critic", {}))
-        own: dict[str, Any] = {**counts, **{name: best[name] for name in COUNTS if name in best}}
+        own: dict[str, Any] = {**counts, **{name: best[name] for name in (*COUNTS, EARLIER) if name in best}}
         own[PROGRESS] = float(best.get(PROGRESS, counts[PROGRESS]))
         return state, (float(best["score"]), replace(initial.restored(parts), **own))
 
@@ -159,16 +160,17 @@ def write_checkpoint(
         for part, tensors in parts.items()
         for name, tensor in tensors.items()
     }
+    kept = (*COUNTS, EARLIER, PROGRESS)
     body = {
         "format": FORMAT,
         "version": VERSION,
         **facts,
-        **{name: getattr(state, name) for name in (*COUNTS, PROGRESS)},
+        **{name: getattr(state, name) for name in kept},
         "normalizer": {"clip": state.normalizer.clip, "epsilon": state.normalizer.epsilon},
         "best": None,
     }
     if best is not None:
-        body["best"] = {"score": best[0], **{name: getattr(best[1], name) for name in (*COUNTS, PROGRESS)}}
+        body["best"] = {"score": best[0], **{name: getattr(best[1], name) for name in kept}}
     try:
         check_facts(body)
         check_values(parts, own_learner=_is_own(body))

@@ -16,7 +16,9 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 
 from metarl.learners.registry import LEARNERS, find_learner
 from metarl.settings import Settings, outer_kinds
+from metarl.training.schedules import takes_schedule
 
+_SCHEDULE = ", or a schedule: {start, end, schedule = 'linear' or 'cosine'}, or a function"
 _LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 _TYPES = {"integer": "a whole number", "number": "a number", "string": "a text", "boolean": "true or false"}
 
@@ -86,7 +88,7 @@ def fields_of(kind: type, section: str) -> list[Meaning]:
                 default=list(default) if isinstance(default, tuple) else default,
                 meaning=entry.metadata.get("meaning", ""),
                 unit=entry.metadata.get("unit", ""),
-                expected=_expected(schema.get(entry.name, {})),
+                expected=_expected(schema.get(entry.name, {})) + (_SCHEDULE if takes_schedule(entry.name) else ""),
             )
         )
     return found

@@ -14,6 +14,7 @@ from metarl.agents.observations import channels_first, subspaces
 from metarl.envs import make
 from metarl.envs import tasks as task_tools
 from metarl.envs.checker.quick import time_limit
+from metarl.envs.families.parameterized import ParameterizedEnv
 from metarl.envs.registry import FamilyLike
 from metarl.envs.sync import close_or_warn
 
@@ -108,7 +109,8 @@ def horizon_of(env: gymnasium.Env[Any, Any]) -> int:
 
 
 def _measured(env: gymnasium.Env[Any, Any]) -> int:
-    name = task_tools.family_name(env)
+    inner = env.unwrapped.inner if isinstance(env.unwrapped, ParameterizedEnv) else env
+    name = task_tools.family_name(inner)
     tasks = task_tools.draw_tasks(env, MEASURED_EPISODES, task_tools.task_rng(0, "train"), "train")
     env.action_space.seed(0)
     longest = 0
@@ -117,8 +119,7 @@ def _measured(env: gymnasium.Env[Any, Any]) -> int:
             length = _random_episode(env, number, task)
         except Exception as error:  # an environment may raise anything
             raise ValueError(
-                f"{name} has no time limit, and fails when its episodes are measured with random actions "
-                f"({type(error).__name__}: {error}); 'metarl check' says more"
+                f"an episode of {name} with random actions fails ({type(error).__name__}: {error})"
             ) from error
         if length is None:
             raise ValueError(

@@ -90,7 +90,7 @@ def evaluate_agent(
         seed=settings.seed,
         evaluation_seed=seed,
         iteration=agent.state.iteration,
-        timesteps=agent.state.num_timesteps,
+        timesteps=agent.state.all_timesteps,
         tasks=tuple(task_tools.plain(task) for task in single),
         oracle=chosen.oracle,
     )

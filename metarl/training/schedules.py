@@ -154,6 +154,11 @@ def read_schedule(key: str, value: Any) -> AnySchedule | None:
         function = value if callable(value) else _imported(key, value)
         found = FunctionSchedule(reference=_place(key, value) if callable(value) else value, function=function)
         reference_to(function)  # named by the program, which files that name it may rely on
+    elif isinstance(value, str):
+        raise ValueError(
+            f"{key} is {value!r}; expected a number above 0, or a schedule as {_EXAMPLE}, which the command line takes "
+            f"between single quotes: '{key}={{...}}'"
+        )
     else:
         return None
     for remaining in (1.0, 0.5, 0.0):

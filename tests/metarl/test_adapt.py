@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -126,3 +127,11 @@ def test_predict_is_the_policy_before_adaptation() -> None:
     expected = model.functional_policy.distribution(model.parameters, seen).parameters[0]
     np.testing.assert_allclose(action, np.clip(expected.detach().numpy()[0], -1, 1), rtol=1e-5)
     assert state is None
+
+
+def test_what_stands_for_an_environment_is_no_task() -> None:
+    model = small()
+    with pytest.raises(ValueError, match=r"'CartPole-v1' is no task .*: gymnasium.make\('CartPole-v1'\)"):
+        model.adapt("CartPole-v1")
+    with pytest.raises(ValueError, match=r"the class TimeLimit is no task .*: TimeLimit\(\)"):
+        model.adapt(gymnasium.wrappers.TimeLimit)

@@ -13,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from metarl import MAML
 from metarl.agents import Rollouts
+from metarl.learners.registry import load_learner
 
 
 def test_learning_changes_parameters_and_is_repeatable() -> None:
@@ -188,3 +189,11 @@ def test_learning_on_a_gpu_comes_close_to_the_cpu() -> None:
     one, other = small(device="cpu").learn(iterations=1), small(device="cuda").learn(iterations=1)
     for name, value in one.parameters.items():
         torch.testing.assert_close(other.parameters[name].cpu(), value, rtol=1e-2, atol=1e-3)
+
+
+def test_results_count_the_steps_of_all_calls(tmp_path: Path) -> None:
+    model = small(family=SIGN).learn(iterations=2).learn(iterations=1)
+    model.save(tmp_path / "model")
+    loaded = load_learner(tmp_path / "model").learn(iterations=1)
+    assert (model.num_timesteps, loaded.num_timesteps) == (72, 72)  # stable-baselines3's count begins anew
+    assert [one.evaluate(n_tasks=2).timesteps for one in (model, loaded)] == [216, 288]

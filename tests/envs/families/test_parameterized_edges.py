@@ -227,3 +227,22 @@ def test_no_method_of_the_episodes_course_sets_or_derives(name: str) -> None:
         metarl.make(metarl.parameterized("CartPole-v1", gravity=(5, 15), derive=name))
     with pytest.raises(ValueError, match=f"'{name}', which every environment has"):
         metarl.make(metarl.parameterized("CartPole-v1", {"pull": (5, 15)}, set={"pull": name}))
+
+
+class Tuned(Grid):
+    """Its mass is set by a method."""
+
+    mass_now = 1.0
+
+    def set_mass(self, mass: float) -> None:
+        """Set the mass."""
+        self.mass_now = mass
+
+
+def test_a_method_that_sets_is_no_parameter_but_is_suggested() -> None:
+    with pytest.raises(ValueError, match=r"'set_mass' of .* is a method; .* set = \{mass = 'set_mass'\}"):
+        metarl.make(metarl.parameterized(Tuned, set_mass=(1, 2)))
+    with pytest.raises(
+        ValueError, match=r"no parameter 'mass', but a method 'set_mass'; .* set = \{mass = 'set_mass'\}"
+    ):
+        metarl.make(metarl.parameterized(Tuned, mass=(1, 2)))

@@ -27,7 +27,8 @@ def test_every_setting_has_a_meaning_and_says_what_it_can_be() -> None:
 def test_defaults_and_owners_are_those_of_the_classes() -> None:
     found = meanings()
     (step_size,) = [one for one in found if one.key == "inner.step_size"]
-    assert (step_size.default, step_size.expected, step_size.users) == (0.1, "a number above 0", "all learners")
+    schedule = "a number above 0, or a schedule: {start, end, schedule = 'linear' or 'cosine'}, or a function"
+    assert (step_size.default, step_size.expected, step_size.users) == (0.1, schedule, "all learners")
     rates = {one.default: one for one in found if one.key == "outer.learning_rate"}
     assert rates[1.0].learners == ("reptile",)
     assert rates[3e-4].learners == ("pretrained",)

@@ -168,7 +168,7 @@ class OwnCalls:
         ("math:pi", "which is a float; expected a function"),
         ("operator:index", "the step size operator:index cannot be computed where 1 of the training remains"),
         ("small:negative", "is -0.5 where 0.5 of the training remains"),
-        ("large", "inner.step_size is 'large'; it should be a valid number"),
+        ("large", "inner.step_size is 'large'; expected a number above 0, or a schedule"),
     ],
 )
 def test_what_is_no_schedule_is_refused_in_a_sentence(value: Any, message: str) -> None:
@@ -191,3 +191,9 @@ def test_the_values_in_force_are_logged(capsys: pytest.CaptureFixture[str]) -> N
     assert [float(line) for line in lines] == [0.2, 0.05]
     small(verbose=1).learn(iterations=1)
     assert "step_size" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["linear", "{start=0.1,end=0.05,schedule=cosine}", "0.1"])
+def test_a_text_that_is_no_schedule_is_told_how_one_is_written(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a number above 0, or a schedule as \{start = .*single quotes"):
+        small(inner={"step_size": text})
