@@ -129,7 +129,7 @@ class Evaluating:
         0.5, "how far beyond its ranges a family's tasks go in protocol generalization", "widths of the range"
     )
     seed: Literal["run"] | Annotated[int, Field(strict=True, ge=0, lt=2**32)] = setting(
-        "run", "seed of the tasks and episodes of validation and test; run: the run's own; a number: the same for all"
+        1, "seed of the tasks and episodes of validation and test, the same for all runs; run: each run's own"
     )
     best: Literal["return", "success"] = setting("return", "by what the best parameters are chosen in validation")
 

@@ -34,7 +34,7 @@ class Evaluated:
             n_tasks: how many tasks are drawn; default ``evaluation.test_tasks`` or ``evaluation.tasks``.
             episodes: for each task and point; default ``evaluation.episodes``.
             steps: adaptation steps; default ``evaluation.steps``.
-            seed: of tasks and episodes; default ``evaluation.seed``, which is the learner's unless it is set.
+            seed: of tasks and episodes; default ``evaluation.seed``, the same for all learners unless it is set.
             protocol: ``steps`` (0, 1, ... adaptation steps), ``pearl``, ``k-shot`` or ``generalization``; default
                 ``evaluation.protocol``.
 

@@ -76,7 +76,7 @@ def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
                         },
                         "inner": inner,
                         "outer": outer if path is None else {**outer, "path": path},
-                        "evaluation": {"every": 2, "tasks": 3, "episodes": 2, "steps": 2},
+                        "evaluation": {"every": 2, "tasks": 3, "episodes": 2, "steps": 2, "seed": "run"},
                         "policy_kwargs": {"hidden_sizes": (12, 10)},
                         "seed": 3,
                         "device": "cpu",

@@ -230,8 +230,10 @@ def test_training_validation_and_test_share_no_task_where_there_are_infinitely_m
 
 
 def test_a_seed_of_evaluation_gives_all_runs_the_same_test_tasks() -> None:
-    own = [small(seed=seed).evaluate(n_tasks=3).runs[0] for seed in (1, 2)]
+    own = [small(seed=seed, evaluation={"seed": "run"}).evaluate(n_tasks=3).runs[0] for seed in (1, 2)]
     common = [small(seed=seed, evaluation={"seed": 5}).evaluate(n_tasks=3).runs[0] for seed in (1, 2)]
+    usual = [small(seed=seed).evaluate(n_tasks=3).runs[0] for seed in (1, 2)]
     assert own[0].tasks != own[1].tasks
     assert common[0].tasks == common[1].tasks
-    assert [run.evaluation_seed for run in (*own, *common)] == [1, 2, 5, 5]
+    assert usual[0].tasks == usual[1].tasks == own[0].tasks
+    assert [run.evaluation_seed for run in (*own, *common, *usual)] == [1, 2, 5, 5, 1, 1]
