@@ -145,17 +145,22 @@ def _name_first(options: argparse.Namespace) -> None:
         options.overrides = [word for word in words if word is not named]
 
 
+# The commands with settings or arguments KEY=VALUE, and where in the options these are.
+_WITH_SETTINGS = {"train": "overrides", "init": "overrides", "compare": "overrides", "check": "arguments"}
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's options; an error exits with status 2 and a sentence."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # Settings may come before and after the options, which argparse does not support.
-    settings = [text for text in rest if not text.startswith("-") and options.command in ("train", "init", "compare")]
+    settings = [text for text in rest if not text.startswith("-") and options.command in _WITH_SETTINGS]
     unknown = [text for text in rest if text not in settings]
     if unknown:
         parser.error(f"unknown argument {unknown[0]!r}")
     if settings:
-        options.overrides = [*options.overrides, *settings]
+        into = _WITH_SETTINGS[options.command]
+        setattr(options, into, [*getattr(options, into), *settings])
     if options.command in ("train", "init"):
         _name_first(options)
     return options

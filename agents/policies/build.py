@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
-from torch import nn
+from torch import Tensor, nn
 
 from metarl.agents.observations import channels_first, subspaces
 from metarl.agents.policies.module import ModulePolicy
@@ -159,12 +159,22 @@ def build_policy(
             module = kind(seen, action_space, lambda _: 3e-4, **arguments).float()
         except (TypeError, KeyError, AssertionError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be made with {arguments}: {error}") from error
+        if isinstance(observation_space, spaces.Box) and not observation_space.shape:
+            module.features_extractor.flatten = Rows()
         for part in (module.mlp_extractor.policy_net, module.action_net):
             for layer in part.modules():
                 if isinstance(layer, nn.Linear):
                     nn.init.xavier_uniform_(layer.weight, gain=output_gain if part is module.action_net else 1.0)
                     nn.init.zeros_(layer.bias)
     return wrap_module(module, log_std_min)
+
+
+class Rows(nn.Module):
+    """Numbers without a dimension as rows of one, which torch's ``Flatten`` does not make of them."""
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Return ``[row]`` as ``[row, 1]``."""
+        return numbers.reshape(len(numbers), -1)
 
 
 def _refuse_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
@@ -185,8 +195,11 @@ def _refuse_spaces(observation_space: spaces.Space[Any], action_space: spaces.Sp
             )
         if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start != 0):
             raise ValueError(f"observations of {space} are not supported; use a space whose values start at 0")
-        if isinstance(space, spaces.Box) and not space.shape:
-            raise ValueError(f"observations of {space} are not supported; give them a dimension, as in the shape (1,)")
+        if isinstance(space, spaces.Box) and not space.shape and isinstance(observation_space, spaces.Dict):
+            raise ValueError(
+                f"observations have the key {key!r}, of {space}, which stable-baselines3's policies cannot put beside "
+                "others; give it a dimension, as in the shape (1,)"
+            )
         _refuse_shape("observations", space)
     _refuse_shape("actions", action_space)
     if isinstance(action_space, spaces.Box) and action_space.dtype.kind != "f":

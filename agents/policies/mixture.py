@@ -6,6 +6,7 @@ The components' parameters are stacked, ``[component, ...]``, with the names of 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -275,5 +276,7 @@ def _mixture_module(plain: PerceptronPolicy, components: int) -> MixtureActorCri
     state = {
         name: value.expand(components, *value.shape) if name in stacked else value for name, value in given.items()
     }
+    if hasattr(single.features_extractor, "flatten"):
+        module.features_extractor.flatten = copy.deepcopy(single.features_extractor.flatten)
     module.load_state_dict({**state, LOGITS: torch.zeros(components)})
     return module

@@ -126,13 +126,16 @@ def test_what_is_not_supported_is_refused_in_a_sentence() -> None:
     with pytest.raises(ValueError, match="actions of type Dict are not supported"):
         build_policy(VECTOR, nested, name="MlpPolicy", **SETTINGS)
     for odd, words in (
-        (spaces.Box(-1, 1, ()), "give them a dimension, as in the shape"),
         (spaces.Box(-1, 1, (0,)), "have no numbers"),
         (spaces.MultiDiscrete([[2, 3], [2, 2]]), r"whole numbers in one row, as in MultiDiscrete\(\[2, 3, 2, 2\]\)"),
     ):
         for space in (odd, spaces.Dict({"a": odd, "b": VECTOR})):
             with pytest.raises(ValueError, match=words):
                 build_policy(space, ACTIONS["gaussian"], name="MlpPolicy", **SETTINGS)
+    with pytest.raises(ValueError, match=r"the key 'a', of Box.*; give it a dimension, as in the shape"):
+        build_policy(
+            spaces.Dict({"a": spaces.Box(-1, 1, ())}), ACTIONS["gaussian"], name="MultiInputPolicy", **SETTINGS
+        )
     for odd in (spaces.Box(-1, 1, (0,)), spaces.MultiDiscrete([[2, 3], [2, 2]])):
         with pytest.raises(ValueError, match="actions of"):
             build_policy(VECTOR, odd, name="MlpPolicy", **SETTINGS)

@@ -328,6 +328,10 @@ def test_boxes_without_axes_are_observed_and_acted_in(kind: Any) -> None:
         iterations=1
     )
     assert np.isfinite(model.evaluate().returns).all()
+    if kind is not TaskAware:
+        env = metarl.make("sound/Point-v0")
+        policy = model.adapt(env)
+        assert env.action_space.contains(policy.predict(env.reset(seed=1)[0])[0])
 
 
 @pytest.mark.parametrize("value", [np.array(0.7), np.array("1"), np.array(True)])
