@@ -29,7 +29,7 @@ from metarl.settings import Settings, as_dict, structure_arguments
 from metarl.state import Best, Outcome, State
 from metarl.training.adaptation_check import AdaptationCheck
 from metarl.training.family_check import check_family
-from metarl.training.loop import counted, refuse_positional, train
+from metarl.training.loop import counted, refuse_arguments, train
 from metarl.training.schedules import Horizon
 from metarl.training.standstill import Standstill
 from metarl.version import __version__
@@ -219,6 +219,7 @@ class BaseLearner(MetaAgent):
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
+        **unknown: Never,
     ) -> Self:
         """Meta-train.
 
@@ -240,15 +241,16 @@ class BaseLearner(MetaAgent):
             reset_num_timesteps: count environment steps from 0 and begin a new TensorBoard run; else continue the
                 latest run of that name. A logger given to ``set_logger`` is kept.
             progress_bar: show a bar that counts iterations.
+            unknown: none; another name is refused, with the nearest.
 
         Raises:
-            TypeError: an argument by position.
+            TypeError: an argument by position, or one that there is not.
             ValueError: a count that is no whole number of at least 1, or tasks outside the task space; or see
                 ``check_family``.
             RolloutError: an environment raised an error or returned numbers that are not finite.
             FloatingPointError: the meta-gradient is not finite; the parameters are unchanged.
         """
-        refuse_positional(positional)
+        refuse_arguments(self.learn, positional, unknown)
         if iterations is None and total_timesteps is None:
             iterations = self.settings.learning.iterations
         iterations, log_interval = counted("iterations", iterations), counted("log_interval", log_interval)

@@ -16,9 +16,9 @@ class Evaluated:
 
     def evaluate(
         self: EvaluatedAgent,
+        tasks: Any = None,
         *,
         split: str = "test",
-        tasks: Any = None,
         n_tasks: int | None = None,
         episodes: int | None = None,
         steps: int | None = None,
@@ -28,9 +28,9 @@ class Evaluated:
         """Return the episodes played on held-out tasks at several points of adaptation, with their statistics.
 
         Args:
-            split: ``validation`` or ``test`` (or ``train``).
             tasks: a batch of tasks, whose split is ``given`` in the result; default: drawn from ``split``. A warning
                 says how many of them were given to ``learn``.
+            split: ``validation`` or ``test`` (or ``train``).
             n_tasks: how many tasks are drawn; default ``evaluation.test_tasks`` or ``evaluation.tasks``.
             episodes: for each task and point; default ``evaluation.episodes``.
             steps: adaptation steps; default ``evaluation.steps``.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
@@ -71,17 +73,29 @@ class TrainedLearner(Protocol):
         """Write what was recorded since the last write."""
 
 
-def refuse_positional(arguments: tuple[object, ...]) -> None:
-    """Refuse arguments of ``learn`` by position, of which nobody can tell what they count.
+def refuse_arguments(learn: Callable[..., Any], positional: tuple[object, ...], unknown: Mapping[str, object]) -> None:
+    """Refuse arguments of ``learn`` by position, of which nobody can tell what they count, and unknown ones.
+
+    Args:
+        learn: the method.
+        positional: the arguments by position.
+        unknown: those that it does not have.
 
     Raises:
         TypeError: there is one.
     """
-    if arguments:
+    if unknown:
+        parameters = inspect.signature(learn).parameters.values()
+        names = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+        name = next(iter(unknown))
+        near = difflib.get_close_matches(name, names, n=1)
+        advice = f"the nearest is {near[0]!r}" if near else f"expected {', '.join(names)}"
+        raise TypeError(f"learn has no argument {name!r}; {advice}")
+    if positional:
         raise TypeError(
-            f"learn({arguments[0]!r}) does not say what it counts: the first argument of stable-baselines3's learn() "
+            f"learn({positional[0]!r}) does not say what it counts: the first argument of stable-baselines3's learn() "
             "are environment steps, and here training is counted in iterations too; write "
-            f"learn(iterations={arguments[0]!r}) or learn(total_timesteps={arguments[0]!r})"
+            f"learn(iterations={positional[0]!r}) or learn(total_timesteps={positional[0]!r})"
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from small import NAVIGATION, SIGN, same, small
 from stable_baselines3.common.callbacks import BaseCallback
 
+import metarl
 from metarl import MAML
 from metarl.agents import Rollouts
 from metarl.learners.registry import load_learner
@@ -168,6 +169,10 @@ def test_environment_steps_may_be_written_as_in_stable_baselines3() -> None:
 
 def test_what_learn_counts_has_to_be_named() -> None:
     model = small()
+    with pytest.raises(TypeError, match=r"learn has no argument 'iteration'; the nearest is 'iterations'"):
+        small().learn(iteration=2)
+    with pytest.raises(TypeError, match=r"learn has no argument 'zzz'; expected iterations, tasks, total_timesteps"):
+        small().learn(zzz=2)
     with pytest.raises(TypeError, match=r"write learn\(iterations=100000\) or learn\(total_timesteps=100000\)"):
         model.learn(100_000)
     assert model.iteration == 0
@@ -197,3 +202,8 @@ def test_results_count_the_steps_of_all_calls(tmp_path: Path) -> None:
     loaded = load_learner(tmp_path / "model").learn(iterations=1)
     assert (model.num_timesteps, loaded.num_timesteps) == (72, 72)  # stable-baselines3's count begins anew
     assert [one.evaluate(n_tasks=2).timesteps for one in (model, loaded)] == [216, 288]
+
+
+def test_tasks_to_evaluate_may_come_first() -> None:
+    model, tasks = small(family=SIGN), metarl.sample_tasks(SIGN, 3)
+    assert np.array_equal(model.evaluate(tasks).returns, model.evaluate(tasks=tasks).returns)
