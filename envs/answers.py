@@ -78,7 +78,7 @@ def check_step(space: spaces.Space[Any], answer: Any) -> tuple[Any, float, bool,
     if number is None:
         raise ValueError(f"gave the reward {_described(reward)}, expected a number")
     for name, end in zip(("terminated", "truncated"), ends, strict=True):
-        if _number(end, one_entry=True) is None:
+        if _number(end, one_entry=True) not in (0.0, 1.0):
             raise ValueError(f"gave {name} as {_described(end)}, expected True or False")
     return conform(space, observation), number, bool(ends[0]), bool(ends[1]), _info(info)
 

@@ -44,6 +44,12 @@ def close_or_warn(env: gymnasium.Env[Any, Any]) -> None:
         )
 
 
+def _in_words(error: BaseException, when: str = "") -> str:
+    """Return an error's type, when it was raised, and its text if it has one."""
+    text = str(error)
+    return f"{type(error).__name__}{when}{f': {text}' if text else ''}"
+
+
 class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
     """Steps the single environments of a family one by one, each with a task of its own.
 
@@ -126,7 +132,7 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # sys.exit as well
-                raise RolloutError(f"raised {type(error).__name__} in reset: {error}", index) from error
+                raise RolloutError(f"raised {_in_words(error, ' in reset')}", index) from error
             try:
                 self._latest[index], info = check_reset(self.single_observation_space, answer)
             except ValueError as error:
@@ -157,7 +163,7 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # sys.exit as well
-                raise RolloutError(f"raised {type(error).__name__}: {error}", index) from error
+                raise RolloutError(f"raised {_in_words(error)}", index) from error
             try:
                 observation, reward, ended, cut, info = check_step(self.single_observation_space, answer)
             except ValueError as error:

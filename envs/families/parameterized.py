@@ -321,7 +321,15 @@ class ParameterizedEnv(gymnasium.Env[Any, Any]):
         given = self._apply()
         if seed is None and self.inner is not before:
             seed = int(self.np_random.integers(2**31))  # the other environment has not drawn from our seed
-        observation, info = self.inner.reset(seed=task_tools.spread_seed(seed, 1)[0], options=options or None)
+        try:
+            observation, info = self.inner.reset(seed=task_tools.spread_seed(seed, 1)[0], options=options or None)
+        except TypeError as error:
+            if "reset() got an unexpected keyword argument" not in str(error):
+                raise
+            raise ValueError(
+                f"reset of {called(self.inner)} does not take what Gymnasium's resets take ({error}); write it as "
+                "def reset(self, *, seed=None, options=None)"
+            ) from error
         if self._new_task:
             self._refuse_changes(given)
         self._new_task = False

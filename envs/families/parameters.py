@@ -181,8 +181,8 @@ def unknown(env: gymnasium.Env[Any, Any], spec: EnvSpec, name: str) -> ValueErro
     setter = f"set_{name}"
     if name.isidentifier() and inspect.ismethod(getattr(env.unwrapped, setter, None)):
         return ValueError(
-            f"{called(env)} has no parameter {name!r}, but a method {setter!r}; let it set the parameter: set = "
-            f"{{{name} = {setter!r}}} (on the command line family_kwargs.set.{name}={setter})"
+            f"{called(env)} has no parameter {name!r}; {_nearest(env, spec, name)} (or let its method {setter!r} set "
+            f"it: set = {{{name} = {setter!r}}}, on the command line family_kwargs.set.{name}={setter})"
         )
     return ValueError(f"{called(env)} has no parameter {name!r}; {_nearest(env, spec, name)}")
 

@@ -86,7 +86,7 @@ class Place:
         self.whole = bool(around) and isinstance(around[-1], np.ndarray) and around[-1].dtype.kind in "iu"
         try:
             self.set(env, found)
-        except (AttributeError, TypeError, KeyError, IndexError) as error:
+        except (AttributeError, TypeError, KeyError, IndexError, ValueError) as error:
             raise ValueError(f"{called(env)} does not let {name!r} be set ({error})") from error
 
     @property

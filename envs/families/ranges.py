@@ -107,6 +107,8 @@ def read_range(name: str, written: Any, scale_by_default: bool) -> Range:
             raise ValueError(wrong)
     if not low < high:
         raise ValueError(f"parameter {name!r} goes from {low} to {high}; expected the lower end first")
+    if not math.isfinite(float(high) - float(low)):
+        raise ValueError(f"parameter {name!r} goes from {low} to {high}; expected ends whose difference is a number")
     if log and low <= 0:
         raise ValueError(f"parameter {name!r} goes from {low}, and log = true; logarithms need numbers above 0")
     if not integer:

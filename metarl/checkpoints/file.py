@@ -41,7 +41,13 @@ _BEST_PARTS = {
 
 
 def checkpoint_path(path: str | Path) -> Path:
-    """Return a path with ``.zip`` added if it is missing."""
+    """Return a path with ``.zip`` added if it is missing.
+
+    Raises:
+        ValueError: it names no file.
+    """
+    if not isinstance(path, str | os.PathLike) or not Path(path).name or "\0" in str(path):
+        raise ValueError(f"the path of a checkpoint is {path!r}; expected the name of a file, as in 'runs/model'")
     path = Path(path)
     return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
 
@@ -55,8 +61,8 @@ def stored_checkpoint(path: str | Path) -> Path:
     Raises:
         ValueError: a folder without these, or both a run's folder and a file that ``save`` wrote.
     """
-    folder = Path(path)
-    if not folder.is_dir():
+    folder = Path(path) if isinstance(path, str | os.PathLike) and "\0" not in str(path) else None
+    if folder is None or not folder.is_dir():
         return checkpoint_path(path)
     # The folder one is in, ".", has no name by itself.
     named = folder if folder.name else folder.absolute()

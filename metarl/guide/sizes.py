@@ -157,6 +157,6 @@ def _is_large_image(space: spaces.Space[Any]) -> bool:
 
 
 def _is_large(space: spaces.Space[Any]) -> bool:
-    if not isinstance(space, spaces.Box) or is_image_space(space):
-        return False
+    if not isinstance(space, spaces.Box) or is_image_space(space) or space.dtype.kind != "f":
+        return False  # only real numbers can be normalized
     return bool(max(np.abs(space.low).max(initial=0), np.abs(space.high).max(initial=0)) > LARGE)

@@ -104,6 +104,8 @@ def test_infos_are_arrays_of_the_numbers_and_truth_values_in_them(make: Any) -> 
         ("none", "the observation as None, expected an array of shape"),
         ("reward", "gave the reward None, expected a number"),
         ("end", "gave terminated as None, expected True or False"),
+        ("end_nan", "gave truncated as nan, expected True or False"),
+        ("end_two", r"gave terminated as .*2.*, expected True or False"),
         ("four", "returned a tuple of 4 values, expected five values: observation, reward, terminated"),
         ("info", "gave the info None, expected a dict"),
     ],

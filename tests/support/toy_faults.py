@@ -203,6 +203,8 @@ class Returns(SignEnv):
             "choice": (7, reward, terminated, truncated, info),
             "reward": (observation, None, terminated, truncated, info),
             "end": (observation, reward, None, truncated, info),
+            "end_nan": (observation, reward, terminated, float("nan"), info),
+            "end_two": (observation, reward, np.int8(2), truncated, info),
             "four": (observation, reward, terminated, info),
             "info": (observation, reward, terminated, truncated, None),
         }[self.wrong]

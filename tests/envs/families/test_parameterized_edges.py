@@ -242,7 +242,26 @@ class Tuned(Grid):
 def test_a_method_that_sets_is_no_parameter_but_is_suggested() -> None:
     with pytest.raises(ValueError, match=r"'set_mass' of .* is a method; .* set = \{mass = 'set_mass'\}"):
         metarl.make(metarl.parameterized(Tuned, set_mass=(1, 2)))
-    with pytest.raises(
-        ValueError, match=r"no parameter 'mass', but a method 'set_mass'; .* set = \{mass = 'set_mass'\}"
-    ):
+    with pytest.raises(ValueError, match=r"no parameter 'mass'; .* its method 'set_mass' set it: set = \{mass = "):
         metarl.make(metarl.parameterized(Tuned, mass=(1, 2)))
+
+
+class Fixed(Grid):
+    """Its array cannot be written to, and its reset takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n.flags.writeable = False
+        self.gain = 1.0
+
+    def reset(self) -> tuple[Any, dict[str, Any]]:  # type: ignore[override]
+        return super().reset()
+
+
+def test_what_cannot_be_written_or_reset_is_named() -> None:
+    with pytest.raises(ValueError, match=r"Fixed does not let 'n\[0,0\]' be set \(assignment destination"):
+        metarl.make(metarl.parameterized(Fixed, {"n[0,0]": (1, 2)}))
+    with pytest.raises(ValueError, match=r"reset of .*Fixed does not take what Gymnasium's resets take"):
+        metarl.make(metarl.parameterized(Fixed, gain=(1, 2))).reset(seed=1)
+    with pytest.raises(ValueError, match="expected ends whose difference is a number"):
+        metarl.make(metarl.parameterized(Grid, {"n[0,0]": (-1e308, 1e308)}))

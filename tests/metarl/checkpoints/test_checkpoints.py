@@ -143,3 +143,10 @@ def test_a_checkpoint_of_the_previous_release_is_read(name: str, tmp_path: Path)
         expected = model.state.critic if part == "critic" else tensors
         assert same(loaded.best.state.tensors()[part], expected), part
     assert same(loaded.learn(iterations=1, reset_num_timesteps=False).parameters, model.learn(iterations=1).parameters)
+
+
+@pytest.mark.parametrize("path", ["", "/", ".", "a\0b", None, 3])
+def test_a_path_that_names_no_file_is_refused(path: Any) -> None:
+    for work in (small().save, type(small()).load):
+        with pytest.raises(ValueError, match="expected the name of a file|expected a run's folder"):
+            work(path)

@@ -93,7 +93,7 @@ def seeds(*numbers: int, **changes: Any) -> list[Evaluation]:
 
 
 def test_seeds_are_put_together(tmp_path: Path) -> None:
-    parts = seeds(1, 2, 3)
+    parts = seeds(1, 2, 3, evaluation={"seed": "run"})
     together = combine(parts)
     assert together.seeds == (1, 2, 3)
     assert together.metrics["return"].shape == (3, 4, 3, 2)
@@ -121,7 +121,7 @@ def test_seeds_on_the_same_tasks_have_the_interval_of_common_tasks() -> None:
     together = combine(seeds(1, 2, evaluation={"seed": 7}))
     assert together.has_same_tasks
     assert {run.evaluation_seed for run in together.runs} == {7}
-    own = combine(seeds(1, 2))
+    own = combine(seeds(1, 2, evaluation={"seed": "run"}))
     assert own.runs[0].tasks != own.runs[1].tasks
 
 

@@ -28,7 +28,7 @@ SETTINGS = read_settings(
         "family_kwargs": {"pulls": 5},
         "learning": {"iterations": 6, "tasks": 2, "episodes": 2},
         "policy": {"hidden_sizes": [4]},
-        "evaluation": {"every": 3, "tasks": 2, "test_tasks": 3, "episodes": 2, "steps": 1},
+        "evaluation": {"every": 3, "tasks": 2, "test_tasks": 3, "episodes": 2, "steps": 1, "seed": "run"},
     }
 )
 OTHERS = {
