@@ -148,5 +148,5 @@ def test_a_checkpoint_of_the_previous_release_is_read(name: str, tmp_path: Path)
 @pytest.mark.parametrize("path", ["", "/", ".", "a\0b", None, 3])
 def test_a_path_that_names_no_file_is_refused(path: Any) -> None:
     for work in (small().save, type(small()).load):
-        with pytest.raises(ValueError, match="expected the name of a file|expected a run's folder"):
+        with pytest.raises(ValueError, match=r"expected the name of a file|expected a run's folder"):
             work(path)
