@@ -23,6 +23,7 @@ from metarl.experiments.streams import say
 from metarl.files import in_words, sweep_parts
 from metarl.learners.registry import find_learner, read_settings
 from metarl.results import Evaluation
+from metarl.results.aggregates import TasksOfSeeds
 from metarl.settings import Settings
 
 _SET_BY_OPTIONS = {"learner": "--learners", "seed": "--seeds"}
@@ -280,9 +281,16 @@ def read_entries(jobs: Sequence[Job], out: Path) -> list[Entry]:
                 environment_steps=_mean([cost.get("environment_steps") for cost in costs]),
                 seconds=_mean([cost.get("seconds") for cost in costs]),
                 counted=results[0].counted,
+                tasks=_tasks_of_seeds(results),
             )
         )
     return entries
+
+
+def _tasks_of_seeds(results: Sequence[Evaluation]) -> TasksOfSeeds:
+    """Return whether the seeds have common tasks, as far as the results tell."""
+    tasks = [result.runs[0].tasks for result in results]
+    return "common" if tasks[0] is not None and all(other == tasks[0] for other in tasks) else "own"
 
 
 def _successes(results: Sequence[Evaluation]) -> NDArray[np.float64] | None:

@@ -19,7 +19,8 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from metarl.files import replacing
-from metarl.statistics import LEVEL, bootstrap_interval
+from metarl.results.aggregates import TasksOfSeeds, mean_interval
+from metarl.statistics import LEVEL
 
 BASELINES = ("pretrained", "scratch")
 UNKNOWN = "–"
@@ -45,6 +46,7 @@ class Entry:
         environment_steps: of training, mean over seeds; None if not measured.
         seconds: of training, mean over seeds; None if not measured.
         counted: what the axis ``step`` of ``returns`` counts, as in ``Evaluation``.
+        tasks: whether the seeds have common tasks or each its own, see ``aggregates.resampled``.
         successes: ``[seed, step, task]``, the share of episodes with success; None if ``info`` does not tell.
     """
 
@@ -57,6 +59,7 @@ class Entry:
     environment_steps: float | None
     seconds: float | None
     counted: str = STEPS
+    tasks: TasksOfSeeds = "own"
     successes: NDArray[np.float64] | None = None
 
     @property
@@ -78,7 +81,7 @@ class Entry:
     @functools.cached_property
     def intervals(self) -> NDArray[np.float64]:
         """The bounds of the means' intervals, ``[step, 2]``."""
-        return np.array([bootstrap_interval(self.returns[:, step]) for step in range(self.steps + 1)])
+        return np.array([mean_interval(self.returns[:, step], self.tasks) for step in range(self.steps + 1)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +111,7 @@ def difference(entry: Entry, baseline: Entry, step: int, baseline_step: int) -> 
         part.returns[[part.seeds.index(seed) for seed in common], at]
         for part, at in ((entry, step), (baseline, baseline_step))
     )
-    low, high = bootstrap_interval(ours - theirs)
+    low, high = mean_interval(ours - theirs, entry.tasks if entry.tasks == baseline.tasks else "own")
     return Difference(
         learner=entry.label,
         step=step,
@@ -159,7 +162,8 @@ def write_tables(entries: Sequence[Entry], out: Path) -> str:
             for step, (mean, bounds) in enumerate(zip(entry.means, entry.intervals, strict=True)):
                 cost = [entry.environment_steps, entry.seconds]
                 before = int(entry.experience[step])
-                success = ["", "", ""] if entry.successes is None else interval_of(entry.successes[:, step])
+                told = entry.successes
+                success = ["", "", ""] if told is None else interval_of(told[:, step], entry.tasks)
                 writer.writerow([entry.label, *size, step, float(mean), *map(float, bounds), *cost, before, *success])
     found = list(differences(entries))
     with replacing(out / "differences.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
@@ -237,9 +241,9 @@ def _returns_table(entries: Sequence[Entry]) -> str:
     )
 
 
-def interval_of(values: NDArray[np.float64]) -> list[float]:
+def interval_of(values: NDArray[np.float64], tasks: TasksOfSeeds) -> list[float]:
     """Return the mean of values ``[seed, task]`` and the bounds of its interval."""
-    return [float(values.mean()), *bootstrap_interval(values)]
+    return [float(values.mean()), *mean_interval(values, tasks)]
 
 
 def _successes_table(entries: Sequence[Entry]) -> str:
@@ -250,7 +254,7 @@ def _successes_table(entries: Sequence[Entry]) -> str:
     for entry in entries:
         if entry.successes is None:
             continue
-        shares = [interval_of(entry.successes[:, step]) for step in range(entry.steps + 1)]
+        shares = [interval_of(entry.successes[:, step], entry.tasks) for step in range(entry.steps + 1)]
         cells = [f"{mean:.0%} [{low:.0%}, {high:.0%}]" for mean, low, high in shares]
         more = [f"after {entry.steps}: {cells[-1]}" if entry.steps > last else ""] if longer else []
         rows.append([entry.label, *cells[: last + 1], *more])

@@ -29,6 +29,7 @@ from metarl.experiments.streams import complain
 from metarl.files import naming
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
+from metarl.protocols.evaluate import find_protocol
 from metarl.results import Evaluation
 from metarl.results.selection import means_by_tag
 from metarl.sb3.loggers import run_logger, write_hparams
@@ -160,6 +161,7 @@ def start_run(
     else:
         learner, origin = learner_from(settings, source)
     try:
+        find_protocol(settings.evaluation.protocol).refuse(learner, steps=None)
         learner.check_family()
         run = Run.create(out, name, standard, learner.given_settings, learner.save, origin)
         run.lock()

@@ -9,6 +9,7 @@ from typing import Any
 from metarl.experiments.comparison import BASELINES
 from metarl.experiments.reporting.gather import Found
 from metarl.experiments.reporting.rows import Chapter, Row
+from metarl.protocols.generalization import REGIONS
 from metarl.results import Evaluation
 from metarl.results.versions import versions
 
@@ -36,9 +37,10 @@ def _of_row(row: Row) -> Iterator[str]:
     if evaluation.split == "train":
         yield f"{row.label} was evaluated on tasks of training, which says nothing of new tasks."
     different = fewest_different_tasks(evaluation)
-    if different is not None and different < evaluation.n_tasks:
+    drawn = len(_drawn(evaluation))
+    if different is not None and different < drawn:
         yield (
-            f"The {evaluation.n_tasks} tasks on which {row.label} was evaluated are only {different} different ones, "
+            f"The {drawn} tasks on which {row.label} was evaluated are only {different} different ones, "
             "so that training may have had them too."
         )
 
@@ -46,7 +48,14 @@ def _of_row(row: Row) -> Iterator[str]:
 def fewest_different_tasks(evaluation: Evaluation) -> int | None:
     """Return how many different tasks a seed was evaluated on, of the seed with the fewest; None if unknown."""
     known = [run.tasks for run in evaluation.runs if run.tasks is not None]
-    return min((len({json.dumps(task) for task in tasks}) for tasks in known), default=None)
+    drawn = _drawn(evaluation)
+    return min((len({json.dumps(tasks[number]) for number in drawn}) for tasks in known), default=None)
+
+
+def _drawn(evaluation: Evaluation) -> list[int]:
+    """Return the numbers of the tasks that were drawn: all but those of the family's default task."""
+    regions = evaluation.regions or ("",) * evaluation.n_tasks
+    return [number for number, name in enumerate(regions) if name != REGIONS[1]]
 
 
 def _of_chapter(chapter: Chapter) -> Iterator[str]:

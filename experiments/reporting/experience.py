@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from metarl.experiments.reporting.drawing import INK, Picture, legend, look, new_figure, style
 from metarl.results import Evaluation
+from metarl.results.aggregates import mean_interval, tasks_of
 from metarl.results.kept import DETERMINISTIC
 from metarl.results.selection import region
-from metarl.statistics import LEVEL, bootstrap_interval
+from metarl.statistics import LEVEL
 
 _FAR = 30.0  # times the smallest step of the axis at which it becomes logarithmic
 
@@ -68,6 +69,7 @@ def curves(tested: Sequence[tuple[str, Evaluation]], metric: str | None = None) 
         if name not in evaluation.metrics:
             continue
         means = evaluation.means(name)
+        tasks = tasks_of(evaluation)
         known = np.flatnonzero(~np.isnan(means).any(axis=(0, 1)))
         if not len(known):
             continue
@@ -78,8 +80,8 @@ def curves(tested: Sequence[tuple[str, Evaluation]], metric: str | None = None) 
                 tasks=evaluation.n_tasks,
                 experience=evaluation.episodes_before.mean(axis=(0, 1))[known],
                 means=means.mean(axis=(0, 1))[known],
-                bounds=np.array([bootstrap_interval(means[:, :, at]) for at in known]),
-                gain=bootstrap_interval(means[:, :, known[-1]] - means[:, :, known[0]]),
+                bounds=np.array([mean_interval(means[:, :, at], tasks) for at in known]),
+                gain=mean_interval(means[:, :, known[-1]] - means[:, :, known[0]], tasks),
                 optimum=float(evaluation.oracle.mean()) if metric is None and evaluation.oracle is not None else None,
             )
         )

@@ -133,12 +133,13 @@ def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, A
 
 def _read_progress(run: Run, faults: list[str]) -> dict[str, NDArray[np.float64]]:
     if not run.progress.exists():
+        faults.append(f"{str(run.progress)!r} is missing; the report is without the run's training.")
         return {}
     try:
         with run.progress.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             rows = list(reader)
-        if reader.fieldnames and not any("/" in name for name in reader.fieldnames):
+        if reader.fieldnames and (not rows or not any("/" in name for name in reader.fieldnames)):
             raise ValueError("these are no names of series")
         columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
         return {name: np.array([float(cell or "nan") for cell in cells]) for name, cells in columns.items()}

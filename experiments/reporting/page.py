@@ -188,6 +188,10 @@ def _page(parts: Sequence[_Part], runs: Sequence[Path], faults: Sequence[str]) -
 
 def _commands(chapters: Sequence[Chapter]) -> Iterator[str]:
     rows: list[Row] = [row for chapter in chapters for row in chapter.rows]
+    taken: dict[str, int] = {}
     for run in (run for row in rows for run in row.runs):
-        words = ["metarl", "train", str(run.folder / "config.toml"), "--name", f"{run.folder.resolve().name}-again"]
+        name = f"{run.folder.resolve().name}-again"
+        taken[name] = taken.get(name, 0) + 1
+        numbered = name if taken[name] == 1 else f"{name}-{taken[name]}"
+        words = ["metarl", "train", str(run.folder / "config.toml"), "--name", numbered]
         yield shlex.join([*words, *([] if run.origin is None else ["--from", run.origin])])

@@ -13,6 +13,7 @@ from metarl.experiments.comparison import UNKNOWN, Difference, Entry, baselines,
 from metarl.experiments.reporting.experience import curves, with_interval
 from metarl.experiments.reporting.rows import Chapter, Row, differing
 from metarl.results import Evaluation
+from metarl.results.aggregates import tasks_of
 
 Cells = list[str]
 
@@ -180,6 +181,7 @@ def _entry(row: Row, evaluation: Evaluation | None) -> Entry:
         environment_steps=None,
         seconds=None,
         counted=evaluation.counted,
+        tasks=tasks_of(evaluation),
     )
 
 

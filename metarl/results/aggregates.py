@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.results.kept import Kept
-from metarl.statistics import LEVEL, RESAMPLES
+from metarl.statistics import LEVEL, RESAMPLES, bootstrap_interval
 
 Scores = NDArray[np.float64]
 TasksOfSeeds = Literal["own", "common", "fixed"]
@@ -157,6 +157,14 @@ def interval(
     found = np.concatenate([np.asarray(statistic(*(part[chosen] for part in scores))) for chosen in parts])
     ends = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return (float(ends[0]), float(ends[1])) if ends.ndim == 1 else (ends[0], ends[1])
+
+
+def mean_interval(scores: Scores, tasks: TasksOfSeeds) -> tuple[float, float]:
+    """Return the interval of the mean of scores ``[seed, task]``; ``tasks`` as for ``resampled``."""
+    if tasks == "own" or len(scores) == 1:
+        return bootstrap_interval(scores)
+    low, high = interval(mean, scores, tasks=tasks)
+    return low, high
 
 
 def tasks_of(kept: Kept) -> TasksOfSeeds:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metarl.results.evaluation import Evaluation
 
@@ -22,6 +23,9 @@ def combine(evaluations: Sequence[Evaluation]) -> Evaluation:
     """
     if not evaluations:
         raise ValueError("there is no evaluation to combine; expected at least one")
+    for given in evaluations:
+        if not isinstance(given, Evaluation):
+            raise ValueError(f"{given!r} is no evaluation; read one by metarl.Evaluation.read(path)")
     first = evaluations[0]
     if len(evaluations) == 1:
         return first
@@ -45,9 +49,18 @@ def combine(evaluations: Sequence[Evaluation]) -> Evaluation:
     return replace(
         first,
         runs=tuple(run for evaluation in evaluations for run in evaluation.runs),
-        metrics={name: np.concatenate([evaluation.metrics[name] for evaluation in evaluations]) for name in common},
+        metrics={name: _joined([evaluation.metrics[name] for evaluation in evaluations]) for name in common},
         episodes_before=np.concatenate([evaluation.episodes_before for evaluation in evaluations]),
         steps_before=np.concatenate(before) if len(before) == len(evaluations) else None,
         trained=first.trained if len({evaluation.trained for evaluation in evaluations}) == 1 else None,
         settings=None,
+    )
+
+
+def _joined(values: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return arrays ``[seed, task, point, episode]`` one after the other, with NaN for the episodes that some lack."""
+    width = max(part.shape[3] for part in values)
+    missing = [((0, 0), (0, 0), (0, 0), (0, width - part.shape[3])) for part in values]
+    return np.concatenate(
+        [np.pad(part, pads, constant_values=np.nan) for part, pads in zip(values, missing, strict=True)]
     )

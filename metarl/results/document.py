@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.results.aggregates import TasksOfSeeds, interval, mean, statistics_at, tasks_of
+from metarl.results.aggregates import TasksOfSeeds, mean_interval, statistics_at, tasks_of
 from metarl.results.kept import DETERMINISTIC, STEPS, EvaluatedRun, Kept
-from metarl.statistics import LEVEL, bootstrap_interval
+from metarl.statistics import LEVEL
 
 SCHEMA = "metarl-results-2"
 OLDER = "metarl-results-1"
@@ -49,7 +49,7 @@ def summary(means: NDArray[np.float64], tasks: TasksOfSeeds = "own") -> dict[str
         means: ``[seed, task]``.
         tasks: which tasks the seeds have.
     """
-    low, high = bootstrap_interval(means) if tasks == "own" else interval(mean, means, tasks=tasks)
+    low, high = mean_interval(means, tasks)
     values = means.reshape(-1)
     return {"mean": float(values.mean()), "low": low, "high": high, "per_task": [float(value) for value in values]}
 

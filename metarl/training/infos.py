@@ -58,7 +58,8 @@ def _numbers_told(settings: Settings) -> Sequence[str]:
         for _ in range(STEPS):
             _, _, terminated, truncated, info = env.step(env.action_space.sample())
             for name, value in info.items():
-                if np.size(value) == 1 and np.asarray(value).dtype.kind in "biuf":
+                number = np.asarray(value)
+                if number.shape == () and number.dtype.kind in "biuf" and not np.isnan(number):
                     told[str(name)] = None
             if terminated or truncated:
                 break
