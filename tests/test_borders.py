@@ -42,8 +42,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "memory": "memory names root training checkpoints basics gradients sb3 agents envs",
         "learners": "learners memory results names root training checkpoints basics gradients sb3 agents envs",
         "front": "front learners memory replay results names root guide training checkpoints gradients sb3 agents envs",
-        "experiments": "experiments front learners memory replay protocols results names root guide training checkpoints "
-        "basics gradients sb3 agents envs",
+        "experiments": "experiments front learners memory replay protocols results names root guide training "
+        "checkpoints basics gradients sb3 agents envs",
     }.items()
 }
 # Packages of other people that a room does without.

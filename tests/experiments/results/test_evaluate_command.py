@@ -137,3 +137,13 @@ def test_a_table_without_success_of_an_older_version_is_added_to(tmp_path: Path)
     assert main([*arguments[:-4], "--learners", "scratch,random", "--seeds", "1", "--out", str(tmp_path)]) == 0
     again = csv.DictReader((tmp_path / "comparison.csv").read_text().splitlines())
     assert {row["learner"] for row in again} == {"scratch", "random"}
+
+
+@pytest.mark.parametrize("learner", ["rl2", "random"])
+def test_a_protocol_that_a_learner_cannot_do_is_refused_before_training(
+    learner: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [f"learner={learner}", "evaluation.protocol=pearl", "--out", str(tmp_path / "runs")]
+    assert main(["train", "navigation", *TINY, *asked]) == 2
+    assert "pearl" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
