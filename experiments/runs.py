@@ -239,6 +239,7 @@ class Run:
             ValueError: the file is missing, empty or damaged, or is of a run with other settings.
         """
         found = read_json(self.results)
+        kept = Evaluation.from_json(found)
         learner = find_learner(settings.learner)
         own = {"family": settings.family, "learner": learner.name, "seeds": [settings.seed]}
         for key, value in own.items():
@@ -246,7 +247,6 @@ class Run:
                 raise ValueError(f"is of another run: its {key} is {found.get(key)!r}, not {value!r}")
         if "settings" in found and not _same_as_written(found["settings"], settings):
             raise ValueError("is of another run: its settings differ")
-        kept = Evaluation.from_json(found)
         evaluating = settings.evaluation
         count = points(settings, remembers=learner.remembers)
         expected: tuple[Any, ...] = (evaluating.protocol, evaluating.episodes)
