@@ -148,10 +148,15 @@ def mend_cost(run: Run, learner: BaseLearner) -> None:
         run.write_cost({"environment_steps": 0, "seconds": 0.0})
         return
     try:
-        steps = run.read_cost()["environment_steps"]
+        found = run.read_cost()
+        steps = found["environment_steps"]
+        if steps == learner.num_timesteps:
+            return
         # The file is written after the checkpoint, so it may be one iteration behind if the process was killed.
         before = _steps_after(read_progress(run.progress), learner.iteration - 1)
-        if steps == learner.num_timesteps or (steps < learner.num_timesteps and before in (steps, None)):
+        if steps < learner.num_timesteps and before in (steps, None):
+            # Now, since no iteration may be left that would write it.
+            run.write_cost({**found, "environment_steps": learner.num_timesteps})
             return
         raise ValueError(f"is of another run: it counts {steps} environment steps, not {learner.num_timesteps}")
     except ValueError as error:

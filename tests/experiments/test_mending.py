@@ -108,6 +108,20 @@ def test_a_cost_counts_as_the_runs_up_to_the_checkpoint_or_one_iteration_before(
     assert seconds > 1000 if own else seconds is None
 
 
+def test_the_cost_is_whole_where_a_run_was_killed_after_its_last_checkpoint(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(made / "whole", folder)
+    (folder / "results.json").unlink()
+    cost = json.loads((folder / "cost.json").read_text())
+    (folder / "cost.json").write_text(json.dumps({"environment_steps": cost["environment_steps"] - 40, "seconds": 9.0}))
+    with contextlib.chdir(tmp_path):
+        assert resume(capsys) == (0, [])
+    assert json.loads((folder / "cost.json").read_text()) == {**cost, "seconds": 9.0}
+    assert_same(folder, made / "whole", "results.json", "progress.csv")
+
+
 @pytest.mark.parametrize("damage", [empty, garbage, listed, foreign, None])
 def test_rows_of_progress_that_are_lost_are_named_and_no_others_taken_for_them(
     damage: Damage | None, made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
