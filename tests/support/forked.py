@@ -32,6 +32,8 @@ class Process:
         self.args = arguments
         self._printed = tempfile.TemporaryDirectory()
         self._stdout, self._stderr = (Path(self._printed.name) / name for name in ("stdout", "stderr"))
+        for path in (self._stdout, self._stderr):
+            path.touch()  # a process may be killed before it opens them
         files = {"stdout": str(self._stdout), "stderr": str(self._stderr)}
         call = {"arguments": arguments, "code": code, "cwd": str(cwd.absolute())}
         self.pid = int(ask({"ask": "start", **files, **call}))
