@@ -40,11 +40,11 @@ def close_or_warn(env: gymnasium.Env[Any, Any]) -> None:
         raise
     except BaseException as error:  # sys.exit as well
         warnings.warn(
-            f"{task_tools.family_name(env)} raised {type(error).__name__} in close: {error}", UserWarning, stacklevel=2
+            f"{task_tools.family_name(env)} raised {error_text(error, ' in close')}", UserWarning, stacklevel=2
         )
 
 
-def _in_words(error: BaseException, when: str = "") -> str:
+def error_text(error: BaseException, when: str = "") -> str:
     """Return an error's type, when it was raised, and its text if it has one."""
     text = str(error)
     return f"{type(error).__name__}{when}{f': {text}' if text else ''}"
@@ -132,7 +132,7 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # sys.exit as well
-                raise RolloutError(f"raised {_in_words(error, ' in reset')}", index) from error
+                raise RolloutError(f"raised {error_text(error, ' in reset')}", index) from error
             try:
                 self._latest[index], info = check_reset(self.single_observation_space, answer)
             except ValueError as error:
@@ -163,7 +163,7 @@ class SyncFamilyVectorEnv(VectorEnv[Any, Any, Any]):
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # sys.exit as well
-                raise RolloutError(f"raised {_in_words(error)}", index) from error
+                raise RolloutError(f"raised {error_text(error)}", index) from error
             try:
                 observation, reward, ended, cut, info = check_step(self.single_observation_space, answer)
             except ValueError as error:

@@ -16,7 +16,7 @@ import gymnasium
 
 from metarl.envs.processes import end_with_parent, interrupts_ignored
 from metarl.envs.registry import make_vec
-from metarl.envs.sync import RolloutError, SyncFamilyVectorEnv
+from metarl.envs.sync import RolloutError, SyncFamilyVectorEnv, error_text
 
 CLOSE_SECONDS = 2.0
 
@@ -118,7 +118,7 @@ def serve(pipe: Connection, at: Any, num_envs: int, arguments: bytes) -> None:
             env.watch = at
         pipe.send(("ready", None))
     except BaseException as error:  # sys.exit as well; Ctrl-C does not reach this process
-        pipe.send(("failed", f"cannot be made in another process ({type(error).__name__}: {error})", None))
+        pipe.send(("failed", f"cannot be made in another process ({error_text(error)})", None))
         return
     while True:
         try:
@@ -135,7 +135,7 @@ def serve(pipe: Connection, at: Any, num_envs: int, arguments: bytes) -> None:
         except RolloutError as error:
             pipe.send(("failed", str(error), error.env_index))
         except BaseException as error:  # sys.exit as well
-            pipe.send(("failed", f"raised {type(error).__name__}: {error}", None))
+            pipe.send(("failed", f"raised {error_text(error)}", None))
         else:
             pipe.send(("done", answer))
     env.close()

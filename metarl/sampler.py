@@ -19,6 +19,7 @@ from metarl.agents.observations import map_observations, transpose_images
 from metarl.agents.policies import Actor, NoNoise
 from metarl.envs import BatchedFamily, RolloutError, make_in_processes
 from metarl.envs import tasks as task_tools
+from metarl.envs.sync import error_text
 from metarl.gradients.parallel import all_threads
 from metarl.seeding import Stream, foreign_seed
 from metarl.statistics import number_infos
@@ -168,7 +169,7 @@ def _reset(env: VectorEnv[Any, Any, Any], seeds: list[int], options: dict[str, A
     except (RolloutError, KeyboardInterrupt):
         raise
     except BaseException as error:  # sys.exit as well
-        raise RolloutError(f"raised {type(error).__name__} in reset: {error}", None) from error
+        raise RolloutError(f"raised {error_text(error, ' in reset')}", None) from error
 
 
 def play_episodes(
@@ -220,7 +221,7 @@ def play_episodes(
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # sys.exit as well
-            raise RolloutError(f"raised {type(error).__name__}: {error}, {when}", None) from error
+            raise RolloutError(f"raised {error_text(error)}, {when}", None) from error
         refuse_non_finite("gave the observation", following, when)
         refuse_non_finite("gave the reward", rewards, when)
         refuse_huge(rewards, when)

@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -22,6 +22,7 @@ from metarl import seeding
 from metarl.agents.observations import map_observations
 from metarl.envs import RandomTask, RolloutError, SingleFamily, make
 from metarl.envs import tasks as task_tools
+from metarl.envs.sync import error_text
 from metarl.fields import FORBID, Count, Positive, setting
 from metarl.learner import BaseLearner
 from metarl.sampler import MAX_STEPS, refuse_huge, refuse_non_finite
@@ -37,12 +38,15 @@ _GLOBAL_GENERATORS = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class JointTraining:
-    """PPO's settings; all others are stable-baselines3's defaults. PPO updates after an episode of each environment."""
+    """PPO's settings; all others are stable-baselines3's defaults."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     learning_rate: Positive = setting(3e-4, "of stable-baselines3's PPO")
     epochs: Count = setting(10, "passes of PPO over its rollouts")
     environments: Count = setting(8, "environments that PPO steps, each with its own tasks; minibatches divides it")
+    rollout_steps: Literal["episode"] | Count = setting(
+        "episode", "steps of each environment before PPO updates; episode: one of full length", "steps"
+    )
     minibatches: Count = setting(4, "equal parts of PPO's rollouts, of one gradient step each")
 
     def __post_init__(self) -> None:
@@ -119,6 +123,7 @@ class Pretrained(BaseLearner):
         env = CheckedVecEnv(self.make_environments(count, seed), self.settings.family)
         try:
             length = self._episode_length()
+            steps = length if outer.rollout_steps == "episode" else outer.rollout_steps
             episodes = self.settings.iteration_episodes
             # stable-baselines3 draws from the global generators, so only one learner may train at a time.
             with _GLOBAL_GENERATORS, _random_state_kept(), torch.inference_mode(False), torch.enable_grad():
@@ -130,8 +135,8 @@ class Pretrained(BaseLearner):
                     device=self.device,
                     learning_rate=outer.learning_rate,
                     n_epochs=outer.epochs,
-                    n_steps=length,
-                    batch_size=length * count // outer.minibatches,
+                    n_steps=steps,
+                    batch_size=steps * count // outer.minibatches,
                     gamma=learning.gamma,
                 )
                 # The default logger would leave an empty temporary folder behind.
@@ -222,7 +227,7 @@ class CheckedVecEnv(VecEnvWrapper):
             raise
         except BaseException as error:  # sys.exit as well
             raise RolloutError(
-                f"{self._family} (the sub-environment is not known) raised {type(error).__name__} in {where}: {error}",
+                f"{self._family} (the sub-environment is not known) raised {error_text(error, ' in ' + where)}",
                 None,
             ) from error
 

@@ -15,6 +15,7 @@ from metarl.agents import Noise, Rollouts
 from metarl.agents.observations import map_observations, parts, transpose_images
 from metarl.agents.policies import Actor, GruActor
 from metarl.envs import BatchedFamily, RolloutError
+from metarl.envs.sync import error_text
 from metarl.sampler import MAX_STEPS, refuse_non_finite
 from metarl.seeding import Stream, foreign_seed
 from metarl.statistics import number_infos
@@ -135,7 +136,7 @@ def play_trials(
         except RolloutError as error:
             raise RolloutError(f"{error}, {when}", error.env_index) from error
         except Exception as error:
-            raise RolloutError(f"raised {type(error).__name__}: {error}, {when}", None) from error
+            raise RolloutError(f"raised {error_text(error)}, {when}", None) from error
         refuse_non_finite("gave the observation", following, when)
         refuse_non_finite("gave the reward", rewards, when)
         ended = (terminated | truncated) & running
@@ -160,7 +161,7 @@ def play_trials(
                 except RolloutError:
                     raise
                 except Exception as error:
-                    raise RolloutError(f"raised {type(error).__name__} in reset: {error}, {when}", None) from error
+                    raise RolloutError(f"raised {error_text(error, ' in reset')}, {when}", None) from error
                 refuse_non_finite("gave the observation", again, f"at reset, {when}")
                 latest = transpose_images(space, again)
             running = played.episode < episodes

@@ -24,7 +24,6 @@ from metarl.results.kept import DETERMINISTIC
 from metarl.results.versions import versions
 from metarl.settings import Settings
 from metarl.statistics import statistics_of
-from metarl.training.infos import refuse_unknown_infos
 
 PROTOCOLS: Mapping[str, type[EvaluationProtocol]] = {kind.name: kind for kind in (Steps, Pearl, KShot, Generalization)}
 
@@ -65,7 +64,6 @@ def evaluate_agent(
     steps = standard_steps if steps is None else whole_number("steps", steps, least=0 if agent.remembers else 1)
     episodes = evaluating.episodes if episodes is None else whole_number("episodes", episodes)
     seed = evaluation_seed(settings) if seed is None else whole_number("seed", seed, least=0)
-    refuse_unknown_infos(settings)
     if tasks is None:
         wanted = how.standard_tasks(settings, split) if n_tasks is None else whole_number("tasks", n_tasks)
         single = agent.single_tasks(task_tools.draw_tasks(env, wanted, task_tools.task_rng(seed, split), split))

@@ -9,6 +9,7 @@ from metarl.evaluation import EvaluatedAgent, adapted_rollouts
 from metarl.protocols.evaluate import evaluate_agent
 from metarl.results import Evaluation
 from metarl.state import State
+from metarl.training.infos import refuse_unknown_infos
 
 
 class Evaluated:
@@ -43,6 +44,8 @@ class Evaluated:
                 learner or family that the protocol does not fit.
         """
         how = self.settings.evaluation.protocol if protocol is None else protocol
+        # Training has done so when it validates.
+        refuse_unknown_infos(self.settings)
         return evaluate_agent(self, split, tasks, n_tasks, episodes, steps, seed, how)[0]
 
     def evaluate_rollouts(

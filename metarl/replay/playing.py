@@ -15,6 +15,7 @@ from metarl.agents import Parameters
 from metarl.agents.observations import map_observations, transpose_images
 from metarl.agents.policies import Actor, GruActor, NoNoise
 from metarl.envs import RolloutError
+from metarl.envs.sync import error_text
 from metarl.replay.recording import Episode, Recorder, picture_of
 from metarl.sampler import MAX_STEPS, refuse_huge, refuse_non_finite
 from metarl.statistics import SUCCESS_INFO, SuccessAt
@@ -116,7 +117,7 @@ class Player:
         try:
             observation, _ = self._env.reset(seed=seed)
         except Exception as error:
-            raise RolloutError(f"raised {type(error).__name__} in reset: {error}", 0) from error
+            raise RolloutError(f"raised {error_text(error, ' in reset')}", 0) from error
         return self._batched(observation, "at reset")
 
     def _step(self, action: Any, step: int) -> tuple[Any, float, bool, dict[str, Any]]:
@@ -124,7 +125,7 @@ class Player:
         try:
             observation, reward, terminated, truncated, info = self._env.step(action)
         except Exception as error:
-            raise RolloutError(f"raised {type(error).__name__}: {error}, {when}", 0) from error
+            raise RolloutError(f"raised {error_text(error)}, {when}", 0) from error
         given = np.array([float(reward)])
         refuse_non_finite("gave the reward", given, when)
         refuse_huge(given, when)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from metarl.envs import make
 from metarl.envs.families.constructors import takes_render_mode
 from metarl.envs.registry import find_family
+from metarl.envs.sync import error_text
 from metarl.replay.scaling import fitted
 from metarl.settings import Settings
 
@@ -138,7 +139,7 @@ def picture_of(env: gymnasium.Env[Any, Any], family: str) -> NDArray[np.uint8]:
     try:
         found = env.render()
     except Exception as error:  # a simulator's own drawing may raise anything
-        raise ValueError(f"{family} cannot be drawn: render() raised {type(error).__name__}: {error}") from error
+        raise ValueError(f"{family} cannot be drawn: render() raised {error_text(error)}") from error
     try:
         picture = np.asarray(found)
     except ValueError:  # a list of arrays of several shapes

@@ -9,6 +9,7 @@ import gymnasium
 from metarl.envs import RolloutError
 from metarl.envs import tasks as task_tools
 from metarl.envs.answers import check_reset, check_step
+from metarl.envs.sync import error_text
 from metarl.envs.wrappers import FixedTask
 
 
@@ -43,7 +44,7 @@ class Named(gymnasium.Wrapper[Any, Any, Any, Any]):
         except (RolloutError, KeyboardInterrupt):
             raise
         except BaseException as error:  # sys.exit as well
-            raise self._failure(f"raised {type(error).__name__} in reset: {error}") from error
+            raise self._failure(f"raised {error_text(error, ' in reset')}") from error
         try:
             observation, info = check_reset(self.observation_space, answer)
         except ValueError as error:
@@ -63,7 +64,7 @@ class Named(gymnasium.Wrapper[Any, Any, Any, Any]):
         except (RolloutError, KeyboardInterrupt):
             raise
         except BaseException as error:  # sys.exit as well
-            raise self._failure(f"raised {type(error).__name__}: {error}, {when}") from error
+            raise self._failure(f"raised {error_text(error)}, {when}") from error
         try:
             observation, reward, terminated, truncated, info = check_step(self.observation_space, answer)
         except ValueError as error:
