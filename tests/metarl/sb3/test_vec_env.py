@@ -99,6 +99,22 @@ def test_it_is_stable_baselines3s_own_step_by_step(name: str, given: bool, episo
     theirs.close()
 
 
+def test_an_agent_with_memory_of_sb3_contrib_learns_the_same_from_a_batch_of_trials() -> None:
+    contrib = pytest.importorskip("sb3_contrib")
+
+    def trained(env: VecEnv) -> dict[str, Any]:
+        agent = contrib.RecurrentPPO("MultiInputLstmPolicy", env, n_steps=16, batch_size=32, seed=1, device="cpu")
+        agent.learn(128)
+        env.close()
+        return {name: value.detach().numpy() for name, value in agent.policy.state_dict().items()}
+
+    family, kwargs = CASES["bandit"]
+    ours = trained(metarl.sb3.make_vec_env(family, 4, trial_episodes=2, **kwargs))
+    assert_same(ours, trained(singles(family, kwargs, 4, None, 2)))
+    start = contrib.RecurrentPPO("MultiInputLstmPolicy", singles(family, kwargs, 4, None, 2), seed=1, device="cpu")
+    assert any((ours[name] != value.numpy()).any() for name, value in start.policy.state_dict().items())
+
+
 def test_a_batch_is_normalised_as_single_environments_are() -> None:
     kwargs = {"max_episode_steps": 6}
     ours, theirs = metarl.sb3.make_vec_env(NAVIGATION, 3, seed=2, **kwargs), singles(NAVIGATION, kwargs, 3, None, 1)
