@@ -296,7 +296,9 @@ def draw_tasks(
 
 def uniform_tasks(space: spaces.Space[Any], n: int, rng: np.random.Generator) -> Any:
     """Draw a batch of ``n`` elements of a space, as its ``sample`` does."""
-    space = copy.deepcopy(space)
+    # A generator of its own; the spaces within another one have theirs, so those are copied too.
+    has_parts = not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+    space = copy.deepcopy(space) if has_parts else copy.copy(space)
     space.seed(int(rng.integers(2**31)))
     return stack_tasks(space, [space.sample() for _ in range(n)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import threading
 from collections.abc import Iterator
@@ -36,25 +37,27 @@ _STEPS = "adam_steps"
 _GLOBAL_GENERATORS = threading.Lock()
 
 
+ROLLOUT = 2000  # environment steps between two updates of PPO, where settings name no number
+
+
 @dataclass(frozen=True, kw_only=True)
 class JointTraining:
     """PPO's settings; all others are stable-baselines3's defaults."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    learning_rate: Positive = setting(3e-4, "of stable-baselines3's PPO")
+    learning_rate: Positive = setting(2e-3, "step size of Adam")
     epochs: Count = setting(10, "passes of PPO over its rollouts")
-    environments: Count = setting(8, "environments that PPO steps, each with its own tasks; minibatches divides it")
-    rollout_steps: Literal["episode"] | Count = setting(
-        "episode", "steps of each environment before PPO updates; episode: one of full length", "steps"
+    environments: Literal["auto"] | Count = setting(
+        "auto",
+        "environments that PPO steps, each with its own tasks; minibatches divides it; "
+        "auto: as many as MAML has, learning.tasks * learning.episodes",
     )
-    minibatches: Count = setting(4, "equal parts of PPO's rollouts, of one gradient step each")
-
-    def __post_init__(self) -> None:
-        if self.environments % self.minibatches:
-            raise ValueError(
-                f"outer.environments is {self.environments}, which outer.minibatches = {self.minibatches} does not "
-                "divide; minibatches are of equal size, so choose a multiple"
-            )
+    rollout_steps: Literal["auto"] | Count = setting(
+        "auto",
+        f"steps of each environment before PPO updates; auto: about {ROLLOUT:,} of all together, at most an episode",
+        "steps",
+    )
+    minibatches: Count = setting(1, "equal parts of PPO's rollouts, of one gradient step each")
 
 
 class Pretrained(BaseLearner):
@@ -72,11 +75,18 @@ class Pretrained(BaseLearner):
     learns_to_adapt = False
 
     def validate(self) -> None:
-        """Check that observations are not normalised, since PPO's environments here do not normalise them.
+        """Check that minibatches are equal, and that stable-baselines3's PPO takes the observations.
 
         Raises:
-            ValueError: ``learning.normalize_observations`` is set.
+            ValueError: they are not, ``learning.normalize_observations`` is set, since PPO's environments here do not
+                normalise observations, or observations have no axes.
         """
+        minibatches = self.settings.outer.minibatches
+        if self.environments % minibatches:
+            raise ValueError(
+                f"outer.environments is {self.environments}, which outer.minibatches = {minibatches} does not divide; "
+                "minibatches are of equal size, so choose a multiple"
+            )
         if self.settings.learning.normalize_observations:
             raise ValueError(
                 "learner pretrained normalises no observations; set learning.normalize_observations = false"
@@ -86,6 +96,12 @@ class Pretrained(BaseLearner):
                 f"learner pretrained trains with stable-baselines3, which takes no {self.observation_space}, without "
                 "axes; give observations one, as in shape (1,)"
             )
+
+    @property
+    def environments(self) -> int:
+        """How many environments PPO steps."""
+        learning, given = self.settings.learning, self.settings.outer.environments
+        return max(2, learning.tasks * learning.episodes) if given == "auto" else given
 
     def initial_state(self) -> State:
         """Return the state before training, with Adam's moments of actor and critic."""
@@ -119,12 +135,17 @@ class Pretrained(BaseLearner):
         (seed,) = stream.environment_seeds(1)
         if not isinstance(self.env.unwrapped, SingleFamily):
             seed = seeding.foreign_seed(seed)
-        count = outer.environments
+        count, length = self.environments, self._episode_length()
+        total = self.settings.iteration_episodes * length
+        steps = rollout_steps(total, count, length) if outer.rollout_steps == "auto" else outer.rollout_steps
+        if steps * count // outer.minibatches < 2:
+            raise ValueError(
+                f"{count} environments with {steps} steps of each before an update and {outer.minibatches} minibatches "
+                "give minibatches of one step, of which PPO learns nothing; set outer.environments higher, or "
+                "outer.minibatches = 1"
+            )
         env = CheckedVecEnv(self.make_environments(count, seed), self.settings.family)
         try:
-            length = self._episode_length()
-            steps = length if outer.rollout_steps == "episode" else outer.rollout_steps
-            episodes = self.settings.iteration_episodes
             # stable-baselines3 draws from the global generators, so only one learner may train at a time.
             with _GLOBAL_GENERATORS, _random_state_kept(), torch.inference_mode(False), torch.enable_grad():
                 model = to_model(
@@ -142,7 +163,7 @@ class Pretrained(BaseLearner):
                 # The default logger would leave an empty temporary folder behind.
                 model.set_logger(Logger(None, []))
                 _put_moments(model, state.own_tensors)
-                model.learn(episodes * length)
+                model.learn(total)
         finally:
             env.close()
         metrics: dict[str, float | str] = {}
@@ -157,6 +178,24 @@ class Pretrained(BaseLearner):
             num_timesteps=state.num_timesteps + model.num_timesteps,
         )
         return Outcome(state=following, rollouts=[], metrics=metrics)
+
+
+def rollout_steps(total: int, environments: int, longest: int) -> int:
+    """Return the steps of each environment before an update: about ``ROLLOUT`` of all, and a divisor of each one's.
+
+    >>> rollout_steps(total=80_000, environments=400, longest=100)
+    5
+    >>> rollout_steps(total=80_000, environments=8, longest=100)
+    100
+
+    Args:
+        total: environment steps of an iteration.
+        environments: how many there are.
+        longest: the most steps before an update, at least 1.
+    """
+    each, wanted = -(-total // environments), ROLLOUT / environments
+    divisors = [steps for steps in range(1, min(each, longest) + 1) if each % steps == 0]
+    return min(divisors, key=lambda steps: abs(math.log(steps / wanted)))
 
 
 class CheckedVecEnv(VecEnvWrapper):

@@ -125,7 +125,7 @@ class BatchedVecEnv(VecEnv):
                 self._tasks[index] = self._given[index]
             else:
                 drawn = task_tools.draw_tasks(self._example, 1, self._rngs[index], "train")
-                self._tasks[index] = task_tools.unstack_tasks(self._task_space, drawn)[0]
+                self._tasks[index] = task_tools.take_tasks(drawn, 0)
 
     def _start(self, where: NDArray[np.bool_], seeds: list[int | None] | None) -> Any:
         tasks = task_tools.stack_tasks(self._task_space, self._tasks)

@@ -51,7 +51,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
     "cavia, ppo": ("cavia", {"update": "ppo"}, {"step_size": 1.0}, True),
     "rl2": ("rl2", {"trials": 10, "minibatch_trials": 4, "epochs": 2}, {}, False),
     "rl2, plain, in chunks": ("rl2", {"critic": "plain", "chunk": 5, "across_episodes": False}, {}, False),
-    "pretrained": ("pretrained", {"environments": 4, "minibatches": 2, "epochs": 2}, {}, False),
+    "pretrained": ("pretrained", {"environments": 4, "minibatches": 2, "epochs": 2, "learning_rate": 3e-4}, {}, False),
     "multi-task": ("multi-task", {"components": 4, "epochs": 2}, {}, False),
     "task-aware": ("task-aware", {"epochs": 2}, {}, False),
     "scratch": ("scratch", {}, {}, False),

@@ -18,10 +18,24 @@ def test_joint_training_is_stable_baselines3s_and_leaves_its_random_state_alone(
     model = small("pretrained").learn(iterations=1)
     assert torch.equal(torch.rand(3), expected)
     assert model.num_timesteps == 3 * 4 * 2 * 8 == 192
-    assert float(model.state.own_tensors["adam_steps"]) == 3 * 10 * 4  # rollouts, epochs, minibatches
+    assert float(model.state.own_tensors["adam_steps"]) == 2 * 10  # rollouts, epochs
     assert all(torch.isfinite(value).all() for value in model.parameters.values())
-    with pytest.raises(ValueError, match=r"outer.environments is 8, which outer.minibatches = 3 does not divide"):
-        small("pretrained", outer={"minibatches": 3})
+    model = small("pretrained", outer={"environments": 4, "rollout_steps": 6, "minibatches": 2, "epochs": 3})
+    model.learn(iterations=1)
+    assert model.num_timesteps == 192
+    assert float(model.state.own_tensors["adam_steps"]) == 8 * 3 * 2  # rollouts, epochs, minibatches
+
+
+def test_unequal_minibatches_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"outer.environments is 12, which outer.minibatches = 5 does not divide"):
+        small("pretrained", outer={"minibatches": 5})
+    with pytest.raises(ValueError, match=r"outer.environments is 3, which outer.minibatches = 2 does not divide"):
+        small("pretrained", outer={"environments": 3, "minibatches": 2})
+    outer = {"environments": 2, "rollout_steps": 1, "minibatches": 2}
+    with pytest.raises(
+        ValueError, match=r"2 environments with 1 steps of each .* 2 minibatches give"
+    ):
+        small("pretrained", outer=outer).learn(iterations=1)
 
 
 @pytest.mark.parametrize(
