@@ -26,6 +26,7 @@ from metarl.agents import (
     new_normalizer,
     to_samples,
 )
+from metarl.agents.policies.selection import selected
 from metarl.envs import make, own_actions
 from metarl.envs import tasks as task_tools
 from metarl.envs.sequence import task_list
@@ -136,12 +137,12 @@ class MetaAgent(Evaluated):
         return policy
 
     def adapting_parameters(self, policy: Policy) -> frozenset[str] | None:
-        """Return the names of the parameters that adaptation changes; None for all.
+        """Return the names of the parameters that adaptation changes, by ``inner.adapts``; None for all.
 
         Raises:
             ValueError: the settings name parameters that the policy does not have.
         """
-        return None
+        return selected(policy, self.settings.inner.adapts)
 
     def validate(self) -> None:
         """Check that the settings fit the policy, before any computation.

@@ -17,6 +17,11 @@ Unit = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Switch = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(strict=True, min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(lambda names: [names] if isinstance(names, str) else names)]
+Patterns = Annotated[
+    tuple[Name, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda names: [names] if isinstance(names, str) else names),
+]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
 Sizes = Annotated[tuple[Count, ...], BeforeValidator(lambda sizes: [sizes] if type(sizes) is int else sizes)]
 

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from metarl.envs.references import as_family
-from metarl.fields import FORBID, Count, Counts, Finite, Name, Names, Positive, Sizes, Switch, Unit, setting
+from metarl.fields import FORBID, Count, Counts, Finite, Name, Names, Patterns, Positive, Sizes, Switch, Unit, setting
 from metarl.guide import faults
 from metarl.guide.arguments import refuse_argument
 from metarl.training.schedules import AnySchedule, read_schedule, scheduled, takes_schedule, with_values
@@ -68,6 +68,11 @@ class Inner:
     )
     objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = setting(
         "auto", "loss that the inner update descends; auto: the learner's own"
+    )
+    adapts: Literal["all", "head", "biases", "norms"] | Patterns = setting(
+        "all",
+        "what inner updates change: all parameters, the head (last layer and noise), biases, normalisation layers "
+        '(norms), or names and patterns, as ["action_net.*", "log_std"]; the meta-update changes all',
     )
     baseline: Literal["linear", "none"] = setting("linear", "what is subtracted from returns; none is for dice only")
 

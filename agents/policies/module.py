@@ -21,6 +21,8 @@ from metarl.agents.policies.acting import Actor
 from metarl.agents.policies.policy import Parameters, Policy, is_critic
 from metarl.agents.samples import Samples
 
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
+
 
 class ModulePolicy(Policy):
     """A stable-baselines3 policy as pure functions of its actor's parameters.
@@ -82,6 +84,11 @@ class ModulePolicy(Policy):
             for name, value in own.items():
                 value.copy_(buffers[name])
         return other
+
+    def norms(self) -> frozenset[str]:
+        """Return the names of the parameters of normalisation layers, such as ``torch.nn.LayerNorm``."""
+        layers = [name for name, layer in self.initial_module.named_modules() if isinstance(layer, NORMS)]
+        return frozenset(name for name in self._names if name.rpartition(".")[0] in layers)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for ``copy`` and ``pickle``, without the copies that threads run."""

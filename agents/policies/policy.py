@@ -96,6 +96,10 @@ class Policy:
         """Return the policy's constant tensors besides its parameters; checkpoints hold them."""
         return {}
 
+    def norms(self) -> frozenset[str]:
+        """Return the names of the parameters of normalisation layers."""
+        return frozenset()
+
     def with_buffers(self, buffers: Parameters) -> Self:
         """Return the policy with other buffers, from a checkpoint."""
         return self

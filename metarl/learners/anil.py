@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from metarl.agents import Policy
+from metarl.agents.policies.selection import head_of, layers_of, refuse_part
 from metarl.fields import FORBID, Count, setting
 from metarl.learners.maml import MAML
 
@@ -37,14 +38,13 @@ class ANIL(MAML):
         """Return the names of the head's parameters, and of the exploration noise.
 
         Raises:
-            ValueError: ``outer.head_layers`` is more than the policy has.
+            ValueError: ``outer.head_layers`` is more than the policy has, or ``inner.adapts`` is set.
         """
-        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in policy.shapes if "." in name))
-        wanted = self.settings.outer.head_layers
+        refuse_part(self.settings.inner.adapts, self.name, "its head, of outer.head_layers layers")
+        layers, wanted = layers_of(policy), self.settings.outer.head_layers
         if wanted > len(layers):
             raise ValueError(
                 f"outer.head_layers is {wanted}, but the policy has {len(layers)} layers ({', '.join(layers)}); "
                 f"expected at most {len(layers)}, with which ANIL is MAML"
             )
-        head = set(layers[len(layers) - wanted :])
-        return frozenset(name for name in policy.shapes if name.rpartition(".")[0] in head or "." not in name)
+        return head_of(policy, wanted)

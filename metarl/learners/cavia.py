@@ -13,6 +13,7 @@ from torch import Tensor
 from metarl.agents import Policy
 from metarl.agents.policies import ContextPolicy
 from metarl.agents.policies.context import CONTEXT
+from metarl.agents.policies.selection import refuse_part
 from metarl.fields import FORBID, Count, setting
 from metarl.gradients.adaptation import LinearMap
 from metarl.learners.maml import MAML
@@ -55,7 +56,12 @@ class CAVIA(MAML):
         return ContextPolicy(policy, self.settings.outer.context_size, self.settings.seed)
 
     def adapting_parameters(self, policy: Policy) -> frozenset[str]:
-        """Return the name of the context."""
+        """Return the name of the context.
+
+        Raises:
+            ValueError: ``inner.adapts`` is set.
+        """
+        refuse_part(self.settings.inner.adapts, self.name, "its context alone")
         return frozenset({CONTEXT})
 
     def meta_vector(self, state: State) -> Tensor:

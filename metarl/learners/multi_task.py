@@ -12,6 +12,7 @@ from metarl.adaptation_loop import refuse_not_finite
 from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
 from metarl.agents.policies import MixturePolicy
 from metarl.agents.policies.mixture import LOGITS
+from metarl.agents.policies.selection import refuse_part
 from metarl.envs import tasks as task_tools
 from metarl.fields import Count, Positive, setting
 from metarl.gradients import task_axis
@@ -72,6 +73,14 @@ class MultiTask(BaseLearner):
                 "(learning.tasks * learning.episodes * (inner.steps + 1)); take fewer components"
             )
         return MixturePolicy(policy, components)
+
+    def adapting_parameters(self, policy: Policy) -> None:
+        """Refuse a choice of what adapts.
+
+        Raises:
+            ValueError: ``inner.adapts`` is set.
+        """
+        refuse_part(self.settings.inner.adapts, self.name, "the weights of its mixture alone")
 
     def initial_state(self) -> State:
         """Return the state before training, with the components' tasks and Adam's moments."""

@@ -56,7 +56,8 @@ class Reptile(BaseLearner):
             return self.collect(state, parameters, tasks, self.training_streams(tasks, iteration, step))
 
         def update(parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
-            return inner_update(self.functional_policy, parameters, self.inner_samples(state, rollouts), step_size)
+            samples = self.inner_samples(state, rollouts)
+            return inner_update(self.functional_policy, parameters, samples, step_size, self.adapts)
 
         steps = self.settings.inner.steps
         adapted, rollouts = adapt_on_rollouts(state.parameters, collect, update, steps, play_adapted=False)

@@ -16,6 +16,7 @@ from metarl.adapter import Adapter
 from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
 from metarl.agents.policies import ContextPolicy
 from metarl.agents.policies.context import CONTEXT
+from metarl.agents.policies.selection import refuse_part
 from metarl.envs import task_vectors
 from metarl.envs import tasks as task_tools
 from metarl.fields import Count, Positive, setting
@@ -66,6 +67,14 @@ class TaskAware(BaseLearner):
             "learner task-aware appends the task to the observation, which", "learner pretrained takes any policy"
         )
         return ContextPolicy(policy, spaces.flatdim(task_tools.task_space(self._env)), self.settings.seed)
+
+    def adapting_parameters(self, policy: Policy) -> None:
+        """Refuse a choice of what adapts.
+
+        Raises:
+            ValueError: ``inner.adapts`` is set.
+        """
+        refuse_part(self.settings.inner.adapts, self.name, "nothing, since it is told the task")
 
     def initial_state(self) -> State:
         """Return the state before training, with Adam's moments."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from metarl import seeding
 from metarl.agents import Parameters, Policy, Rollouts
 from metarl.agents.policies import GruActor, GruPolicy, Memory, TrialPolicy
+from metarl.agents.policies.selection import refuse_part
 from metarl.agents.trials import TrialSteps, trial_steps
 from metarl.envs import RandomTask, Trial, make
 from metarl.envs import tasks as task_tools
@@ -55,7 +56,7 @@ class MemoryLearner(BaseLearner):
         return policy
 
     def validate(self) -> None:
-        """Check that no inner steps are asked for.
+        """Check that no inner steps are asked for, nor what they change.
 
         Raises:
             ValueError: they are.
@@ -65,6 +66,7 @@ class MemoryLearner(BaseLearner):
                 f"inner.steps is {self.settings.inner.steps}, but learner {self.name} adapts by its memory, without "
                 "inner steps; leave it out, and set learning.trial_episodes, the number of episodes in a trial"
             )
+        refuse_part(self.settings.inner.adapts, self.name, "by its memory, without inner steps")
 
     @property
     def trial_space(self) -> spaces.Dict:

@@ -20,8 +20,8 @@ def test_the_page_is_what_the_script_writes() -> None:
     ("name", "first", "count"),
     [
         ("inner.step_size", "inner.step_size = 0.1", 1),
-        ("inner", "inner.steps = 1", 5),
-        ("[inner]", "inner.steps = 1", 5),
+        ("inner", "inner.steps = 1", 6),
+        ("[inner]", "inner.steps = 1", 6),
         ("step-size", "inner.step_size = 0.1", 1),
         ("gamma", "learning.gamma = 0.99", 1),
         ("reptile", "outer.learning_rate = 1.0", 2),

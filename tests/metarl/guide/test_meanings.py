@@ -31,7 +31,7 @@ def test_defaults_and_owners_are_those_of_the_classes() -> None:
     assert (step_size.default, step_size.expected, step_size.users) == (0.1, schedule, "all learners")
     rates = {one.default: one for one in found if one.key == "outer.learning_rate"}
     assert rates[1.0].learners == ("reptile",)
-    assert rates[3e-4].learners == ("pretrained",)
+    assert rates[2e-3].learners == ("pretrained",)
     (timeout,) = [one for one in found if one.key == "learning.step_timeout"]
     assert timeout.unit == "seconds"
     (damping,) = [one for one in found if one.key == "outer.damping"]

@@ -32,9 +32,7 @@ def test_unequal_minibatches_are_refused() -> None:
     with pytest.raises(ValueError, match=r"outer.environments is 3, which outer.minibatches = 2 does not divide"):
         small("pretrained", outer={"environments": 3, "minibatches": 2})
     outer = {"environments": 2, "rollout_steps": 1, "minibatches": 2}
-    with pytest.raises(
-        ValueError, match=r"2 environments with 1 steps of each .* 2 minibatches give"
-    ):
+    with pytest.raises(ValueError, match=r"2 environments with 1 steps of each .* 2 minibatches give"):
         small("pretrained", outer=outer).learn(iterations=1)
 
 
