@@ -15,6 +15,7 @@ from metarl.envs.registry import (
     make,
     make_vec,
     own_actions,
+    own_env,
     register_own,
     sample_tasks,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "make_in_processes",
     "make_vec",
     "own_actions",
+    "own_env",
     "parameterized",
     "quick_check",
     "sample_tasks",

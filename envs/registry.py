@@ -212,12 +212,18 @@ def make(family: FamilyLike, task: Any = None, **kwargs: Any) -> gymnasium.Env[A
     return env if task is None else FixedTask(env, task)
 
 
-def own_actions(env: gymnasium.Env[Any, Any]) -> spaces.Space[Any]:
-    """Return the environment's own action space, as it was before ``make`` mapped it."""
+def own_env(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """Return the environment inside the mapping of actions of ``make``, without a fixed task."""
     while isinstance(env, FixedTask):
         env = env.env
-    mapped = isinstance(env, TransformAction) and standard_actions(env.env.action_space) is not None
-    return env.env.action_space if mapped else env.action_space  # type: ignore[attr-defined]
+    if isinstance(env, TransformAction) and standard_actions(env.env.action_space) is not None:
+        return env.env
+    return env
+
+
+def own_actions(env: gymnasium.Env[Any, Any]) -> spaces.Space[Any]:
+    """Return the environment's own action space, as it was before ``make`` mapped it."""
+    return own_env(env).action_space
 
 
 def make_vec(family: FamilyLike, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:

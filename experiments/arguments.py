@@ -109,6 +109,21 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--fps", type=float, help="pictures a second (default: the environment's own, at most 20)")
     show.add_argument("--format", choices=("gif", "mp4"), help="default: gif; mp4 needs the extra [video]")
     show.add_argument("--out", type=Path, help="the file, .gif or .mp4 (default: replays/<n>.gif in the run)")
+
+    export = commands.add_parser(
+        "export", help="write a policy into a file that acts without metarl: ONNX, torch.export"
+    )
+    export.add_argument("run", type=Path, help="a run's folder")
+    export.add_argument(
+        "--task",
+        help="adapt to it first: the number of a test task, from 0, or a task as JSON (default: no adaptation)",
+    )
+    export.add_argument("--steps", type=int, help="adaptation steps (default: the run's)")
+    export.add_argument("--episodes", type=int, help="episodes of adaptation, as for adapt (default: the run's)")
+    export.add_argument("--seed", type=int, help="of the episodes (default: the run's)")
+    export.add_argument("--format", choices=("onnx", "pt2"), help="default: onnx, which needs the extra [export]")
+    export.add_argument("--out", type=Path, help="the file, .onnx or .pt2 (default: policy.onnx in the run)")
+
     report = commands.add_parser("report", help="write one HTML file on runs: figures, tables, how to repeat them")
     report.add_argument(
         "runs", nargs="+", type=Path, metavar="run", help="folders of runs, or a folder of runs, as compare makes"

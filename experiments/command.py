@@ -264,13 +264,30 @@ def _picture(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     from metarl.envs import RolloutError
-    from metarl.experiments.replaying.show import show_run
+    from metarl.experiments.using.show import show_run
 
     names = ("steps", "episodes", "seed", "deterministic", "max_steps", "frames", "fps")
     asked = {name: getattr(options, name) for name in names}
     try:
         with streams.others_to_stderr():
             words = show_run(options.run, options.task, options.out, options.format, **asked)
+    except (ValueError, TypeError) as error:
+        return _complain(_one_line(error))
+    except RolloutError as error:
+        return _complain(_one_line(error), FAILED)
+    streams.say(words)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from metarl.envs import RolloutError
+    from metarl.experiments.using.export import export_run
+
+    names = ("task", "out", "steps", "episodes", "seed")
+    asked = {name: getattr(options, name) for name in names}
+    try:
+        with streams.others_to_stderr():
+            words = export_run(options.run, kind=options.format, **asked)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     except RolloutError as error:
@@ -360,6 +377,7 @@ _WORK: dict[str, Callable[[argparse.Namespace], int]] = {
     "compare": _compare,
     "picture": _picture,
     "show": _show,
+    "export": _export,
     "report": _report,
     "check": _check,
     "envs": _envs,

@@ -25,6 +25,7 @@ from metarl.learners.registry import class_places
 from metarl.version import __version__
 
 if TYPE_CHECKING:
+    from metarl.exporting.export import export as export
     from metarl.guide.sizes import defaults as defaults
     from metarl.learner import BaseLearner as BaseLearner
     from metarl.learners.anil import ANIL as ANIL
@@ -53,6 +54,7 @@ _LAZY = {
     "BaseLearner": "metarl.learner",
     "combine": "metarl.results.combined",
     "defaults": "metarl.guide.sizes",
+    "export": "metarl.exporting.export",
     "Evaluation": "metarl.results.evaluation",
     "MetaLearner": "metarl.learners.meta_learner",
     "Replay": "metarl.replay.replay",

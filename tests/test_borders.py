@@ -37,12 +37,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "protocols": "protocols results root training basics agents envs",
         "root": "root guide training checkpoints protocols results basics gradients sb3 agents envs names",
         "replay": "replay protocols root basics agents envs",
+        "exporting": "exporting replay memory root guide sb3 gradients agents envs basics names",
         "training": "training root guide checkpoints results basics gradients sb3 agents envs",
         "names": "names root checkpoints",
         "memory": "memory names root training checkpoints basics gradients sb3 agents envs",
         "learners": "learners memory results names root training checkpoints basics gradients sb3 agents envs",
-        "front": "front learners memory replay results names root guide training checkpoints gradients sb3 agents envs",
-        "experiments": "experiments front learners memory replay protocols results names root guide training "
+        "front": "front learners memory replay exporting results names root guide training checkpoints gradients sb3 "
+        "agents envs",
+        "experiments": "experiments front learners memory replay exporting protocols results names root guide training "
         "checkpoints basics gradients sb3 agents envs",
     }.items()
 }

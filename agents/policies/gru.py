@@ -40,6 +40,23 @@ def gru(inputs: Tensor, sizes: Tensor, hidden: Tensor, weights: tuple[Tensor, Te
     return result
 
 
+def gru_cell(inputs: Tensor, hidden: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    """Return the hidden states ``[row, hidden]`` after one step, by torch's operations.
+
+    Args:
+        inputs: ``[row, input]``.
+        hidden: ``[row, hidden]``, before the step.
+        weights: as for ``gru``.
+    """
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    size = hidden.shape[1]
+    given = nn.functional.linear(inputs, weight_ih, bias_ih)
+    kept = nn.functional.linear(hidden, weight_hh, bias_hh)
+    reset, update = torch.sigmoid(given[:, : 2 * size] + kept[:, : 2 * size]).chunk(2, dim=1)
+    new = torch.tanh(given[:, 2 * size :] + reset * kept[:, 2 * size :])
+    return new + update * (hidden - new)
+
+
 class _Gru(torch.autograd.Function):
     """The recurrent part; matrix products are torch's, which keeps to its number of threads, all else is numpy's."""
 

@@ -28,7 +28,7 @@ from metarl.agents.distributions import Distribution
 from metarl.agents.normalization import Normalizer
 from metarl.agents.observations import Observations, channels_first, map_observations
 from metarl.agents.policies.acting import Actor
-from metarl.agents.policies.gru import GATES, Linear, gru, gru_step
+from metarl.agents.policies.gru import GATES, Linear, gru, gru_cell, gru_step
 from metarl.agents.policies.policy import Parameters, Policy
 from metarl.agents.policies.seeded import Seeded
 from metarl.agents.policies.soundness import refuse_unsound_parts
@@ -96,14 +96,24 @@ class GruNetwork(nn.Module):
 
     def forward(self, observations: Observations, told: Tensor, sizes: Tensor, hidden: Tensor) -> Tensor:
         """Return the memory after each step, ``[row, memory]``; see ``GruPolicy.remember``."""
+        return gru(self._embedded(observations, told), sizes, hidden, self._weights())
+
+    def step(self, observations: Observations, told: Tensor, hidden: Tensor) -> Tensor:
+        """Return the memory after one step ``[row, memory]``, by operations that torch can export."""
+        return gru_cell(self._embedded(observations, told), hidden, self._weights())
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+
+    def _embedded(self, observations: Observations, told: Tensor) -> Tensor:
         kind = self.weight_ih.dtype
         seen = map_observations(
             lambda part: part.to(kind), preprocess_obs(observations, self.observation_space, normalize_images=True)
         )
         if isinstance(seen, Tensor) and seen.dim() == 1:
             seen = seen[:, None]  # of a box without axes
-        embedded = self.embedding(torch.cat([self.features_extractor(seen), told.to(kind)], dim=1))
-        return gru(embedded, sizes, hidden, (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh))
+        embedded: Tensor = self.embedding(torch.cat([self.features_extractor(seen), told.to(kind)], dim=1))
+        return embedded
 
 
 class GruPolicy(Policy):

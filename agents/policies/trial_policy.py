@@ -116,17 +116,12 @@ class TrialPolicy(BasePolicy):
             starts = np.zeros(count, np.bool_) if episode_start is None else episode_start
             begins = np.asarray(starts, dtype=np.bool_).reshape(count)
             hidden = np.where(begins[:, None], hidden, found[0])
-        action, reward, ended = (given[key].reshape(count, -1).float() for key in self._told)
-        told = torch.cat([self._as_layers_act(action), self._normalizer.scale_rewards(reward).float(), ended], dim=1)
-        remembered = torch.as_tensor(self._start.told, device=self.device).expand_as(told)
-        told = torch.where(torch.as_tensor(begins, device=self.device)[:, None], remembered, told)
-        rest = {key: part for key, part in given.items() if key not in self._told}
-        seen = rest if isinstance(self._policy.observation_space, spaces.Dict) else next(iter(rest.values()))
+        told, seen = self._told_and_seen(given, torch.as_tensor(begins, device=self.device))
         parameters: Parameters = {name: value.detach() for name, value in self.network.named_parameters()}
         with torch.no_grad():
             memory = self._policy.remember(
                 parameters,
-                self._normalizer.observe(seen),
+                seen,
                 told,
                 torch.tensor([count]),
                 torch.as_tensor(hidden, dtype=torch.float32, device=self.device),
@@ -139,17 +134,67 @@ class TrialPolicy(BasePolicy):
             chosen = self._to_own(chosen)
         return (chosen if vectorized else chosen[0]), (memory.cpu().numpy()[None],)
 
+    @property
+    def memory_size(self) -> int:
+        """How many numbers are remembered."""
+        return self._policy.memory_size
+
+    @property
+    def choices(self) -> list[int]:
+        """The number of choices of each discrete action."""
+        return list(self._policy.choices)
+
+    def step(self, given: dict[str, Tensor], state: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last layer's output and the next state, by operations that torch can export.
+
+        Args:
+            given: the observation, ``[environment, ...]`` by key.
+            state: ``[environment, memory]``.
+            begins: ``[environment]``, bool: where a trial begins, and with it what was remembered in adaptation.
+        """
+        told, seen = self._told_and_seen(given, begins)
+        start = torch.as_tensor(self._start.hidden, device=state.device)
+        memory = self.network.step(seen, told, torch.where(begins[:, None], start, state))
+        output: Tensor = self.network.action_net(memory)
+        return output, memory
+
+    def in_own_units(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and log standard deviation of the environments' actions, ``[environment, number]``.
+
+        Args:
+            mean: ``[environment, number]``, of the layers' actions.
+        """
+        middle, half = self._own_units(mean.device)
+        log_std = (self.network.log_std + half.log()).expand_as(mean)
+        return (mean * half + middle).float(), log_std.float()
+
+    def _told_and_seen(self, given: dict[str, Tensor], begins: Tensor) -> tuple[Tensor, Any]:
+        """Return what the layers are told, ``[environment, number]``, and the normalised observation."""
+        action, reward, ended = (given[key].reshape(begins.shape[0], -1).float() for key in self._told)
+        told = torch.cat([self._as_layers_act(action), self._normalizer.scale_rewards(reward).float(), ended], dim=1)
+        remembered = torch.as_tensor(self._start.told, device=told.device).expand_as(told)
+        told = torch.where(begins[:, None], remembered, told)
+        rest = {key: part for key, part in given.items() if key not in self._told}
+        seen = rest if isinstance(self._policy.observation_space, spaces.Dict) else next(iter(rest.values()))
+        return told, self._normalizer.observe(seen)
+
     def _as_layers_act(self, action: Tensor) -> Tensor:
         """Return the environments' actions ``[environment, number]``, as they are told, as those of the layers."""
         if self._to_own is None or not isinstance(self.action_space, spaces.Box):
             return action
+        middle, half = self._own_units(action.device)
+        return ((action.double() - middle) / half).float()
+
+    def _own_units(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return middle and half width of each entry of the environments' box; 0 and 1 where it is not mapped."""
+        if self._to_own is None:
+            return torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
         low, high = (
-            torch.as_tensor(end.flatten(), dtype=torch.float64)
-            for end in (self.action_space.low, self.action_space.high)
+            torch.as_tensor(end.flatten(), dtype=torch.float64, device=device)
+            for end in (self.action_space.low, self.action_space.high)  # type: ignore[attr-defined]
         )
         mapped = torch.isfinite(low) & torch.isfinite(high)
-        middle, half = torch.where(mapped, low / 2 + high / 2, 0.0), torch.where(mapped, high / 2 - low / 2, 1.0)
-        return ((action.double() - middle.to(action.device)) / half.to(action.device)).float()
+        return torch.where(mapped, low / 2 + high / 2, 0.0), torch.where(mapped, high / 2 - low / 2, 1.0)
 
     def _chosen(self, parameters: Sequence[Tensor], deterministic: bool) -> Tensor:
         """Return actions ``[environment, ...]`` of the layers from the parameters of their distribution."""

@@ -214,21 +214,31 @@ class MemoryLearner(BaseLearner):
                 f"steps is {steps}, but learner {self.name} adapts by its memory, without inner steps; give episodes, "
                 "the number of episodes to play"
             )
-        standard = self.settings.learning.trial_episodes - 1
-        episodes = standard if episodes is None else whole_number("episodes", episodes, least=0)
-        seed = self.settings.seed if seed is None else whole_number("seed", seed, least=0)
         if isinstance(task, gymnasium.Env):
             adapter = self.adapter(task, seed=seed)
-            for _ in range(episodes):
+            for _ in range(self._episodes(episodes)):
                 adapter.play()
             return adapter.policy
+        policy = self.as_policy(self.parameters, self.state, self.remembered(task, episodes=episodes, seed=seed))
+        return self._for_made_environments(policy)
+
+    def remembered(self, task: Any, *, episodes: int | None = None, seed: int | None = None) -> Memory | None:
+        """Play episodes of a task, and return what is remembered of them; None for no episodes.
+
+        The arguments and errors are those of ``adapt`` with a task.
+        """
+        episodes = self._episodes(episodes)
+        seed = self.settings.seed if seed is None else whole_number("seed", seed, least=0)
         one = task_tools.stack_tasks(task_tools.task_space(self._env), [task_tools.as_task(self._env, task)])
         kept: list[GruActor] = []
         if episodes > 0:
             streams = seeding.streams(seed, seeding.ADAPTATION, 0, tasks=range(1))
             self.collect_trials(self.state, one, streams, episodes=episodes, keep=kept.append)
-        policy = self.as_policy(self.parameters, self.state, kept[0].memory if kept else None)
-        return self._for_made_environments(policy)
+        return kept[0].memory if kept else None
+
+    def _episodes(self, episodes: int | None) -> int:
+        standard = self.settings.learning.trial_episodes - 1
+        return standard if episodes is None else whole_number("episodes", episodes, least=0)
 
     def adapter(  # type: ignore[override]
         self, env: gymnasium.Env[Any, Any], *, episodes: int | None = None, seed: int | None = None

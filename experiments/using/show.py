@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from gymnasium import spaces
-
-from metarl.envs import tasks as task_tools
 from metarl.experiments.mending import load_best
 from metarl.experiments.runs import Run
 from metarl.experiments.training import standing
+from metarl.experiments.using.tasks import in_full, named_task
 from metarl.files import in_words
-from metarl.learner import BaseLearner
-from metarl.replay import Replay, show, test_task
+from metarl.replay import Replay, show
 from metarl.replay.files import refuse_file, refuse_format
 from metarl.sb3.loggers import write_moving_picture
 
@@ -46,7 +42,8 @@ def show_run(folder: Path, task: str | None, out: Path | None, kind: str | None,
     run.sweep_evaluations()
     learner = load_best(run, run.settings(), None)
     try:
-        found, tag, number = _task(learner, task)
+        found, number = named_task(learner, task or "0")
+        tag = "given/replay" if number is None else f"test/replay_task_{number}"
         replay = show(learner, found, **{name: value for name, value in asked.items() if value is not None})
         path = _next_file(run, replay, chosen) if out is None else out
         if out is not None:
@@ -55,9 +52,7 @@ def show_run(folder: Path, task: str | None, out: Path | None, kind: str | None,
         words = standing(run, learner)
     finally:
         learner.close()
-    told = json.dumps(task_tools.plain(found), ensure_ascii=False)
-    which = f"Test task {number}, {told}" if number is not None else f"Task {told}"
-    return f"{which}:\n{replay.table()}\n\n{_how_shown(replay)}Written to {path}{board}{words}"
+    return f"{in_full(found, number)}:\n{replay.table()}\n\n{_how_shown(replay)}Written to {path}{board}{words}"
 
 
 def _how_shown(replay: Replay) -> str:
@@ -76,22 +71,6 @@ def _how_shown(replay: Replay) -> str:
 def _ordinal(number: int) -> str:
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
-
-
-def _task(learner: BaseLearner, text: str | None) -> tuple[Any, str, int | None]:
-    """Return a task, its tag in TensorBoard, and its number if it is a test task."""
-    try:
-        given = 0 if text is None else json.loads(text)
-    except ValueError as error:
-        raise ValueError(
-            f"--task {text!r} is no task; expected the number of a test task, from 0, or a task as JSON, as in "
-            "'[0.3, -0.1]' or '{\"gravity\": 9.8}'"
-        ) from error
-    if isinstance(given, int) and not isinstance(given, bool):
-        return test_task(learner, given), f"test/replay_task_{given}", given
-    if isinstance(given, float) and isinstance(task_tools.task_space(learner.env), spaces.Discrete):
-        given = int(given) if given.is_integer() else given  # 3.0 is task 3, as 3 is the test task of this number
-    return task_tools.as_task(learner.env, given), "given/replay", None
 
 
 def _next_file(run: Run, replay: Replay, kind: str) -> Path:

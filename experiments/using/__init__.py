@@ -1,0 +1,1 @@
+"""What is done with the policies of a run: replays and exported files."""
