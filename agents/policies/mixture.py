@@ -243,10 +243,10 @@ class MixtureDistribution(sb3.Distribution):
 
     def mode(self) -> Tensor:
         """Return the deterministic actions of the component with the largest weight."""
-        return self._of(self._logits.argmax().expand(self._output.shape[0])).mode()
+        return self._of(self._logits.argmax().expand(len(self._output))).mode()
 
     def _of(self, chosen: Tensor) -> sb3.Distribution:
-        output = self._output[torch.arange(chosen.shape[0], device=chosen.device), chosen]
+        output = self._output[torch.arange(len(chosen), device=chosen.device), chosen]
         spread: Sequence[Tensor] = () if self._log_std is None else (self._log_std[chosen],)
         return self._single.proba_distribution(output, *spread)
 

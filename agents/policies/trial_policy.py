@@ -139,11 +139,6 @@ class TrialPolicy(BasePolicy):
         """How many numbers are remembered."""
         return self._policy.memory_size
 
-    @property
-    def choices(self) -> list[int]:
-        """The number of choices of each discrete action."""
-        return list(self._policy.choices)
-
     def step(self, given: dict[str, Tensor], state: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last layer's output and the next state, by operations that torch can export.
 

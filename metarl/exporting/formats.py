@@ -84,7 +84,7 @@ def _program(network: ExportedNetwork) -> torch.export.ExportedProgram:
     examples = network.examples(2, np.random.default_rng(0))
     given = tuple(torch.as_tensor(examples[name]) for name in network.inputs)
     batch = torch.export.Dim("environments")
-    with torch.no_grad(), _unchecked_distributions():
+    with torch.no_grad():
         return torch.export.export(network, given, dynamic_shapes=(tuple({0: batch} for _ in given),), strict=False)
 
 
@@ -161,18 +161,6 @@ def _refuse_different(network: ExportedNetwork, run: Run) -> None:
                 f"the exported network gives the {name} {fault} beside the policy's own, so nothing was written; does "
                 "a layer of the policy keep a state, draw random numbers, or depend on the number of observations?"
             )
-
-
-@contextlib.contextmanager
-def _unchecked_distributions() -> Iterator[None]:
-    """Let torch's distributions take their arguments unchecked: torch cannot export branches that depend on numbers."""
-    kind = torch.distributions.Distribution
-    before = kind._validate_args
-    kind.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        kind.set_default_validate_args(before)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
 from metarl.agents.observations import subspaces
 from metarl.agents.policies import TrialPolicy
 from metarl.agents.policies.mixture import MixtureActorCriticPolicy
+from metarl.agents.policies.module import ActorModule
 
 Arrays = dict[str, NDArray[Any]]
 OBSERVATION, ACTION, STATE, START = "observation", "action", "state", "episode_start"
@@ -42,6 +42,34 @@ class ExportedNetwork(nn.Module):
         raise NotImplementedError
 
 
+class _Acts(nn.Module):
+    """From the last layer's output to the most likely actions and what describes their distribution."""
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        super().__init__()
+        self.outputs = (ACTION, "mean", "log_std") if isinstance(space, spaces.Box) else (ACTION, "logits")
+        self._shape, self._choices = space.shape or (), [0]
+        if isinstance(space, spaces.Box):
+            self._ends = (torch.as_tensor(space.low), torch.as_tensor(space.high))
+            return
+        assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+        self._choices = np.atleast_1d(space.nvec if isinstance(space, spaces.MultiDiscrete) else space.n).tolist()
+        self._start = torch.as_tensor(space.start).reshape(-1)
+
+    def forward(self, output: Tensor, log_std: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the outputs: actions ``[environment, *action]``, those of a box clipped to it."""
+        if len(self.outputs) == 3:
+            assert log_std is not None
+            low, high = self._ends
+            shaped = output.reshape(-1, *self._shape)
+            return torch.minimum(torch.maximum(shaped, low), high), output, log_std
+        columns = [part.argmax(dim=1) for part in torch.split(output, self._choices, dim=1)]
+        chosen = torch.stack(columns, dim=1) + self._start
+        return chosen.reshape(-1, *self._shape), torch.cat(
+            [part.log_softmax(dim=1) for part in torch.split(output, self._choices, dim=1)], dim=1
+        )
+
+
 class ActingNetwork(ExportedNetwork):
     """A stable-baselines3 policy: observations, one input for each key of a Dict space, to actions."""
 
@@ -50,22 +78,20 @@ class ActingNetwork(ExportedNetwork):
         self.policy = policy
         self._keys = tuple(subspaces(policy.observation_space))
         self.inputs = tuple(key or OBSERVATION for key in self._keys)
-        self.outputs = (ACTION, *_distribution_names(policy))
-        _take_limits(self, policy.action_space)
+        self.actor, self.acts = ActorModule(policy), _Acts(policy.action_space)
+        # A mixture is of several distributions.
+        self.outputs = (ACTION,) if isinstance(policy, MixtureActorCriticPolicy) else self.acts.outputs
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs."""
         seen: Any = dict(zip(self._keys, given, strict=True)) if "" not in self._keys else given[0]
-        distribution = self.policy.get_distribution(seen)
-        action = _shaped(self, self.policy.action_space, distribution.mode())
-        if len(self.outputs) == 1:
-            return (action,)
-        if isinstance(distribution, DiagGaussianDistribution):
-            normal = distribution.distribution
-            return action, normal.mean, normal.stddev.log()
-        own: Any = distribution.distribution
-        parts = own if isinstance(own, list) else [own]
-        return action, torch.cat([part.logits for part in parts], dim=1)
+        output, log_std = self.actor(seen), getattr(self.policy, "log_std", None)
+        if isinstance(self.policy, MixtureActorCriticPolicy):
+            chosen = self.policy.mixture_logits.argmax()
+            output, log_std = output[:, chosen], None if log_std is None else log_std[chosen]
+        if log_std is not None:
+            log_std = log_std.expand_as(output)
+        return self.acts(output, log_std)[: len(self.outputs)]
 
     def examples(self, count: int, rng: np.random.Generator) -> Arrays:
         """Return random observations."""
@@ -89,22 +115,16 @@ class RememberingNetwork(ExportedNetwork):
         self.policy = policy
         self._keys = tuple(subspaces(policy.observation_space))
         self.inputs = (*self._keys, STATE, START)
-        self._gaussian = isinstance(policy.action_space, spaces.Box)
-        self.outputs = (ACTION, *(("mean", "log_std") if self._gaussian else ("logits",)), STATE)
-        _take_limits(self, policy.action_space)
+        self.acts = _Acts(policy.action_space)
+        self.outputs = (*self.acts.outputs, STATE)
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs."""
         *seen, state, starts = given
         output, memory = self.policy.step(dict(zip(self._keys, seen, strict=True)), state, starts)
-        space = self.policy.action_space
-        if self._gaussian:
-            mean, log_std = self.policy.in_own_units(output)
-            return _shaped(self, space, mean), mean, log_std, memory
-        columns = [part.argmax(dim=1) for part in torch.split(output, self.policy.choices, dim=1)]
-        action = torch.stack(columns, dim=1) if isinstance(space, spaces.MultiDiscrete) else columns[0]
-        start = torch.as_tensor(space.start)  # type: ignore[attr-defined]
-        return _shaped(self, space, action + start), output, memory
+        if isinstance(self.policy.action_space, spaces.Box):
+            return (*self.acts(*self.policy.in_own_units(output)), memory)
+        return (*self.acts(output, None), memory)
 
     def examples(self, count: int, rng: np.random.Generator) -> Arrays:
         """Return random observations and states; some trials begin."""
@@ -121,7 +141,7 @@ class RememberingNetwork(ExportedNetwork):
 
 
 def network_of(policy: ActorCriticPolicy | TrialPolicy) -> ExportedNetwork:
-    """Return the network of a policy, which lies on the CPU.
+    """Return the network of a policy, which lies on the CPU and changes to one that cannot be trained.
 
     Raises:
         ValueError: an observation has the name of another input.
@@ -133,30 +153,8 @@ def network_of(policy: ActorCriticPolicy | TrialPolicy) -> ExportedNetwork:
             f"the observation has the key {twice[0]!r}, which is the name of another input of the exported network; "
             "rename it in the environment"
         )
-    network.eval()
+    network.eval().requires_grad_(False)
     return network
-
-
-def _distribution_names(policy: ActorCriticPolicy) -> tuple[str, ...]:
-    if isinstance(policy, MixtureActorCriticPolicy):
-        return ()  # of several distributions
-    return ("mean", "log_std") if isinstance(policy.action_space, spaces.Box) else ("logits",)
-
-
-def _take_limits(network: nn.Module, space: spaces.Space[Any]) -> None:
-    if isinstance(space, spaces.Box):
-        network.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32))
-        network.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32))
-
-
-def _shaped(network: nn.Module, space: spaces.Space[Any], action: Tensor) -> Tensor:
-    """Return actions ``[environment, *action]``; those of a box are clipped to it."""
-    shaped = action.reshape(-1, *(space.shape or ()))
-    if isinstance(space, spaces.Box):
-        assert isinstance(network.low, Tensor)
-        assert isinstance(network.high, Tensor)
-        return torch.minimum(torch.maximum(shaped, network.low), network.high)
-    return shaped
 
 
 def _observations(space: spaces.Space[Any], count: int, rng: np.random.Generator) -> Arrays:
