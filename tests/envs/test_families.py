@@ -164,7 +164,7 @@ def outsiders(space: spaces.Space[Any], task: Any) -> list[Any]:
         return [int(space.start - 1), int(space.start + space.n)]
     assert isinstance(space, spaces.Box)
     bounds = [(space.high + 1.0).tolist()] if space.is_bounded("above") else []
-    return [*bounds, np.full(space.shape, np.nan).tolist()]
+    return [*bounds, *([np.full(space.shape, np.nan).tolist()] if space.dtype.kind == "f" else [])]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
