@@ -86,6 +86,7 @@ class LabelledVectorEnv(BatchedFamily):
     """``metarl/Labelled-v0``, batched in numpy; the data sheet is in ``LabelledEnv``."""
 
     ranges_are_limits = True  # of numbers of classes
+    observation_reveals_task = True  # which classes there are, but not what the labels mean
 
     def __init__(
         self,
@@ -192,11 +193,6 @@ class LabelledVectorEnv(BatchedFamily):
             return shown
         return np.clip(shown * self.tasks["gain"] + self.tasks["offset"], -FARTHEST, FARTHEST).astype(np.float32)
 
-    def oracle_return(self, task: Any) -> float:
-        """Return the number of questions, which who recognises every row answers rightly."""
-        questions = self.ways * self.shots
-        return float(min(questions, self.max_episode_steps or questions))
-
 
 class LabelledEnv(SingleFamily):
     """Name the class of what is shown, with labels whose meaning is hidden (``metarl/Labelled-v0``).
@@ -204,7 +200,7 @@ class LabelledEnv(SingleFamily):
     - **What varies** (the task): which ``ways`` classes of the data there are and which label stands for which
       (``classes``, numbers of classes by label); ``pool``, which rows are shown: 0 those for training, 1 validation, 2
       test; with ``shift``, a gain and an offset of each feature, as between clinics. **Hidden**: only the rewards tell
-      of them.
+      what the labels mean.
     - **Arguments**: ``data="languages"`` (``languages``, ``digits``, ``diagnosis``, or an ``.npz`` file with X and y),
       ``ways=5`` classes, ``shots=5`` rows of each class in an episode, ``split="auto"``, ``shift=0`` (gains are log-
       normal and offsets normal with this deviation, in standard deviations of a feature). The data sets need the extra
@@ -214,7 +210,7 @@ class LabelledEnv(SingleFamily):
     - **Action**: the label, ``Discrete(ways)``.
     - **Reward**: 1 for the right label, else 0; the return is the number of right answers of ``ways * shots``.
     - **Ends**: terminates after ``ways * shots`` steps.
-    - **Optimum**: ``ways * shots``, an upper bound: only who recognises every row reaches it.
+    - **Optimum**: not known; ``ways * shots`` is an upper bound.
     - **Splits**: by classes (``split="classes"``), two fifths of the classes are only for testing, and validation shows
       other rows of the training classes; by rows, all splits have all classes and other rows. ``auto`` holds classes
       out if there are twice ``ways`` of them.
@@ -224,6 +220,7 @@ class LabelledEnv(SingleFamily):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}  # type: ignore[misc]
     ranges_are_limits = True
+    observation_reveals_task = True
 
     def __init__(
         self,
@@ -245,10 +242,6 @@ class LabelledEnv(SingleFamily):
     def check_task(self, task: Any) -> None:
         """Raise a ``ValueError`` if the task makes no sense; see the batched class."""
         self.batch.check_task(task)
-
-    def oracle_return(self, task: Any) -> float:
-        """Return the number of questions."""
-        return self.batch.oracle_return(task)
 
     def draw_picture(self) -> NDArray[np.uint8]:
         """Draw the features that are shown as a square of grey pixels, row by row."""

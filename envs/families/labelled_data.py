@@ -17,6 +17,7 @@ INLINE = "npz:"  # what the text of arrays begins with
 LARGEST = 30_000_000  # numbers that may be kept in a configuration and in each checkpoint
 FEATURES = 96  # of a word
 LEAST_LETTERS = 4
+WORDS = 120  # of a language
 NEEDS_EXTRA = "needs the extra [data]: pip install 'metarl-suite[data]'"
 
 
@@ -48,27 +49,29 @@ def diagnosis() -> tuple[Any, Sequence[Any]]:
 
 
 def languages() -> tuple[Any, Sequence[Any]]:
-    """Return names of countries and languages in the Latin-script languages of the package babel.
+    """Return ``WORDS`` names of countries and languages in each of the Latin-script languages of the package babel.
 
-    A word becomes the hashed counts of its runs of one to three letters, ``FEATURES`` numbers.
+    Names that two languages share are left out. A word becomes the hashed counts of its runs of one to three letters.
     """
     try:
         from babel import Locale, localedata
     except ImportError as error:
         raise ImportError(f"the data set 'languages' {NEEDS_EXTRA}") from error
-    words, spoken = [], []
+    spoken: dict[str, list[str]] = {}
     for identifier in localedata.locale_identifiers():
-        if "_" in identifier:
-            continue
-        locale = Locale(identifier)
-        found = {name.lower() for names in (locale.territories, locale.languages) for name in names.values()}
-        kept = sorted(word for word in found if word.isalpha() and len(word) >= LEAST_LETTERS)
-        latin = [word for word in kept if all(ord(letter) < 0x250 for letter in word)]
-        # Locales with few words of their own mostly have those of English.
-        if len(latin) >= 100 and len(latin) >= 0.9 * len(kept):
-            words += latin
-            spoken += [identifier] * len(latin)
-    return letters(words), spoken
+        if "_" not in identifier:
+            locale = Locale(identifier)
+            found = {name.lower() for names in (locale.territories, locale.languages) for name in names.values()}
+            for word in sorted(found):
+                if word.isalpha() and len(word) >= LEAST_LETTERS and all(ord(letter) < 0x250 for letter in word):
+                    spoken.setdefault(word, []).append(identifier)
+    rng = np.random.default_rng(0)
+    own: dict[str, list[str]] = {}
+    for word, where in spoken.items():
+        if len(where) == 1:  # names that several languages share do not tell them apart
+            own.setdefault(where[0], []).append(word)
+    kept = {name: rng.permutation(words)[:WORDS] for name, words in sorted(own.items()) if len(words) >= WORDS}
+    return letters(word for words in kept.values() for word in words), np.repeat(list(kept), WORDS)
 
 
 def letters(words: Iterable[str]) -> NDArray[np.float32]:

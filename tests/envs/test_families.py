@@ -163,7 +163,7 @@ def outsiders(space: spaces.Space[Any], task: Any) -> list[Any]:
     if isinstance(space, spaces.Discrete):
         return [int(space.start - 1), int(space.start + space.n)]
     assert isinstance(space, spaces.Box)
-    bounds = [(space.high + 1.0).tolist()] if space.is_bounded("above") else []
+    bounds = [(space.high + space.dtype.type(1)).tolist()] if space.is_bounded("above") else []
     return [*bounds, *([np.full(space.shape, np.nan).tolist()] if space.dtype.kind == "f" else [])]
 
 

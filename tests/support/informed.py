@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 
-import metarl
-from metarl.envs.families.labelled_data import load_data
-
 Act = Callable[[Any, int], Any]  # observations [episode, ...] and the step to actions [episode, ...]
 
 
@@ -35,19 +32,6 @@ def plan(task: Any, horizon: int = 10) -> Act:
     return lambda observations, step: best[step][observations.argmax(axis=1)]
 
 
-def recognise(task: Any) -> Act:
-    """Return the label of the class of the nearest row of the data."""
-    env = metarl.make_vec("metarl/Labelled-v0", 1).unwrapped
-    labels = load_data("languages").labels
-
-    def act(observations: Any, step: int) -> Any:
-        distances = ((env.inputs[None] - np.asarray(observations)[:, None]) ** 2).sum(axis=2)
-        named = labels[distances.argmin(axis=1)]
-        return (np.asarray(task["classes"])[None] == named[:, None]).argmax(axis=1)
-
-    return act
-
-
 POLICIES: dict[str, Callable[[Any], Act]] = {
     "metarl/Navigation2D-v0": lambda task: head_for(task, 0.1),
     "metarl/HalfCircleNavigation2D-v0": lambda task: head_for([np.cos(task), np.sin(task)], 0.1),
@@ -55,5 +39,4 @@ POLICIES: dict[str, Callable[[Any], Act]] = {
     "metarl/BernoulliBandit-v0": pull,
     "metarl/GaussianBandit-v0": pull,
     "metarl/TabularMDP-v0": plan,
-    "metarl/Labelled-v0": recognise,
 }
