@@ -9,10 +9,11 @@ from metarl.envs.families.labelled_data import DATA_SETS, arrays_of, as_text, la
 from metarl.envs.references import Family
 
 LABELLED = "metarl/Labelled-v0"
+DRAWING = ("ways", "shots", "held_out", "shift")  # the arguments beside the data
 
 
 def tasks_from_data(
-    inputs: Any, labels: Any = None, *, ways: int = 5, shots: int = 5, split: str = "auto", shift: float = 0.0
+    inputs: Any, labels: Any = None, *, ways: int = 5, shots: int = 5, held_out: str = "auto", shift: float = 0.0
 ) -> Family:
     """Return the family of few-shot tasks of labelled data, for everything that takes a family.
 
@@ -25,7 +26,7 @@ def tasks_from_data(
         labels: ``[row]``, numbers or texts.
         ways: how many classes a task has.
         shots: how many rows of each class an episode shows.
-        split: ``classes`` holds classes out for testing, ``rows`` rows of all classes; ``auto`` holds classes out if
+        held_out: ``classes`` holds classes out for testing, ``rows`` rows of all classes; ``auto`` holds classes out if
             there are twice ``ways`` of them.
         shift: the deviation of each task's gain and offset of every feature; 0 for none.
 
@@ -36,6 +37,6 @@ def tasks_from_data(
     text = inputs if isinstance(inputs, str) and labels is None else as_text(labelled(*arrays_of(inputs, labels)))
     if isinstance(inputs, str) and inputs not in DATA_SETS and not inputs.endswith(".npz"):
         raise ValueError(f"the data are {inputs!r}; expected arrays, {', '.join(DATA_SETS)}, or an .npz file")
-    kwargs = {"data": text, "ways": ways, "shots": shots, "split": split, "shift": shift}
+    kwargs = {"data": text, "ways": ways, "shots": shots, "held_out": held_out, "shift": shift}
     LabelledVectorEnv(1, **kwargs)  # type: ignore[arg-type]  # so that what is wrong is said here
     return Family(LABELLED, kwargs)

@@ -13,7 +13,7 @@ from metarl.envs.batched import BatchedFamily, EnvIndices
 from metarl.envs.families.labelled_data import LabelledData, load_data
 from metarl.envs.single import SingleFamily
 
-SPLIT_WAYS = ("auto", "classes", "rows")
+HELD_OUT = ("auto", "classes", "rows")
 TEST_SHARE = 0.4  # of the classes, for the split by classes
 VALIDATION, TEST = 1, 2  # the numbers of pools; 0 is that of training
 FARTHEST = 10.0  # of observations, in standard deviations
@@ -35,24 +35,24 @@ class Pools:
         ValueError: there are too few classes or rows.
     """
 
-    def __init__(self, data: LabelledData, ways: int, shots: int, split: str) -> None:
+    def __init__(self, data: LabelledData, ways: int, shots: int, held_out: str) -> None:
         classes = len(data.names)
         if ways > classes:
             raise ValueError(f"ways is {ways}, and the data have {classes} classes; take {classes} ways at most")
-        if split not in SPLIT_WAYS:
-            raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLIT_WAYS)}")
-        self.by_classes = split == "classes" or (split == "auto" and classes >= 2 * ways)
+        if held_out not in HELD_OUT:
+            raise ValueError(f"held_out is {held_out!r}; expected one of {', '.join(HELD_OUT)}")
+        self.by_classes = held_out == "classes" or (held_out == "auto" and classes >= 2 * ways)
         rng = np.random.default_rng(0)
         own = [rng.permutation(np.flatnonzero(data.labels == number)) for number in range(classes)]
-        held_out = rng.permutation(classes)[: max(ways, round(TEST_SHARE * classes))] if self.by_classes else []
-        if self.by_classes and classes - len(held_out) < ways:
+        tested: Any = rng.permutation(classes)[: max(ways, round(TEST_SHARE * classes))] if self.by_classes else []
+        if self.by_classes and classes - len(tested) < ways:
             raise ValueError(
                 f"{classes} classes are too few to hold some out, with {ways} ways: {2 * ways} are needed; take fewer "
-                "ways, or split='rows'"
+                "ways, or held_out='rows'"
             )
         pools: list[list[NDArray[np.int64]]] = [[np.zeros(0, np.int64)] * classes for _ in range(3)]
         for number, rows in enumerate(own):
-            if number in held_out:
+            if number in tested:
                 pools[TEST][number] = rows
                 continue
             fifth = max(1, len(rows) // 5)
@@ -60,22 +60,18 @@ class Pools:
             if not self.by_classes:
                 pools[TEST][number] = rows[fifth : 2 * fifth]
             pools[0][number] = rows[fifth if self.by_classes else 2 * fifth :]
-        for pool, name in enumerate(task_tools.SPLITS):
-            for number, rows in enumerate(pools[pool]):
-                if len(rows) < shots and self._plays(pool, number in held_out):
-                    raise ValueError(
-                        f"class {data.names[number]!r} has {len(own[number])} rows, {len(rows)} of them for {name}, "
-                        f"and shots is {shots}; take fewer shots, or leave the class out"
-                    )
+        for number, rows in enumerate(own):
+            least = max(shots, 2 if self.by_classes else 3)
+            if len(rows) < least:
+                raise ValueError(
+                    f"class {data.names[number]!r} has {len(rows)} rows, and {least} are needed with {shots} shots; "
+                    "take fewer shots, or leave the class out"
+                )
         self.counts = np.array([[len(rows) for rows in pool] for pool in pools])
         self.rows = np.zeros((3, classes, self.counts.max()), np.int64)
         for pool, lists in enumerate(pools):
             for number, rows in enumerate(lists):
                 self.rows[pool, number, : len(rows)] = rows
-
-    def _plays(self, pool: int, held_out: bool) -> bool:
-        """Whether classes that are held out, or others, are played in a pool."""
-        return not self.by_classes or held_out == (pool == TEST)
 
     def classes(self, pool: int) -> NDArray[np.int64]:
         """Return the numbers of the classes with rows in a pool."""
@@ -96,7 +92,7 @@ class LabelledVectorEnv(BatchedFamily):
         data: str = "languages",
         ways: int = 5,
         shots: int = 5,
-        split: str = "auto",
+        held_out: str = "auto",
         shift: float = 0.0,
     ) -> None:
         self.ways = task_tools.whole_number("ways", ways, least=2)
@@ -105,7 +101,7 @@ class LabelledVectorEnv(BatchedFamily):
             raise ValueError(f"shift is {shift!r}; expected a number from 0 to 1, in standard deviations")
         self.shift = float(shift)
         found = load_data(data)
-        self.pools = Pools(found, self.ways, self.shots, split)
+        self.pools = Pools(found, self.ways, self.shots, held_out)
         self.inputs, self.names = self._standardised(found), found.names
         features = self.inputs.shape[1]
         self.single_observation_space = spaces.Box(-FARTHEST, FARTHEST, (features,), np.float32)
@@ -130,7 +126,8 @@ class LabelledVectorEnv(BatchedFamily):
         seen = data.inputs[np.concatenate([self.pools.rows[0, n, :c] for n, c in enumerate(self.pools.counts[0])])]
         scale = seen.std(axis=0)
         scaled = (data.inputs - seen.mean(axis=0)) / np.where(scale > 1e-6, scale, 1.0)
-        return np.clip(scaled, -FARTHEST, FARTHEST).astype(np.float32)
+        result: NDArray[np.float32] = np.clip(scaled, -FARTHEST, FARTHEST).astype(np.float32)
+        return result
 
     def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> Any:
         """Return a batch of n tasks: classes in random order, of the split's pool; with ``shift``, a clinic each."""
@@ -180,18 +177,20 @@ class LabelledVectorEnv(BatchedFamily):
         running, steps = np.arange(self.num_envs)[indices], self.elapsed_steps[indices]
         return (actions == self._labels[running, steps]).astype(np.float64), steps + 1 == self._labels.shape[1]
 
-    def shown_rows(self) -> NDArray[np.int64]:
-        """Return the numbers of the rows that are shown, ``[num_envs]``."""
-        last = self._rows.shape[1] - 1
-        rows: NDArray[np.int64] = self._rows[np.arange(self.num_envs), np.minimum(self.elapsed_steps, last)]
-        return rows
+    def questions(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return what the current episodes show, ``[num_envs, question, feature]``, and the right labels."""
+        shown = self.inputs[self._rows]
+        if self.shift > 0.0:
+            shown = shown * self.tasks["gain"][:, None] + self.tasks["offset"][:, None]
+        return np.clip(shown, -FARTHEST, FARTHEST).astype(np.float32), self._labels.copy()
 
     def observe(self) -> NDArray[np.float32]:
         """Return the features of the rows that are shown, ``[num_envs, feature]``."""
-        shown = self.inputs[self.shown_rows()]
-        if self.shift == 0.0:
-            return shown
-        return np.clip(shown * self.tasks["gain"] + self.tasks["offset"], -FARTHEST, FARTHEST).astype(np.float32)
+        at = np.minimum(self.elapsed_steps, self._rows.shape[1] - 1)
+        shown = self.inputs[self._rows[np.arange(self.num_envs), at]]
+        if self.shift > 0.0:
+            shown = shown * self.tasks["gain"] + self.tasks["offset"]
+        return np.clip(shown, -FARTHEST, FARTHEST).astype(np.float32)
 
 
 class LabelledEnv(SingleFamily):
@@ -202,7 +201,7 @@ class LabelledEnv(SingleFamily):
       test; with ``shift``, a gain and an offset of each feature, as between clinics. **Hidden**: only the rewards tell
       what the labels mean.
     - **Arguments**: ``data="languages"`` (``languages``, ``digits``, ``diagnosis``, or an ``.npz`` file with X and y),
-      ``ways=5`` classes, ``shots=5`` rows of each class in an episode, ``split="auto"``, ``shift=0`` (gains are log-
+      ``ways=5`` classes, ``shots=5`` rows of each class in an episode, ``held_out="auto"``, ``shift=0`` (gains are log-
       normal and offsets normal with this deviation, in standard deviations of a feature). The data sets need the extra
       ``[data]``; ``metarl.tasks_from_data`` takes arrays.
     - **Observation**: the features of a row, of mean 0 and deviation 1 over the training rows, ``Box(-10, 10,
@@ -211,9 +210,9 @@ class LabelledEnv(SingleFamily):
     - **Reward**: 1 for the right label, else 0; the return is the number of right answers of ``ways * shots``.
     - **Ends**: terminates after ``ways * shots`` steps.
     - **Optimum**: not known; ``ways * shots`` is an upper bound.
-    - **Splits**: by classes (``split="classes"``), two fifths of the classes are only for testing, and validation shows
-      other rows of the training classes; by rows, all splits have all classes and other rows. ``auto`` holds classes
-      out if there are twice ``ways`` of them.
+    - **Splits**: by classes (``held_out="classes"``), two fifths of the classes are only for testing, and validation
+      shows other rows of the training classes; by rows, all splits have all classes and other rows. ``auto`` holds
+      classes out if there are twice ``ways`` of them.
     - **Source**: few-shot classification with bandit feedback, after Santoro et al. 2016 and Finn et al. 2017 (MAML).
     - **Versions**: v0, the first.
     """
@@ -228,11 +227,11 @@ class LabelledEnv(SingleFamily):
         data: str = "languages",
         ways: int = 5,
         shots: int = 5,
-        split: str = "auto",
+        held_out: str = "auto",
         shift: float = 0.0,
     ) -> None:
         self.batch: LabelledVectorEnv
-        arguments = {"data": data, "ways": ways, "shots": shots, "split": split, "shift": shift}
+        arguments = {"data": data, "ways": ways, "shots": shots, "held_out": held_out, "shift": shift}
         super().__init__(LabelledVectorEnv(1, **arguments), render_mode)  # type: ignore[arg-type]
 
     def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> Any:

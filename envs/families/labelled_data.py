@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,19 +36,19 @@ class LabelledData:
     names: tuple[str, ...]
 
 
-def digits() -> tuple[Any, Sequence[Any]]:
+def digits() -> tuple[Any, Any]:
     """Return scikit-learn's 1,797 handwritten digits of 8 x 8 pixels."""
     found = _scikit_learn("digits").load_digits()
     return found.data, found.target
 
 
-def diagnosis() -> tuple[Any, Sequence[Any]]:
+def diagnosis() -> tuple[Any, Any]:
     """Return scikit-learn's 569 breast tumours (Wolberg et al. 1995), 30 measures each, malignant or benign."""
     found = _scikit_learn("diagnosis").load_breast_cancer()
     return found.data, [found.target_names[number] for number in found.target]
 
 
-def languages() -> tuple[Any, Sequence[Any]]:
+def languages() -> tuple[Any, Any]:
     """Return ``WORDS`` names of countries and languages in each of the Latin-script languages of the package babel.
 
     Names that two languages share are left out. A word becomes the hashed counts of its runs of one to three letters.
@@ -97,7 +97,7 @@ def _scikit_learn(name: str) -> Any:
     return sklearn.datasets
 
 
-DATA_SETS: dict[str, Callable[[], tuple[Any, Sequence[Any]]]] = {
+DATA_SETS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "digits": digits,
     "languages": languages,
     "diagnosis": diagnosis,
