@@ -120,6 +120,7 @@ class LabelledVectorEnv(BatchedFamily):
         super().__init__(num_envs, max_episode_steps, render_mode)
         self._labels = np.zeros((self.num_envs, self.ways * self.shots), np.int64)
         self._rows = np.zeros_like(self._labels)
+        self._right = np.zeros(self.num_envs, np.bool_)
 
     def _standardised(self, data: LabelledData) -> NDArray[np.float32]:
         """Return the inputs with mean 0 and deviation 1 over the training rows."""
@@ -175,7 +176,16 @@ class LabelledVectorEnv(BatchedFamily):
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pay 1 for the right label; the last question terminates the episode."""
         running, steps = np.arange(self.num_envs)[indices], self.elapsed_steps[indices]
-        return (actions == self._labels[running, steps]).astype(np.float64), steps + 1 == self._labels.shape[1]
+        self._right[running] = right = actions == self._labels[running, steps]
+        return right.astype(np.float64), steps + 1 == self._labels.shape[1]
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Step as every batched family does; ``info`` says whether the last answer of an episode was right."""
+        observations, rewards, terminated, truncated, _ = super().step(actions)
+        success = self._right & (terminated | truncated)
+        return observations, rewards, terminated, truncated, {"success": success}
 
     def questions(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return what the current episodes show, ``[num_envs, question, feature]``, and the right labels."""
@@ -208,6 +218,7 @@ class LabelledEnv(SingleFamily):
       (features,))``.
     - **Action**: the label, ``Discrete(ways)``.
     - **Reward**: 1 for the right label, else 0; the return is the number of right answers of ``ways * shots``.
+    - **Success**: the last answer of the episode was right, so the success rate is an accuracy.
     - **Ends**: terminates after ``ways * shots`` steps.
     - **Optimum**: not known; ``ways * shots`` is an upper bound.
     - **Splits**: by classes (``held_out="classes"``), two fifths of the classes are only for testing, and validation
@@ -241,6 +252,11 @@ class LabelledEnv(SingleFamily):
     def check_task(self, task: Any) -> None:
         """Raise a ``ValueError`` if the task makes no sense; see the batched class."""
         self.batch.check_task(task)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Name the label; see ``SingleFamily.step``."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, {"success": bool(info["success"][0])}
 
     def draw_picture(self) -> NDArray[np.uint8]:
         """Draw the features that are shown as a square of grey pixels, row by row."""

@@ -13,7 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from metarl.checkpoints import Allowed
 from metarl.envs import Tasks, make, tasks_from_data
 from metarl.envs.families.from_data import DRAWING, LABELLED
-from metarl.envs.families.labelled_data import arrays_of
+from metarl.envs.families.labelled_data import arrays_of, labelled
 from metarl.envs.registry import FamilyLike
 from metarl.envs.tasks import whole_number
 from metarl.learner import BaseLearner
@@ -22,6 +22,7 @@ from metarl.results import Evaluation
 from metarl.sb3.models_in import read_source
 
 NAVIGATION = "metarl/Navigation2D-v0"
+MOST_WAYS = 5  # of data for which nobody has said how many classes a task has
 
 
 class MetaLearner:
@@ -29,14 +30,18 @@ class MetaLearner:
 
     Args:
         pretrained_model: a PPO or A2C model of stable-baselines3 to start from, the path of one, or None.
-        family: the id of an environment family; default: 2-D navigation, or few-shot recognition
-            (``metarl/Labelled-v0``) of the first data that are given, if the model chooses one of several classes.
+        family: the id of an environment family; default: few-shot recognition (``metarl/Labelled-v0``) of labelled data
+            if the first that ``fit`` is given are such, else 2-D navigation.
         learner: the meta-learner's name, as listed by ``metarl learners``.
         arguments: further arguments of the meta-learner: ``family_kwargs``, ``learning``, ``inner``, ``outer``, ...
+            Of data without a family, ``family_kwargs`` may give ``ways``, ``shots``, ``held_out`` and ``shift``; the
+            default of ``ways`` is the number of the model's choices, or at most five of the classes and at most half.
 
     Raises:
         ValueError: an unknown learner or family, a model that does not fit the family, or wrong settings.
     """
+
+    _unnamed = False  # whether data may still choose the family
 
     def __init__(
         self,
@@ -48,17 +53,18 @@ class MetaLearner:
     ) -> None:
         kind = find_learner(learner)
         self._learner: BaseLearner | None = None
-        self._make: Callable[[FamilyLike], BaseLearner] = lambda family: kind.from_pretrained(
-            pretrained_model, family, **arguments
+        self._unnamed = family is None
+        self._kwargs: dict[str, Any] = arguments.get("family_kwargs") or {}
+        self._make: Callable[[FamilyLike], BaseLearner] = lambda family: (
+            kind(family=family, **arguments)
+            if pretrained_model is None
+            else kind.from_pretrained(pretrained_model, family, **arguments)
         )
         self._ways: int | None = None
-        if pretrained_model is None:
-            self._learner = kind(family=family or NAVIGATION, **arguments)
-            return
-        if family is None:
+        if family is None and pretrained_model is not None:
             count = read_source(pretrained_model, arguments.get("policy_kwargs") or {}).spaces["action_space"].get("n")
             self._ways = None if count is None else int(count)
-        if self._ways is None:
+        if family is not None or (self._ways is None and not self._kwargs):
             self._learner = self._make(family or NAVIGATION)
 
     @property
@@ -68,6 +74,8 @@ class MetaLearner:
         Raises:
             ValueError: it waits for data, since it started from a model of choices without a family.
         """
+        if self._learner is None and self._ways is None:
+            self._learner = self._make(NAVIGATION)
         if self._learner is None:
             raise ValueError(
                 f"the model chooses one of {self._ways}, and no family was given; give one, as in MetaLearner(model, "
@@ -90,7 +98,10 @@ class MetaLearner:
         """
         epochs = whole_number("epochs", epochs)
         if self._are_data(tasks):
-            self._learner, tasks = self._on_data(tasks), None
+            before, self._learner, tasks = self._learner, self._on_data(tasks), None
+            self._unnamed = False
+            if before is not None:
+                before.close()
         self.learner.learn(iterations=epochs, tasks=tasks, reset_num_timesteps=False)
         return self
 
@@ -117,27 +128,33 @@ class MetaLearner:
         Raises:
             ValueError: they are data, and the learner's family has other tasks.
         """
-        unlike_tasks = not isinstance(given, Tasks | list | np.ndarray) and not isinstance(given, Mapping)
         # A scikit-learn Bunch is a dict too.
         named = hasattr(given, "data") and hasattr(given, "target")
         loaded = hasattr(given, "dataset") and hasattr(given, "batch_size")
-        if self._learner is None or self._learner.settings.family == LABELLED:
-            return named or unlike_tasks
+        if self._undecided:
+            return named or loaded or (isinstance(given, tuple) and len(given) == 2 and np.ndim(given[0]) > 1)
+        if self.learner.settings.family == LABELLED:
+            return named or not isinstance(given, Tasks | list | np.ndarray | Mapping)
         if named or loaded:
             raise ValueError(
-                f"labelled data are given, and the family is {self._learner.settings.family}, whose tasks are others; "
+                f"labelled data are given, and the family is {self.learner.settings.family}, whose tasks are others; "
                 f"make the learner with family=metarl.tasks_from_data(X, y)"
             )
         return False
 
+    @property
+    def _undecided(self) -> bool:
+        return self._unnamed and (self._learner is None or self._learner.iteration == 0)
+
     def _on_data(self, data: Any) -> BaseLearner:
         """Return a learner with the present one's settings and state, whose tasks are draws of other data."""
         pair = arrays_of(data)
-        if self._learner is None:
-            return self._make(tasks_from_data(*pair, ways=self._ways or 2))
-        learner = self._learner
+        if self._undecided:
+            ways = self._ways or max(2, min(MOST_WAYS, len(labelled(*pair).names) // 2))
+            return self._make(tasks_from_data(*pair, **{"ways": ways, **_drawing(self._kwargs)}))
+        learner = self.learner
         kwargs = learner.settings.family_kwargs
-        family = tasks_from_data(*pair, **{name: value for name, value in kwargs.items() if name in DRAWING})
+        family = tasks_from_data(*pair, **_drawing(kwargs))
         settings = replace(learner.given_settings, family_kwargs={**kwargs, **family.kwargs})
         found = make(family.id, **family.kwargs).observation_space
         if found != learner.observation_space:
@@ -181,3 +198,7 @@ class MetaLearner:
         short = cls.__new__(cls)
         short._learner = load_learner(path, device=device, policy_kwargs=policy_kwargs, allow=allow)
         return short
+
+
+def _drawing(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name in DRAWING}

@@ -34,9 +34,21 @@ def test_the_right_label_pays_one_and_each_class_is_shown_as_often() -> None:
     for step in range(12):
         np.testing.assert_array_equal(observations, inputs[:, step])
         given = (labels[:, step] + np.arange(6)) % 3
-        observations, rewards, terminated, _, _ = env.step(given)
+        observations, rewards, terminated, _, info = env.step(given)
         np.testing.assert_array_equal(rewards, [1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+        np.testing.assert_array_equal(info["success"], (rewards > 0) & terminated)
         assert terminated.all() == (step == 11)
+
+
+def test_success_is_whether_the_last_answer_is_right() -> None:
+    env = metarl.make(metarl.tasks_from_data(X, Y, ways=2, shots=2))
+    found = set()
+    for seed in range(8):
+        env.reset(seed=seed)
+        steps = [env.step(0) for _ in range(4)]
+        assert [step[4]["success"] for step in steps] == [False] * 3 + [steps[3][1] == 1.0]
+        found.add(steps[3][1])
+    assert found == {0.0, 1.0}
 
 
 def test_what_a_label_means_follows_from_the_task() -> None:

@@ -59,7 +59,28 @@ def test_other_data_keep_what_was_learned() -> None:
 
 
 def test_data_for_another_family_are_refused() -> None:
-    model = MetaLearner(None)
+    model = MetaLearner(None, "metarl/Navigation2D-v0")
     with pytest.raises(ValueError, match=r"labelled data are given, and the family is metarl/Navigation2D-v0"):
         model.fit(datasets.load_digits())
+    model.learner.close()
+
+
+def test_without_a_family_the_first_data_choose_it() -> None:
+    data = datasets.load_iris()
+    model = MetaLearner(family_kwargs={"shots": 2}, **SMALL)
+    assert model.evaluate((data.data, data.target)).returns.shape == (2, 6)
+    model.fit((data.data, data.target), epochs=1)
+    kwargs = model.learner.settings.family_kwargs
+    assert (model.learner.settings.family, kwargs["ways"], kwargs["shots"]) == ("metarl/Labelled-v0", 2, 2)
+    success = model.evaluate(data).metrics["success"]
+    assert success.shape == (1, 6, 2, 2)
+    assert set(np.unique(success)) == {0.0, 1.0}
+    model.learner.close()
+
+
+def test_without_a_family_other_tasks_are_those_of_navigation() -> None:
+    model = MetaLearner(**SMALL)
+    tasks = metarl.sample_tasks("metarl/Navigation2D-v0", 2)
+    model.fit((tasks[0], tasks[1]), epochs=1)
+    assert (model.learner.settings.family, model.learner.iteration) == ("metarl/Navigation2D-v0", 1)
     model.learner.close()
