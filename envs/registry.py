@@ -73,6 +73,7 @@ OWN = (
     ("PendulumParams-v0", "pendulum:PendulumParamsEnv", 200),
     ("MountainCarContinuousParams-v0", "mountain_car:MountainCarContinuousParamsEnv", 999),
     ("AcrobotParams-v0", "acrobot:AcrobotParamsEnv", 500),
+    ("Recommend-v0", "recommend:RecommendEnv", None),
     # With the extra [mujoco].
     ("HalfCheetahDir-v0", "half_cheetah:HalfCheetahDirEnv", 200),
     ("HalfCheetahVel-v0", "half_cheetah:HalfCheetahVelEnv", 200),
