@@ -6,6 +6,7 @@ Importing this package registers the families metarl ships with Gymnasium.
 from metarl.envs.batched import BatchedFamily
 from metarl.envs.checker.check import check_family
 from metarl.envs.checker.quick import quick_check
+from metarl.envs.families.from_data import tasks_from_data
 from metarl.envs.parameterize import parameterized
 from metarl.envs.references import Family
 from metarl.envs.registry import (
@@ -50,6 +51,7 @@ __all__ = [
     "parameterized",
     "quick_check",
     "sample_tasks",
+    "tasks_from_data",
 ]
 
 register_own()

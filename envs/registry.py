@@ -74,6 +74,7 @@ OWN = (
     ("MountainCarContinuousParams-v0", "mountain_car:MountainCarContinuousParamsEnv", 999),
     ("AcrobotParams-v0", "acrobot:AcrobotParamsEnv", 500),
     ("Recommend-v0", "recommend:RecommendEnv", None),
+    ("Labelled-v0", "labelled:LabelledEnv", None),  # its data sets need the extra [data]
     # With the extra [mujoco].
     ("HalfCheetahDir-v0", "half_cheetah:HalfCheetahDirEnv", 200),
     ("HalfCheetahVel-v0", "half_cheetah:HalfCheetahVelEnv", 200),

@@ -20,6 +20,7 @@ from metarl.envs import (
     make_vec,
     parameterized,
     sample_tasks,
+    tasks_from_data,
 )
 from metarl.learners.registry import class_places
 from metarl.version import __version__
@@ -74,6 +75,7 @@ __all__ = [
     "make_vec",
     "parameterized",
     "sample_tasks",
+    "tasks_from_data",
 ]
 
 

@@ -58,11 +58,24 @@ def test_the_page_on_learners_of_ones_own_runs_as_it_stands(tmp_path: Path) -> N
 
 
 def test_the_page_on_the_short_way_runs_as_it_stands(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/fit-and-evaluate.md").read_text(), flags=re.DOTALL)
-    done = forked.run(cwd=tmp_path, code=code)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/fit-and-evaluate.md").read_text(), flags=re.DOTALL)
+    assert len(code) == 3
+    done = forked.run(cwd=tmp_path, code="\n".join(code))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("adaptation steps") == 2
+    assert done.stdout.count("adaptation steps") == 3
+    assert re.fullmatch(r"\[\d+, \d+, \d+\]", done.stdout.splitlines()[-1])
     assert (tmp_path / "short.zip").is_file()
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/worlds").glob("[a-z]*.md")), ids=lambda page: page.stem)
+def test_the_pages_on_worlds_run_and_are_listed(page: Path, tmp_path: Path) -> None:
+    assert f"({page.name})" in (page.parent / "README.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    for words in re.findall(r"^metarl (.*?)(?:#.*)?$", page.read_text(), flags=re.MULTILINE):
+        assert parse(shlex.split(words)).command
+    done = forked.run(cwd=tmp_path, code="\n".join([*code, "print('done')"]))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("done\n")
 
 
 def test_the_readme_has_a_row_for_each_learner() -> None:

@@ -97,17 +97,17 @@ class RecommendVectorEnv(BatchedFamily):
 class RecommendEnv(SingleFamily):
     """Show a user what they like, which only their clicks tell (``metarl/Recommend-v0``).
 
-    - **What varies** (the task): the user's taste, a vector of four numbers, each uniform over [-1, 1]. **Hidden**: only
-      clicks tell of it. The catalogue is always the same: 40 items whose features are vectors of length 1
+    - **What varies** (the task): the user's taste, a vector of four numbers, each uniform over [-1, 1]. **Hidden**:
+      only clicks tell of it. The catalogue is always the same: 40 items whose features are vectors of length 1
       (``features``); the user's liking of an item is the product of taste and features.
     - **Arguments**: ``items=40``, ``slate=4`` (items shown at once), ``slates=8`` (of a visit, which is an episode).
-    - **Observation**: of the last slate, the sum of the features of the items that were clicked, and of all its items,
-      both divided by ``slate``, ``Box(-1, 1, (8,))``; zeros at the start of a visit.
-    - **Action**: ``Box(-1, 1, (4,))``, clipped to it: what the user's taste is believed to be. The items that such a user
-      would most likely click on are shown, the likeliest first; the shop keeps count of what was shown in the visit.
+    - **Observation**: of the last slate, the sum of the features of the items that were clicked, and of all its
+      items, both divided by ``slate``, ``Box(-1, 1, (8,))``; zeros at the start of a visit.
+    - **Action**: ``Box(-1, 1, (4,))``, clipped to it: what the user's taste is believed to be. The items that such a
+      user would most likely click on are shown, the likeliest first; the shop counts what was shown in the visit.
     - **Clicks**: the user looks at position j with probability j ** -0.5, and clicks on an item there if -3 +
-      6 * liking - 0.5 * showings + noise is above 0; ``showings`` is how often the item was shown before in the visit (boredom), the
-      noise is standard logistic, drawn anew for each showing.
+      6 * liking - 0.5 * showings + noise is above 0; ``showings`` is how often the item was shown before in the visit
+      (boredom), the noise is standard logistic, drawn anew for each showing.
     - **Reward**: the number of clicks on the slate.
     - **Ends**: terminates after ``slates`` steps.
     - **Optimum**: ``oracle_return`` is the exact expected return of one who knows the taste and shows the best slate at

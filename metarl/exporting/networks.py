@@ -91,7 +91,8 @@ class ActingNetwork(ExportedNetwork):
             output, log_std = output[:, chosen], None if log_std is None else log_std[chosen]
         if log_std is not None:
             log_std = log_std.expand_as(output)
-        return self.acts(output, log_std)[: len(self.outputs)]
+        found: tuple[Tensor, ...] = self.acts(output, log_std)
+        return found[: len(self.outputs)]
 
     def examples(self, count: int, rng: np.random.Generator) -> Arrays:
         """Return random observations."""

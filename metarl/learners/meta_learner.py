@@ -2,70 +2,170 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from metarl.checkpoints import Allowed
+from metarl.envs import Tasks, make, tasks_from_data
+from metarl.envs.families.from_data import DRAWING, LABELLED
+from metarl.envs.families.labelled_data import arrays_of, labelled
 from metarl.envs.registry import FamilyLike
 from metarl.envs.tasks import whole_number
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
 from metarl.results import Evaluation
+from metarl.sb3.models_in import read_source
+
+NAVIGATION = "metarl/Navigation2D-v0"
+MOST_WAYS = 5  # of data for which nobody has said how many classes a task has
 
 
 class MetaLearner:
-    """Any meta-learner behind the methods ``fit`` and ``evaluate``.
+    """Any meta-learner behind the methods ``fit`` and ``evaluate``, on tasks or on labelled data.
 
     Args:
         pretrained_model: a PPO or A2C model of stable-baselines3 to start from, the path of one, or None.
-        family: the id of an environment family.
+        family: the id of an environment family; default: few-shot recognition (``metarl/Labelled-v0``) of labelled data
+            if the first that ``fit`` is given are such, else 2-D navigation.
         learner: the meta-learner's name, as listed by ``metarl learners``.
         arguments: further arguments of the meta-learner: ``family_kwargs``, ``learning``, ``inner``, ``outer``, ...
-
-    Attributes:
-        learner: the meta-learner itself.
+            Of data without a family, ``family_kwargs`` may give ``ways``, ``shots``, ``held_out`` and ``shift``; the
+            default of ``ways`` is the number of the model's choices, or at most five of the classes and at most half.
 
     Raises:
         ValueError: an unknown learner or family, a model that does not fit the family, or wrong settings.
     """
 
-    learner: BaseLearner
+    _unnamed = False  # whether data may still choose the family
 
     def __init__(
         self,
         pretrained_model: Any = None,
-        family: FamilyLike = "metarl/Navigation2D-v0",
+        family: FamilyLike | None = None,
         *,
         learner: str = "maml",
         **arguments: Any,
     ) -> None:
         kind = find_learner(learner)
-        if pretrained_model is None:
-            self.learner = kind(family=family, **arguments)
-        else:
-            self.learner = kind.from_pretrained(pretrained_model, family, **arguments)
+        self._learner: BaseLearner | None = None
+        self._unnamed = family is None
+        self._kwargs: dict[str, Any] = arguments.get("family_kwargs") or {}
+        self._make: Callable[[FamilyLike], BaseLearner] = lambda family: (
+            kind(family=family, **arguments)
+            if pretrained_model is None
+            else kind.from_pretrained(pretrained_model, family, **arguments)
+        )
+        self._ways: int | None = None
+        if family is None and pretrained_model is not None:
+            count = read_source(pretrained_model, arguments.get("policy_kwargs") or {}).spaces["action_space"].get("n")
+            self._ways = None if count is None else int(count)
+        if family is not None or (self._ways is None and not self._kwargs):
+            self._learner = self._make(family or NAVIGATION)
 
-    def fit(self, tasks: Any, *, epochs: int = 5) -> Self:
-        """Meta-train on a batch of tasks, one meta-iteration for each epoch.
+    @property
+    def learner(self) -> BaseLearner:
+        """The meta-learner itself.
 
         Raises:
-            ValueError: tasks that are not in the family's task space, or a count that is not positive.
+            ValueError: it waits for data, since it started from a model of choices without a family.
+        """
+        if self._learner is None and self._ways is None:
+            self._learner = self._make(NAVIGATION)
+        if self._learner is None:
+            raise ValueError(
+                f"the model chooses one of {self._ways}, and no family was given; give one, as in MetaLearner(model, "
+                "'metarl/CartPoleParams-v0'), or labelled data first, as in fit((X, y))"
+            )
+        return self._learner
+
+    def fit(self, tasks: Any, *, epochs: int = 5) -> Self:
+        """Meta-train, one meta-iteration for each epoch.
+
+        Args:
+            tasks: a batch of tasks; or labelled data, from which each epoch draws new tasks: a pair ``(X, y)``, a
+                scikit-learn Bunch, or a ``torch.utils.data`` dataset or DataLoader of pairs. Classes, or rows, that
+                ``metarl/Labelled-v0`` holds out of them are not learned from.
+            epochs: how many.
+
+        Raises:
+            ValueError: tasks that are not in the family's task space, data that cannot be learned from, or a count that
+                is not positive.
         """
         epochs = whole_number("epochs", epochs)
+        if self._are_data(tasks):
+            before, self._learner, tasks = self._learner, self._on_data(tasks), None
+            self._unnamed = False
+            if before is not None:
+                before.close()
         self.learner.learn(iterations=epochs, tasks=tasks, reset_num_timesteps=False)
         return self
 
     def evaluate(self, tasks: Any) -> Evaluation:
         """Return the mean return on a batch of tasks after 0, 1, ... adaptation steps.
 
-        A warning says how many of the tasks the learner was fitted to.
+        Of labelled data, as for ``fit``, the tasks are draws of the classes, or rows, that are held out for testing. A
+        warning says how many of the tasks the learner was fitted to.
 
         Raises:
-            ValueError: tasks that are not in the family's task space.
+            ValueError: tasks that are not in the family's task space, or data that cannot be learned from.
         """
-        return self.learner.evaluate(tasks=tasks)
+        if not self._are_data(tasks):
+            return self.learner.evaluate(tasks=tasks)
+        other = self._on_data(tasks)
+        try:
+            return other.evaluate(split="test")
+        finally:
+            other.close()
+
+    def _are_data(self, given: Any) -> bool:
+        """Whether labelled data are given and not tasks.
+
+        Raises:
+            ValueError: they are data, and the learner's family has other tasks.
+        """
+        # A scikit-learn Bunch is a dict too.
+        named = hasattr(given, "data") and hasattr(given, "target")
+        loaded = hasattr(given, "dataset") and hasattr(given, "batch_size")
+        if self._undecided:
+            return named or loaded or (isinstance(given, tuple) and len(given) == 2 and np.ndim(given[0]) > 1)
+        if self.learner.settings.family == LABELLED:
+            return named or not isinstance(given, Tasks | list | np.ndarray | Mapping)
+        if named or loaded:
+            raise ValueError(
+                f"labelled data are given, and the family is {self.learner.settings.family}, whose tasks are others; "
+                f"make the learner with family=metarl.tasks_from_data(X, y)"
+            )
+        return False
+
+    @property
+    def _undecided(self) -> bool:
+        return self._unnamed and (self._learner is None or self._learner.iteration == 0)
+
+    def _on_data(self, data: Any) -> BaseLearner:
+        """Return a learner with the present one's settings and state, whose tasks are draws of other data."""
+        pair = arrays_of(data)
+        if self._undecided:
+            ways = self._ways or max(2, min(MOST_WAYS, len(labelled(*pair).names) // 2))
+            return self._make(tasks_from_data(*pair, **{"ways": ways, **_drawing(self._kwargs)}))
+        learner = self.learner
+        kwargs = learner.settings.family_kwargs
+        family = tasks_from_data(*pair, **_drawing(kwargs))
+        settings = replace(learner.given_settings, family_kwargs={**kwargs, **family.kwargs})
+        found = make(family.id, **family.kwargs).observation_space
+        if found != learner.observation_space:
+            raise ValueError(
+                f"the data have {found.shape} features and the learner was made for {learner.observation_space.shape}; "
+                "make a new learner with family=metarl.tasks_from_data(X, y)"
+            )
+        other = type(learner).from_settings(settings, learner.policy_kwargs, learner.functional_policy.buffers())
+        other.state, other.tasks_trained_on = learner.state, learner.tasks_trained_on
+        other.verbose, other.tensorboard_log = learner.verbose, learner.tensorboard_log
+        return other
 
     def adapt(self, task: Any) -> ActorCriticPolicy:
         """Return the policy adapted to one task, a stable-baselines3 policy; the learner does not change."""
@@ -108,5 +208,9 @@ class MetaLearner:
             ValueError: the file is not a checkpoint, is damaged, or names a module that may not be imported.
         """
         short = cls.__new__(cls)
-        short.learner = load_learner(path, device=device, policy_kwargs=policy_kwargs, allow=allow)
+        short._learner = load_learner(path, device=device, policy_kwargs=policy_kwargs, allow=allow)
         return short
+
+
+def _drawing(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name in DRAWING}

@@ -38,8 +38,8 @@ class Recommended:
         of an episode. The learner does not change.
 
         Args:
-            user: an adapter (``adapter(env)``) that has seen episodes of the user, a task (the learner then adapts to it
-                as ``adapt`` does), or a ``gymnasium.Env``.
+            user: an adapter (``adapter(env)``) that has seen episodes of the user; or a task or a ``gymnasium.Env``, to
+                which ``adapt`` then adapts.
             k: how many items, at most all of the catalogue.
 
         Raises:

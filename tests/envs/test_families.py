@@ -163,8 +163,8 @@ def outsiders(space: spaces.Space[Any], task: Any) -> list[Any]:
     if isinstance(space, spaces.Discrete):
         return [int(space.start - 1), int(space.start + space.n)]
     assert isinstance(space, spaces.Box)
-    bounds = [(space.high + 1.0).tolist()] if space.is_bounded("above") else []
-    return [*bounds, np.full(space.shape, np.nan).tolist()]
+    bounds = [(space.high + space.dtype.type(1)).tolist()] if space.is_bounded("above") else []
+    return [*bounds, *([np.full(space.shape, np.nan).tolist()] if space.dtype.kind == "f" else [])]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import metarl
-from metarl.envs.recommending import clicks
 from metarl.envs.recommending.thompson import LinearThompson, play_thompson
 
 FAMILY = "metarl/Recommend-v0"
@@ -94,10 +93,12 @@ def test_thompson_sampling_finds_the_taste() -> None:
     assert returns[0].mean() > 0.5 * best
     assert returns[0].mean() + 1.0 < returns[5].mean() <= best
     sampler = LinearThompson(np.eye(2), users=1)
-    for _ in range(3000):
+    for _ in range(300):
         sampler.update(np.array([[0, 1]]), np.array([[True, False]]))
     rng = np.random.default_rng(0)
-    assert all(np.subtract(*sampler.beliefs(rng)[0]) > 0.0 for _ in range(20))
+    drawn = np.array([np.subtract(*sampler.beliefs(rng)[0]) for _ in range(50)])
+    assert drawn.min() >= 0.0
+    assert drawn.mean() > 0.5
 
 
 class Silent(gymnasium.Wrapper):
