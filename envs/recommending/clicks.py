@@ -17,7 +17,8 @@ Floats = NDArray[np.float64]
 def catalogue(items: int, features: int) -> Floats:
     """Return the features of a catalogue's items, vectors of length 1, always the same: ``[item, feature]``."""
     drawn = np.random.default_rng(0).normal(size=(items, features))
-    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    unit: Floats = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    return unit
 
 
 def examined(positions: int) -> Floats:

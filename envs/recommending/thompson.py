@@ -44,7 +44,8 @@ class LinearThompson:
         mean = np.linalg.solve(self._precision, self._weighted[..., None])[..., 0]
         root = np.linalg.cholesky(np.linalg.inv(self._precision))
         drawn = mean + np.einsum("uij,uj->ui", root, rng.normal(size=mean.shape))
-        return np.clip(drawn[:, 1:] / (SLOPE * SCALE), -1.0, 1.0).astype(np.float32)
+        beliefs: NDArray[np.float32] = np.clip(drawn[:, 1:] / (SLOPE * SCALE), -1.0, 1.0).astype(np.float32)
+        return beliefs
 
 
 def play_thompson(tastes: Any, visits: int, seed: int = 0) -> NDArray[np.float64]:
