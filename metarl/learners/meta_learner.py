@@ -173,6 +173,18 @@ class MetaLearner:
         """Return the policy adapted to one task, a stable-baselines3 policy; the learner does not change."""
         return self.learner.adapt(task)
 
+    def recommend(self, user: Any, k: int = 10) -> list[int]:
+        """Return the ``k`` items that a user is believed to like best; see ``MetaAgent.recommend``.
+
+        Args:
+            user: an adapter (``learner.adapter(env)``) that has seen episodes of the user, a task, or an environment.
+            k: how many items.
+
+        Raises:
+            ValueError: the family has no catalogue, or ``k`` is below 1 or more than there are items.
+        """
+        return self.learner.recommend(user, k)
+
     def save(self, path: str | Path) -> None:
         """Write a checkpoint."""
         self.learner.save(path)

@@ -39,4 +39,5 @@ POLICIES: dict[str, Callable[[Any], Act]] = {
     "metarl/BernoulliBandit-v0": pull,
     "metarl/GaussianBandit-v0": pull,
     "metarl/TabularMDP-v0": plan,
+    "metarl/Recommend-v0": lambda task: lambda observations, step: np.tile(task, (len(observations), 1)),
 }
