@@ -1,7 +1,7 @@
 """A drug in one compartment, as pure functions of arrays. Not for treating people.
 
-Doses are in mg per kg of body weight, concentrations in mg/L, clearances in L/h/kg, volumes in L/kg, times in hours. The
-values are those of theophylline.
+Doses are in mg per kg of body weight, concentrations in mg/L, clearances in L/h/kg, volumes in L/kg, times in hours.
+The values are those of theophylline.
 """
 
 from __future__ import annotations

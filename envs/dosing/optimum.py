@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from metarl.envs.dosing.kinetics import LARGEST_DOSE, Floats, closeness, concentrations
+from metarl.envs.dosing.kinetics import LARGEST_DOSE, Floats, check_doses, closeness, concentrations
 
 GRID = np.linspace(0.0, 60.0, 241)  # concentrations before a dose, mg/L
 DOSES = np.linspace(0.0, LARGEST_DOSE, 121)
@@ -37,10 +39,14 @@ def best_doses(clearance: float, volume: float, doses: int, route: str = "oral")
     return chosen
 
 
-def course(doses: Floats, clearance: float, volume: float, route: str = "oral") -> Floats:
-    """Return the concentrations in the hours of a course of doses ``[dose]`` from the start: ``[dose, hour]``."""
+def course(doses: Any, clearance: float, volume: float, route: str = "oral") -> Floats:
+    """Return the concentrations in the hours of a course of doses ``[dose]`` from the start: ``[dose, hour]``.
+
+    Raises:
+        ValueError: a dose is negative or not finite.
+    """
     concentration, gut, found = 0.0, 0.0, []
-    for dose in doses:
+    for dose in check_doses(doses):
         levels, left = concentrations(concentration, gut + dose, clearance, volume, route)
         concentration, gut = float(levels[-1]), float(left)
         found.append(levels)

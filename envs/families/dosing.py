@@ -140,14 +140,14 @@ class DosingVectorEnv(BatchedFamily):
 class DosingEnv(SingleFamily):
     """Keep a drug in its window in a patient one does not know (``metarl/Dosing-v0``). Not for treating people.
 
-    - **What varies** (the task): the patient's ``clearance`` in L/h/kg and ``volume`` of distribution in L/kg, log-normal
-      around 0.0614 and 0.485 with coefficients of variation of 38.5 % and 12.5 %, clipped to [0.015, 0.25] and
-      [0.3, 0.8]. **Hidden**: only the rewards and one measured level tell of them.
-    - **Arguments**: ``route="oral"`` (or ``"intravenous"``), ``doses=12`` of a course, ``level_after=3``: the number of
-      intervals after which a level is measured (0: never).
-    - **Observation**: ``Box(0, 3, (3,))``: the share of the course that is over; the measured level in units of 20 mg/L,
-      0 before it is known, with an error of 10.6 %; and the last dose as a share of the largest. A course starts
-      without any drug.
+    - **What varies** (the task): the patient's ``clearance`` in L/h/kg and ``volume`` of distribution in L/kg,
+      log-normal around 0.0614 and 0.485 with coefficients of variation of 38.5 % and 12.5 %, clipped to
+      [0.015, 0.25] and [0.3, 0.8]. **Hidden**: only the rewards and one measured level tell of them.
+    - **Arguments**: ``route="oral"`` (or ``"intravenous"``), ``doses=12`` of a course, ``level_after=3``: the number
+      of intervals after which a level is measured (0: never).
+    - **Observation**: ``Box(0, 3, (3,))``: the share of the course that is over; the measured level in units of
+      20 mg/L, 0 before it is known, with an error of 10.6 %; and the last dose as a share of the largest. A course
+      starts without any drug.
     - **Action**: the next dose in mg/kg, ``Box(0, 15, (1,))``, every six hours; ``metarl.make`` maps it to [-1, 1].
     - **Kinetics**: one compartment, whose concentration falls at the rate clearance / volume; what is given orally is
       absorbed at a rate of 1.6 per hour. The drug's window is 10 to 20 mg/L, that of theophylline.
