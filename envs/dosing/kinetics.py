@@ -46,6 +46,22 @@ def check_doses(doses: Any) -> Floats:
     return given
 
 
+def to_actions(doses: Any) -> NDArray[np.float32]:
+    """Return the actions in [-1, 1] that stand for doses from 0 to ``LARGEST_DOSE``; larger doses become the largest.
+
+    Raises:
+        ValueError: a dose is negative or not finite.
+    """
+    shares = np.minimum(check_doses(doses) / LARGEST_DOSE, 1.0)
+    return (2.0 * shares - 1.0).astype(np.float32)
+
+
+def to_doses(actions: Any) -> Floats:
+    """Return the doses in mg/kg that actions stand for; actions are clipped to [-1, 1]."""
+    clipped: Floats = np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
+    return (clipped + 1.0) / 2.0 * LARGEST_DOSE
+
+
 def concentrations(start: Any, gut: Any, clearance: Any, volume: Any, route: str = "oral") -> tuple[Floats, Floats]:
     """Return the concentrations in the hours after a dose, and what is left in the gut at the end of the interval.
 

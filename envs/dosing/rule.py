@@ -17,6 +17,7 @@ from metarl.envs.dosing.kinetics import (
     check_doses,
     concentrations,
     log_deviation,
+    to_actions,
 )
 from metarl.envs.families.dosing import UNIT, DosingVectorEnv
 
@@ -79,7 +80,7 @@ def play_rules(tasks: Any, seed: int = 0, route: str = "oral") -> dict[str, dict
             if name == "one level" and dose == env.level_after:
                 clearance = clearance_from_level(observations[:, 1] * UNIT, doses[:, :dose], route)
                 doses[:, dose:] = textbook_doses(clearance, env.doses)[:, dose:]
-            observations, rewards, _, _, info = env.step(doses[:, dose : dose + 1].astype(np.float32))
+            observations, rewards, _, _, info = env.step(to_actions(doses[:, dose : dose + 1]))
             returns += rewards
         found[name] = {"return": returns, "success": info["success"].astype(np.float64)}
     return found

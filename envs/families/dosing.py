@@ -60,7 +60,7 @@ class DosingVectorEnv(BatchedFamily):
         self.doses = task_tools.whole_number("doses", doses, least=LAST)
         self.level_after = task_tools.whole_number("level_after", level_after, least=0)
         self.single_observation_space = spaces.Box(0.0, HIGHEST, (3,), np.float32)
-        self.single_action_space = spaces.Box(0.0, kinetics.LARGEST_DOSE, (1,), np.float32)
+        self.single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.task_space = spaces.Dict(
             {"clearance": spaces.Box(0.015, 0.25, (), np.float32), "volume": spaces.Box(0.3, 0.8, (), np.float32)}
         )
@@ -90,13 +90,9 @@ class DosingVectorEnv(BatchedFamily):
     def apply_actions(
         self, actions: NDArray[Any], indices: EnvIndices | slice
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Give doses in mg/kg, at most the largest; the last one terminates the course.
-
-        Raises:
-            ValueError: a dose is negative.
-        """
+        """Give the doses that actions stand for; the last one terminates the course."""
         running, steps = np.arange(self.num_envs)[indices], self.elapsed_steps[indices]
-        given = np.minimum(kinetics.check_doses(actions[:, 0]), kinetics.LARGEST_DOSE)
+        given = kinetics.to_doses(actions[:, 0])
         levels, left = kinetics.concentrations(
             self._concentration[running],
             self._gut[running] + given,
@@ -148,7 +144,8 @@ class DosingEnv(SingleFamily):
     - **Observation**: ``Box(0, 3, (3,))``: the share of the course that is over; the measured level in units of
       20 mg/L, 0 before it is known, with an error of 10.6 %; and the last dose as a share of the largest. A course
       starts without any drug.
-    - **Action**: the next dose in mg/kg, ``Box(0, 15, (1,))``, every six hours; ``metarl.make`` maps it to [-1, 1].
+    - **Action**: ``Box(-1, 1, (1,))``, clipped to it: a dose every six hours, from 0 to 15 mg/kg in equal steps
+      (``metarl.envs.dosing.kinetics.to_actions`` turns doses into actions).
     - **Kinetics**: one compartment, whose concentration falls at the rate clearance / volume; what is given orally is
       absorbed at a rate of 1.6 per hour. The drug's window is 10 to 20 mg/L, that of theophylline.
     - **Reward**: the mean over the hours 1, ..., 6 after the dose of 1 minus the distance of the concentration from the

@@ -35,7 +35,7 @@ def plan(task: Any, horizon: int = 10) -> Act:
 
 
 def prescribe(task: Any) -> Act:
-    """Return the best doses, planned by the family, as actions in [-1, 1] for up to 15 mg/kg."""
+    """Return the best doses, planned by the family, as actions."""
     doses = metarl.make("metarl/Dosing-v0").get_wrapper_attr("oracle_doses")(task)
     return lambda observations, step: np.full((len(observations), 1), doses[step] / 7.5 - 1.0, np.float32)
 

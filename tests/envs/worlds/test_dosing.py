@@ -19,15 +19,15 @@ FAMILY = "metarl/Dosing-v0"
 @pytest.mark.parametrize("route", ["oral", "intravenous"])
 @pytest.mark.parametrize(("clearance", "volume"), [(0.06, 0.5), (0.2, 0.3), (0.8, 0.5)])
 def test_concentrations_solve_the_differential_equations(route: str, clearance: float, volume: float) -> None:
-    start, gut, steps = 7.0, 4.0, 6000
+    start, gut, steps = 7.0, 4.0, 60000
     concentration, amount = start + (gut / volume if route == "intravenous" else 0.0), gut if route == "oral" else 0.0
     found, after = kinetics.concentrations(start, gut, clearance, volume, route)
     for step in range(steps):
-        change = np.array([1.6 * amount / volume - clearance / volume * concentration, -1.6 * amount]) * 6 / steps
-        concentration, amount = concentration + change[0], amount + change[1]
-        if (step + 1) % 1000 == 0:
-            assert found[step // 1000] == pytest.approx(concentration, rel=5e-3)
-    assert after == pytest.approx(amount, abs=1e-5)
+        absorbed, cleared = 1.6 * amount * 6 / steps, clearance * concentration * 6 / steps
+        concentration, amount = concentration + (absorbed - cleared) / volume, amount - absorbed
+        if (step + 1) % 10000 == 0:
+            assert found[step // 10000] == pytest.approx(concentration, rel=1e-3)
+    assert after == pytest.approx(amount, abs=1e-4)
 
 
 def test_the_closeness_falls_by_one_for_each_factor_of_two() -> None:
@@ -49,7 +49,7 @@ def play(env: gymnasium.Env[Any, Any], doses: Any, **options: Any) -> tuple[list
     observation, _ = env.reset(**options)
     observations, total, successes = [observation], 0.0, []
     for dose in doses:
-        observation, reward, terminated, _, info = env.step(np.array([dose], np.float32))
+        observation, reward, terminated, _, info = env.step(kinetics.to_actions([dose]))
         observations.append(observation)
         total += reward
         successes.append(info["success"])
@@ -135,12 +135,14 @@ def test_wrong_input_is_one_sentence() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             metarl.make(FAMILY, **wrong)
-    vector = gymnasium.make_vec(FAMILY, 2, vectorization_mode="vector_entry_point")
-    vector.reset()
-    with pytest.raises(ValueError, match="a dose is -1 mg/kg; expected finite numbers from 0 on"):
-        vector.step(np.array([[1.0], [-1.0]], np.float32))
-    with pytest.raises(ValueError, match="expected finite numbers"):
-        vector.step(np.array([[1.0], [np.nan]], np.float32))
     for wrong in (-0.5, np.inf, np.nan):
-        with pytest.raises(ValueError, match=f"a dose is {wrong:g} mg/kg; expected finite numbers from 0 on"):
-            course([5.0, wrong], 0.06, 0.5)
+        for use in (kinetics.to_actions, lambda doses: course(doses, 0.06, 0.5)):
+            with pytest.raises(ValueError, match=f"a dose is {wrong:g} mg/kg; expected finite numbers from 0 on"):
+                use([5.0, wrong])
+        with pytest.raises(ValueError, match=f"a dose is {wrong:g} mg/kg"):
+            clearance_from_level([10.0], [[5.0, wrong]])
+
+
+def test_actions_stand_for_doses() -> None:
+    np.testing.assert_allclose(kinetics.to_actions([0.0, 7.5, 15.0, 20.0]), [-1.0, 0.0, 1.0, 1.0])
+    np.testing.assert_allclose(kinetics.to_doses([-2.0, 0.0, 0.2, 1.0]), [0.0, 7.5, 9.0, 15.0])
