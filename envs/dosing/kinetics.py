@@ -109,5 +109,4 @@ def closeness(levels: Floats) -> Floats:
 
 def inside(levels: Floats) -> NDArray[np.bool_]:
     """Return which intervals ``[..., hour]`` are inside the window at all hours, ``[...]``."""
-    found: NDArray[np.bool_] = ((levels >= WINDOW[0]) & (levels <= WINDOW[1])).all(axis=-1)
-    return found
+    return np.all((levels >= WINDOW[0]) & (levels <= WINDOW[1]), axis=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,14 +23,19 @@ UNIT = kinetics.WINDOW[1]  # mg/L that stand for 1 in observations
 HIGHEST = 3.0  # of what is observed of a level
 
 
-def draw_patients(n: int, rng: np.random.Generator, space: spaces.Dict) -> dict[str, NDArray[np.float32]]:
-    """Draw log-normal clearances and volumes, clipped to the task space."""
+PATIENTS = spaces.Dict(
+    {"clearance": spaces.Box(0.015, 0.25, (), np.float32), "volume": spaces.Box(0.3, 0.8, (), np.float32)}
+)
+
+
+def draw_patients(n: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+    """Draw log-normal clearances and volumes ``[n]``, clipped to the task space."""
     found = {}
     for name, middle, variation in (
         ("clearance", kinetics.CLEARANCE, kinetics.CLEARANCE_VARIATION),
         ("volume", kinetics.VOLUME, kinetics.VOLUME_VARIATION),
     ):
-        box = space[name]
+        box = PATIENTS[name]
         assert isinstance(box, spaces.Box)
         drawn = middle * np.exp(kinetics.log_deviation(variation) * rng.normal(size=n))
         found[name] = np.clip(drawn.astype(np.float32), box.low, box.high)
@@ -61,9 +67,7 @@ class DosingVectorEnv(BatchedFamily):
         self.level_after = task_tools.whole_number("level_after", level_after, least=0)
         self.single_observation_space = spaces.Box(0.0, HIGHEST, (3,), np.float32)
         self.single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
-        self.task_space = spaces.Dict(
-            {"clearance": spaces.Box(0.015, 0.25, (), np.float32), "volume": spaces.Box(0.3, 0.8, (), np.float32)}
-        )
+        self.task_space = copy.deepcopy(PATIENTS)  # which may be widened
         self.default_task = {
             "clearance": np.array(kinetics.CLEARANCE, np.float32),
             "volume": np.array(kinetics.VOLUME, np.float32),
@@ -78,7 +82,7 @@ class DosingVectorEnv(BatchedFamily):
 
     def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> dict[str, NDArray[np.float32]]:
         """Draw ``n`` patients; every split is the same distribution."""
-        return draw_patients(n, rng, self.task_space)
+        return draw_patients(n, rng)
 
     def start_episodes(self, indices: EnvIndices) -> None:
         """Begin courses without any drug, and draw the error of the measured level."""
