@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import functools
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from metarl.envs.sequence import Tasks
 
 INLINE = "npz:"  # what the text of arrays begins with
 LARGEST = 30_000_000  # numbers that may be kept in a configuration and in each checkpoint
@@ -166,6 +168,23 @@ def as_text(data: LabelledData) -> str:
     return INLINE + base64.b85encode(file.getvalue()).decode("ascii")
 
 
+def are_data(given: Any) -> bool:
+    """Whether an object is labelled data, as ``arrays_of`` takes them, and not tasks."""
+    if hasattr(given, "data") and hasattr(given, "target"):  # a scikit-learn Bunch is a dict too
+        return True
+    if isinstance(given, Tasks | np.ndarray | Mapping | str):
+        return False
+    if isinstance(given, tuple | list):
+        return len(given) == 2 and _is_table(given[0])
+    return hasattr(given, "__getitem__") or (hasattr(given, "dataset") and hasattr(given, "batch_size"))
+
+
+def _is_table(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return len(value) > 0 and (isinstance(value[0], tuple | list) or np.ndim(value[0]) > 0)
+    return len(getattr(value, "shape", ())) > 1
+
+
 def arrays_of(inputs: Any, labels: Any = None) -> tuple[Any, Any]:
     """Return the arrays X and y of data, however they are given.
 
@@ -219,7 +238,8 @@ def labelled(inputs: Any, labels: Any) -> LabelledData:
         ValueError: they have other lengths, no rows, one class only, or numbers that are not finite.
     """
     try:
-        rows = np.asarray(inputs, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            rows = np.asarray(inputs.toarray() if hasattr(inputs, "toarray") else inputs, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"X cannot be turned into numbers ({error}); expected an array [row, feature]") from error
     classes = np.asarray(labels)
@@ -227,8 +247,18 @@ def labelled(inputs: Any, labels: Any) -> LabelledData:
         raise ValueError(f"X has shape {rows.shape}; expected at least one row, [row, feature]")
     if classes.shape != (len(rows),):
         raise ValueError(f"y has shape {classes.shape} and X {len(rows)} rows; expected a label for each row")
+    if classes.dtype.kind == "O":
+        missing = [row for row, label in enumerate(classes) if label is None or label != label]
+        if missing:
+            raise ValueError(f"y has no label in {len(missing)} rows, first in row {missing[0]}; leave them out")
+        classes = classes.astype(np.str_)
     if classes.dtype.kind == "f" and not np.isfinite(classes).all():
         raise ValueError(f"y is not finite in {int((~np.isfinite(classes)).sum())} rows; leave them out")
+    if classes.dtype.kind == "f" and (measured := classes != np.round(classes)).any():
+        raise ValueError(
+            f"y is {classes[measured][0]:.6g} in row {measured.argmax()}; expected classes, as whole numbers or texts; "
+            "cut what is measured into classes first"
+        )
     rows = rows.reshape(len(rows), -1)
     if rows.shape[1] == 0:
         raise ValueError("X has no features; expected an array [row, feature]")

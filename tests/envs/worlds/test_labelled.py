@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import metarl
 from metarl.envs.families.labelled import Pools
-from metarl.envs.families.labelled_data import arrays_of, as_text, labelled, load_data
+from metarl.envs.families.labelled_data import are_data, arrays_of, as_text, labelled, load_data
 
 pytest.importorskip("sklearn")
 FAMILY = "metarl/Labelled-v0"
@@ -132,11 +132,33 @@ def test_data_are_taken_however_they_are_given(given: Any) -> None:
     inputs, labels = arrays_of(given)
     np.testing.assert_array_equal(np.asarray(inputs, np.float32), X)
     assert len(set(np.asarray(labels).tolist())) == 9
+    assert are_data(given)
     env = metarl.make(metarl.tasks_from_data(given, ways=2))
     assert env.observation_space.shape == (3,)
     again = load_data(as_text(labelled(inputs, labels)))
     np.testing.assert_array_equal(again.inputs, X)
     np.testing.assert_array_equal(again.labels, Y)
+
+
+def test_tasks_are_no_data() -> None:
+    for family in ("metarl/Navigation2D-v0", metarl.tasks_from_data(X, Y, ways=2)):
+        tasks = metarl.sample_tasks(family, 2)
+        for some in (tasks, tasks.batch, list(tasks), tuple(tasks), "digits", 3):
+            assert not are_data(some)
+    assert not are_data([[0.1, 0.2], [0.3, 0.4]])
+    assert not are_data([X, Y, X])
+
+
+def test_sparse_inputs_become_arrays() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    np.testing.assert_array_equal(labelled(sparse.csr_matrix(X), Y).inputs, X)
+
+
+def test_a_wrong_argument_is_told_without_the_data() -> None:
+    family = metarl.tasks_from_data(X, Y, ways=2)
+    with pytest.raises(ValueError, match="unexpected keyword argument 'way'") as caught:
+        metarl.make(family, way=3)
+    assert len(str(caught.value)) < 600 < len(family.kwargs["data"])
 
 
 def test_a_file_of_arrays_is_taken(tmp_path: Path) -> None:
@@ -156,7 +178,10 @@ def test_a_file_of_arrays_is_taken(tmp_path: Path) -> None:
         (X, np.zeros(90), {}, "all labels are 0.0; expected two classes at least"),
         (X, Y[:50], {}, r"y has shape \(50,\) and X 90 rows; expected a label for each row"),
         (np.where(X > 40, np.nan, X), Y, {"ways": 2}, "X is not finite in .* of 90 rows, first in row"),
+        (1e300 * X.astype(np.float64), Y, {}, "X is not finite in"),
         (X, np.where(Y > 7, np.nan, Y), {}, "y is not finite in 10 rows"),
+        (X, Y + 0.25, {}, "y is 0.25 in row 0; expected classes, as whole numbers or texts; cut what is measured"),
+        (X, [None, *Y[1:].tolist()], {}, "y has no label in 1 rows, first in row 0; leave them out"),
         (X[:0], Y[:0], {}, r"X has shape \(0, 3\); expected at least one row"),
         ([["a", "b"]], [1], {}, "X cannot be turned into numbers"),
         (X, Y, {"ways": 10}, "ways is 10, and the data have 9 classes; take 9 ways at most"),

@@ -72,9 +72,19 @@ def test_without_a_family_the_first_data_choose_it() -> None:
     model.fit((data.data, data.target), epochs=1)
     kwargs = model.learner.settings.family_kwargs
     assert (model.learner.settings.family, kwargs["ways"], kwargs["shots"]) == ("metarl/Labelled-v0", 2, 2)
+    settings = model.learner.settings
+    assert (settings.learning.gamma, settings.learning.episodes, settings.inner.step_size) == (0.0, 2, 0.5)
     success = model.evaluate(data).metrics["success"]
     assert success.shape == (1, 6, 2, 2)
     assert set(np.unique(success)) == {0.0, 1.0}
+    model.learner.close()
+
+
+def test_settings_that_are_given_hold_for_data_too() -> None:
+    model = MetaLearner(learning={"tasks": 4, "gamma": 0.5}, inner={"step_size": 0.2})
+    model.fit(datasets.load_iris(), epochs=1)
+    settings = model.learner.settings
+    assert (settings.learning.gamma, settings.learning.gae_lambda, settings.inner.step_size) == (0.5, 1.0, 0.2)
     model.learner.close()
 
 
