@@ -109,4 +109,5 @@ def closeness(levels: Floats) -> Floats:
 
 def inside(levels: Floats) -> NDArray[np.bool_]:
     """Return which intervals ``[..., hour]`` are inside the window at all hours, ``[...]``."""
-    return np.all((levels >= WINDOW[0]) & (levels <= WINDOW[1]), axis=-1)
+    between: NDArray[np.bool_] = (levels >= WINDOW[0]) & (levels <= WINDOW[1])
+    return np.asarray(between.all(axis=-1))
