@@ -75,6 +75,7 @@ OWN = (
     ("PendulumParams-v0", "pendulum:PendulumParamsEnv", 200),
     ("MountainCarContinuousParams-v0", "mountain_car:MountainCarContinuousParamsEnv", 999),
     ("AcrobotParams-v0", "acrobot:AcrobotParamsEnv", 500),
+    ("Dosing-v0", "dosing:DosingEnv", None),
     ("Recommend-v0", "recommend:RecommendEnv", None),
     ("Labelled-v0", "labelled:LabelledEnv", None),  # its data sets need the extra [data]
     # With the extra [mujoco].
