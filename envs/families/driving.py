@@ -15,7 +15,7 @@ SIGHT = 50.0  # metres
 SPEED_SCALE = 20.0  # metres a second
 
 
-class Traffic(gymnasium.Wrapper[Any, Any, Any, Any]):
+class Traffic(gymnasium.ObservationWrapper[Any, Any, Any]):
     """The ego vehicle and the nearest others in highway-env, as a row of numbers in the ego vehicle's own axes.
 
     It stands for highway-env's ``Kinematics``, which spends most of a step in pandas. Together with
@@ -34,7 +34,8 @@ class Traffic(gymnasium.Wrapper[Any, Any, Any, Any]):
         high = np.full(OWN_FEATURES + FEATURES * vehicles, 10.0, np.float32)
         self.observation_space = spaces.Box(-high, high, dtype=np.float32)
 
-    def _observe(self) -> NDArray[np.float32]:
+    def observation(self, observation: Any) -> NDArray[np.float32]:
+        """Return what is seen of the traffic, in place of what highway-env returns."""
         env: Any = self.env.unwrapped
         ego = env.vehicle
         cosine, sine = np.cos(ego.heading), np.sin(ego.heading)
@@ -55,13 +56,3 @@ class Traffic(gymnasium.Wrapper[Any, Any, Any, Any]):
         own = [ego.lane_index[2] / max(lanes - 1, 1), ego.speed / SPEED_SCALE, cosine, sine]
         row: NDArray[np.float32] = np.concatenate([own, seen.ravel()]).clip(-10.0, 10.0).astype(np.float32)
         return row
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Start an episode."""
-        _, info = self.env.reset(**kwargs)
-        return self._observe(), info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step the traffic."""
-        _, reward, terminated, truncated, info = self.env.step(action)
-        return self._observe(), reward, terminated, truncated, info

@@ -47,12 +47,12 @@ def test_others_are_seen_in_the_axes_of_the_ego_vehicle() -> None:
         (behind, (100.0, -26.0), 0.0),
     ):
         vehicle.position, vehicle.heading, vehicle.speed = np.array(place), np.pi / 2, speed
-    seen = env.unwrapped.inner._observe()
+    seen = env.unwrapped.inner.observation(None)
     np.testing.assert_allclose(seen[:4], [0.5, 0.5, 0.0, 1.0], atol=1e-6)
     expected = [[1.0, 0.0, 0.2, 0.5, 0.0], [1.0, 0.4, 0.0, -0.5, 0.0], [1.0, -0.6, 0.0, -0.5, 0.0]]
     np.testing.assert_allclose(seen[4:].reshape(3, 5), expected, atol=1e-6)
     right.position = np.array([100.0, 400.0])
-    np.testing.assert_allclose(env.unwrapped.inner._observe()[14:], 0.0)
+    np.testing.assert_allclose(env.unwrapped.inner.observation(None)[14:], 0.0)
 
 
 def test_the_rule_of_lanes_shows_only_in_the_reward() -> None:
