@@ -23,7 +23,7 @@ class MetaWorldEnv(gymnasium.Env[Any, Any]):
     """What a robot's arm has to do in Meta-World, with the goal hidden (``metarl/MetaWorld-v0``).
 
     - **What varies** (the task): an index into the benchmark's training tasks, followed by its test tasks. A task is
-      one of 50 positions of the goal and of the objects, in one of the environments: ``benchmark="ML1"``: always ``env``,
+      one of 50 positions of the goal and of the objects, in one of the environments: ``benchmark="ML1"`` has ``env``,
       such as ``"reach-v3"``, ``"push-v3"`` or ``"pick-place-v3"``; ``"ML10"``, ``"ML25"`` and ``"ML45"``: 10, 25 or 45
       environments for training, five others for testing. **Hidden**: the goal, and which environment it is; the
       objects are seen.
