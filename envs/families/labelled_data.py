@@ -106,9 +106,8 @@ DATA_SETS: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
-@functools.lru_cache(maxsize=8)
 def load_data(data: str) -> LabelledData:
-    """Return the data that a text stands for; each text is read once, and its arrays are read-only.
+    """Return the data that a text stands for, with read-only arrays; they are read again only where a file changed.
 
     Args:
         data: the name of a data set, the path of an ``.npz`` file with the arrays ``X`` and ``y``, or the text that
@@ -122,19 +121,29 @@ def load_data(data: str) -> LabelledData:
         raise ValueError(
             f"data is of type {type(data).__name__}; expected {_expected()}; metarl.tasks_from_data(X, y) takes arrays"
         )
-    if data in DATA_SETS:
-        return labelled(*DATA_SETS[data]())
-    if data.startswith(INLINE):
-        try:
-            content = io.BytesIO(base64.b85decode(data.removeprefix(INLINE)))
-        except ValueError as error:
-            raise ValueError(f"the text of the data is damaged: {error}") from error
-        return _read(content, "the text of the data")
+    if data in DATA_SETS or data.startswith(INLINE):
+        return _loaded(data, None)
     if not data.endswith(".npz"):
         raise ValueError(f"data is {data[:80]!r}; expected {_expected()}")
-    if not Path(data).exists():
+    path = Path(data).resolve()
+    if not path.exists():
         raise ValueError(f"the file {data!r} does not exist; np.savez({data!r}, X=X, y=y) writes it")
-    return _read(data, f"the file {data!r}")
+    found = path.stat()
+    return _loaded(str(path), (found.st_mtime_ns, found.st_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(data: str, version: tuple[int, int] | None) -> LabelledData:
+    """Return data, of a file in one of its versions."""
+    if version is not None:
+        return _read(data, f"the file {data!r}")
+    if data in DATA_SETS:
+        return labelled(*DATA_SETS[data]())
+    try:
+        content = io.BytesIO(base64.b85decode(data.removeprefix(INLINE)))
+    except ValueError as error:
+        raise ValueError(f"the text of the data is damaged: {error}") from error
+    return _read(content, "the text of the data")
 
 
 def _expected() -> str:

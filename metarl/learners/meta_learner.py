@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from metarl.checkpoints import Allowed
 from metarl.envs import make, tasks_from_data
 from metarl.envs.families.from_data import DRAWING, LABELLED
+from metarl.envs.families.labelled import TEST, TRAINING
 from metarl.envs.families.labelled_data import are_data, arrays_of, labelled
 from metarl.envs.registry import FamilyLike
 from metarl.envs.tasks import whole_number
@@ -116,7 +117,7 @@ class MetaLearner:
         """Return the mean return on a batch of tasks after 0, 1, ... adaptation steps.
 
         Of labelled data, as for ``fit``, the tasks are draws of the classes, or rows, that are held out for testing. A
-        warning says how many of the tasks the learner was fitted to.
+        warning says how many of the tasks, or which of the classes, the learner was fitted to.
 
         Raises:
             ValueError: tasks that are not in the family's task space, or data that cannot be learned from.
@@ -124,6 +125,8 @@ class MetaLearner:
         if not self._are_data(tasks):
             return self.learner.evaluate(tasks=tasks)
         other = self._on_data(tasks)
+        if self._learner is not None and self._learner.iteration > 0:
+            say_which_classes_are_known(self._learner, other)
         try:
             return other.evaluate(split="test")
         finally:
@@ -216,3 +219,21 @@ class MetaLearner:
 
 def _drawing(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name in DRAWING}
+
+
+def say_which_classes_are_known(learner: BaseLearner, other: BaseLearner) -> None:
+    """Warn of an evaluation on other data whose tested classes, by their names, the learner has learned to tell apart.
+
+    Args:
+        learner: was trained on tasks of labelled data; nothing is said where those hold rows out, and no classes.
+        other: is evaluated.
+    """
+    own, tested = (agent.env.unwrapped.batch for agent in (learner, other))  # type: ignore[attr-defined]
+    trained = {own.names[number] for number in own.pools.classes(TRAINING)}
+    names = [tested.names[number] for number in tested.pools.classes(TEST)]
+    known = [name for name in names if name in trained]
+    if own.pools.by_classes and known:
+        learner.say_once(
+            f"{len(known)} of the tested classes are among those of training ({', '.join(known[:5])}), so the returns "
+            "on them do not show how the learner adapts to new classes; evaluate on data of other classes"
+        )

@@ -165,6 +165,8 @@ def test_a_file_of_arrays_is_taken(tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", X=X.reshape(90, 3, 1), y=Y)
     env = metarl.make(FAMILY, data=str(tmp_path / "own.npz"), ways=3)
     assert env.observation_space.shape == (3,)
+    np.savez(tmp_path / "own.npz", X=X[:, :2], y=Y)  # is not the same file any more
+    assert metarl.make(FAMILY, data=str(tmp_path / "own.npz"), ways=3).observation_space.shape == (2,)
     with pytest.raises(ValueError, match=r"none\.npz' does not exist; np\.savez"):
         metarl.make(FAMILY, data=str(tmp_path / "none.npz"))
     (tmp_path / "bad.npz").write_bytes(b"no zip")
@@ -218,9 +220,15 @@ def test_tasks_that_make_no_sense_are_refused() -> None:
 
 @pytest.mark.parametrize(("module", "data"), [("sklearn", "digits"), ("sklearn", "diagnosis"), ("babel", "languages")])
 def test_a_missing_package_is_named_with_the_command(module: str, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_data.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
+    labelled_data = sys.modules[load_data.__module__]
+    monkeypatch.setitem(labelled_data.DATA_SETS, "unread", labelled_data.DATA_SETS[data])  # the others may be known
     with pytest.raises(ValueError, match=r"needs the extra \[data\]: pip install 'metarl-suite\[data\]'"):
-        metarl.make(FAMILY, data=data)
+        metarl.make(FAMILY, data="unread")
+
+
+def test_arrays_in_place_of_a_name_are_told_what_takes_them() -> None:
+    with pytest.raises(ValueError, match=r"data is of type ndarray; .*tasks_from_data\(X, y\) takes arrays"):
+        metarl.make(FAMILY, data=X)

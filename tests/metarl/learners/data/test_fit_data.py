@@ -58,6 +58,19 @@ def test_other_data_keep_what_was_learned() -> None:
     model.learner.close()
 
 
+def test_a_warning_names_tested_classes_that_were_trained_on() -> None:
+    data = datasets.load_digits()
+    model = MetaLearner(family_kwargs={"ways": 3}, **SMALL).fit(data, epochs=1)
+    pools, few = model.learner.env.unwrapped.batch.pools, data.target < 6
+    with pytest.warns(UserWarning, match=r"of the tested classes are among those of training \([0-9, ]+\)") as said:
+        model.evaluate((data.data[few], data.target[few]))
+    named = {int(name) for name in str(said[0].message).partition("(")[2].partition(")")[0].split(", ")}
+    assert named <= set(pools.classes(0).tolist())
+    new = np.isin(data.target, pools.classes(2))
+    assert model.evaluate((data.data[new], data.target[new])).returns.shape == (2, 6)
+    model.learner.close()
+
+
 def test_data_for_another_family_are_refused() -> None:
     model = MetaLearner(None, "metarl/Navigation2D-v0")
     with pytest.raises(ValueError, match=r"labelled data are given, and the family is metarl/Navigation2D-v0"):
