@@ -117,7 +117,7 @@ class MinAtarEnv(gymnasium.Env[Any, Any]):
             self._task = task_tools.as_task(self, options["task"])
         if seed is not None or not self._started:
             # The games draw from numpy's older generator.
-            self._game.random = np.random.RandomState(int(self.np_random.integers(2**31)))  # noqa: NPY002
+            self._game.random = np.random.RandomState(int(self.np_random.integers(2**31)))
         self._started, self._last = True, 0
         self._game.reset()
         for level in range(int(self._task.get("level", 0))):
@@ -134,7 +134,7 @@ class MinAtarEnv(gymnasium.Env[Any, Any]):
         """
         if not self.action_space.contains(action):
             raise ValueError(
-                f"the action is {action!r}; expected a button, a whole number from 0 to {self.action_space.n - 1}"
+                f"the action is {action!r}; expected a button, a whole number from 0 to {len(self._actions) - 1}"
             )
         if self.np_random.random() >= self._task["sticky"]:
             self._last = self._actions[int(self._task["controls"][int(action)])]
@@ -148,7 +148,8 @@ class MinAtarEnv(gymnasium.Env[Any, Any]):
         """Return a picture of the game, ``[height, width, 3]``, or None where ``render_mode`` is None."""
         if self.render_mode is None:
             return None
-        picture = np.full((*self.observation_space.shape[1:], 3), 20, np.uint8)
-        for channel, colour in zip(self._seen(), PALETTE, strict=False):
+        seen = self._seen()
+        picture = np.full((*seen.shape[1:], 3), 20, np.uint8)
+        for channel, colour in zip(seen, PALETTE, strict=False):
             picture[channel > 0] = colour
         return np.kron(picture, np.ones((CELL, CELL, 1), np.uint8))

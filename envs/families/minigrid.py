@@ -49,7 +49,8 @@ def channels_of(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     kinds, colours, states = image[..., 0], image[..., 1], image[..., 2]
     seen = np.zeros((CHANNELS, *kinds.shape), np.float32)
-    x, y = np.indices(kinds.shape)
+    places = np.indices(kinds.shape)
+    x, y = places[0], places[1]
     seen[kinds, x, y] = 1.0
     things = kinds > 1
     seen[OBJECTS + colours[things], x[things], y[things]] = 1.0
@@ -71,7 +72,7 @@ class MiniGridEnv(gymnasium.Env[Any, Any]):
     - **Observation**: the 7 x 7 cells before the agent, as channels of 0 and 1: 11 kinds of object, 6 colours, 3 states
       of doors, ``Box(0, 1, (20, 7, 7))``; the policy ``SmallCnnPolicy`` is for such images.
     - **Action**: the button, ``Discrete(len(actions))``.
-    - **Reward**: the world's: ``1 - 0.9 * steps / max_steps`` at the goal, else 0, where ``max_steps`` is its own limit.
+    - **Reward**: the world's: ``1 - 0.9 * steps / max_steps`` at the goal, else 0; ``max_steps`` is its own limit.
     - **Success**: the episode was terminated with a reward.
     - **Ends**: as the world does; truncated after 50 steps, or by the world's own limit.
     - **Optimum**: not known; 1 is an upper bound.
@@ -148,7 +149,7 @@ class MiniGridEnv(gymnasium.Env[Any, Any]):
         """
         if not self.action_space.contains(action):
             raise ValueError(
-                f"the action is {action!r}; expected a button, a whole number from 0 to {self.action_space.n - 1}"
+                f"the action is {action!r}; expected a button, a whole number from 0 to {len(self._actions) - 1}"
             )
         chosen = self._actions[int(self._task["controls"][int(action)])]
         seen, reward, terminated, truncated, _ = self.world.step(chosen)
