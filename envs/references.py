@@ -18,6 +18,9 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+# Packages that the project's extras install.
+_EXTRAS = {"highway_env": "driving", "minatar": "games", "minigrid": "games"}
+
 # What cannot be imported, by its text; and all texts that the program has asked for.
 _HERE: dict[str, Any] = {}
 _GIVEN: set[str] = set()
@@ -67,6 +70,12 @@ def resolve(text: str) -> Any:
     if found is None:
         raise ValueError(f"the module {module!r} was imported but has no {name!r}")
     return found
+
+
+def how_to_install(module: str) -> str:
+    """Return what to do where a module cannot be imported: the command, where an extra has its package."""
+    extra = _EXTRAS.get(module.partition(".")[0])
+    return "install its package" if extra is None else f"pip install 'metarl-suite[{extra}]'"
 
 
 def may_be_called(text: str) -> bool:

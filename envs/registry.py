@@ -40,6 +40,8 @@ from metarl.envs.wrappers import FixedTask
 
 ENTRY_POINT_GROUP = "metarl.envs"
 
+LONGEST_MESSAGE = 500  # characters
+
 FamilyLike = str | Family | Callable[..., Any]
 
 
@@ -73,6 +75,8 @@ OWN = (
     ("PendulumParams-v0", "pendulum:PendulumParamsEnv", 200),
     ("MountainCarContinuousParams-v0", "mountain_car:MountainCarContinuousParamsEnv", 999),
     ("AcrobotParams-v0", "acrobot:AcrobotParamsEnv", 500),
+    ("Dosing-v0", "dosing:DosingEnv", None),
+    ("Recommend-v0", "recommend:RecommendEnv", None),
     ("Labelled-v0", "labelled:LabelledEnv", None),  # its data sets need the extra [data]
     # With the extra [mujoco].
     ("HalfCheetahDir-v0", "half_cheetah:HalfCheetahDirEnv", 200),
@@ -301,9 +305,14 @@ def _construct(spec: EnvSpec, construct: Any) -> Any:
     except KeyboardInterrupt:
         raise
     except (TypeError, ValueError, ImportError, gymnasium.error.Error) as error:
-        raise ValueError(f"family {spec.id} cannot be made: {error}") from error
+        raise ValueError(f"family {spec.id} cannot be made: {_cut(str(error))}") from error
     except BaseException as error:  # a constructor may raise anything, sys.exit as well
         raise ValueError(f"family {spec.id} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _cut(text: str) -> str:
+    """Return a message without the end of a long one, in which Gymnasium repeats all arguments."""
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
 
 
 def sample_tasks(family: FamilyLike, n: int, seed: int = 0, split: str = "train", **kwargs: Any) -> Tasks:

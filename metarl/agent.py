@@ -39,6 +39,7 @@ from metarl.gradients.flat import one_task, task_parameters
 from metarl.gradients.parallel import one_thread
 from metarl.guide.faults import shown
 from metarl.protocols.evaluated import Evaluated
+from metarl.recommending.recommended import Recommended
 from metarl.sampler import Sampler
 from metarl.sb3.models_out import Model, fit_value, refuse_other_algorithms, to_model
 from metarl.sb3.own_actions import which_actions
@@ -51,7 +52,7 @@ Objective = Literal["policy-gradient", "likelihood-ratio", "dice"]
 _Policy = TypeVar("_Policy", bound=BasePolicy)
 
 
-class MetaAgent(Evaluated):
+class MetaAgent(Evaluated, Recommended):
     """An agent that adapts to tasks; ``BaseLearner`` adds meta-training.
 
     Hooks of a subclass: ``prepare_policy``, ``adapting_parameters``, ``initial_state``, ``validate``,

@@ -59,10 +59,11 @@ def test_the_page_on_learners_of_ones_own_runs_as_it_stands(tmp_path: Path) -> N
 
 def test_the_page_on_the_short_way_runs_as_it_stands(tmp_path: Path) -> None:
     code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/fit-and-evaluate.md").read_text(), flags=re.DOTALL)
-    assert len(code) == 2
+    assert len(code) == 3
     done = forked.run(cwd=tmp_path, code="\n".join(code))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("adaptation steps") == 3
+    assert re.fullmatch(r"\[\d+, \d+, \d+\]", done.stdout.splitlines()[-1])
     assert (tmp_path / "short.zip").is_file()
 
 

@@ -15,7 +15,7 @@ from metarl.envs.single import SingleFamily
 
 HELD_OUT = ("auto", "classes", "rows")
 TEST_SHARE = 0.4  # of the classes, for the split by classes
-VALIDATION, TEST = 1, 2  # the numbers of pools; 0 is that of training
+TRAINING, VALIDATION, TEST = range(3)  # the numbers of pools
 FARTHEST = 10.0  # of observations, in standard deviations
 WIDEST = 8.0  # of a clinic's gain; its inverse is the smallest
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import functools
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from metarl.envs.sequence import Tasks
 
 INLINE = "npz:"  # what the text of arrays begins with
 LARGEST = 30_000_000  # numbers that may be kept in a configuration and in each checkpoint
@@ -104,9 +106,8 @@ DATA_SETS: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
-@functools.lru_cache(maxsize=8)
 def load_data(data: str) -> LabelledData:
-    """Return the data that a text stands for; each text is read once, and its arrays are read-only.
+    """Return the data that a text stands for, with read-only arrays; they are read again only where a file changed.
 
     Args:
         data: the name of a data set, the path of an ``.npz`` file with the arrays ``X`` and ``y``, or the text that
@@ -120,19 +121,29 @@ def load_data(data: str) -> LabelledData:
         raise ValueError(
             f"data is of type {type(data).__name__}; expected {_expected()}; metarl.tasks_from_data(X, y) takes arrays"
         )
-    if data in DATA_SETS:
-        return labelled(*DATA_SETS[data]())
-    if data.startswith(INLINE):
-        try:
-            content = io.BytesIO(base64.b85decode(data.removeprefix(INLINE)))
-        except ValueError as error:
-            raise ValueError(f"the text of the data is damaged: {error}") from error
-        return _read(content, "the text of the data")
+    if data in DATA_SETS or data.startswith(INLINE):
+        return _loaded(data, None)
     if not data.endswith(".npz"):
         raise ValueError(f"data is {data[:80]!r}; expected {_expected()}")
-    if not Path(data).exists():
+    path = Path(data).resolve()
+    if not path.exists():
         raise ValueError(f"the file {data!r} does not exist; np.savez({data!r}, X=X, y=y) writes it")
-    return _read(data, f"the file {data!r}")
+    found = path.stat()
+    return _loaded(str(path), (found.st_mtime_ns, found.st_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(data: str, version: tuple[int, int] | None) -> LabelledData:
+    """Return data, of a file in one of its versions."""
+    if version is not None:
+        return _read(data, f"the file {data!r}")
+    if data in DATA_SETS:
+        return labelled(*DATA_SETS[data]())
+    try:
+        content = io.BytesIO(base64.b85decode(data.removeprefix(INLINE)))
+    except ValueError as error:
+        raise ValueError(f"the text of the data is damaged: {error}") from error
+    return _read(content, "the text of the data")
 
 
 def _expected() -> str:
@@ -164,6 +175,23 @@ def as_text(data: LabelledData) -> str:
     file = io.BytesIO()
     np.savez_compressed(file, X=data.inputs, y=np.array(data.names)[data.labels])
     return INLINE + base64.b85encode(file.getvalue()).decode("ascii")
+
+
+def are_data(given: Any) -> bool:
+    """Whether an object is labelled data, as ``arrays_of`` takes them, and not tasks."""
+    if hasattr(given, "data") and hasattr(given, "target"):  # a scikit-learn Bunch is a dict too
+        return True
+    if isinstance(given, Tasks | np.ndarray | Mapping | str):
+        return False
+    if isinstance(given, tuple | list):
+        return len(given) == 2 and _is_table(given[0])
+    return hasattr(given, "__getitem__") or (hasattr(given, "dataset") and hasattr(given, "batch_size"))
+
+
+def _is_table(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return len(value) > 0 and (isinstance(value[0], tuple | list) or np.ndim(value[0]) > 0)
+    return len(getattr(value, "shape", ())) > 1
 
 
 def arrays_of(inputs: Any, labels: Any = None) -> tuple[Any, Any]:
@@ -219,7 +247,8 @@ def labelled(inputs: Any, labels: Any) -> LabelledData:
         ValueError: they have other lengths, no rows, one class only, or numbers that are not finite.
     """
     try:
-        rows = np.asarray(inputs, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            rows = np.asarray(inputs.toarray() if hasattr(inputs, "toarray") else inputs, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"X cannot be turned into numbers ({error}); expected an array [row, feature]") from error
     classes = np.asarray(labels)
@@ -227,8 +256,18 @@ def labelled(inputs: Any, labels: Any) -> LabelledData:
         raise ValueError(f"X has shape {rows.shape}; expected at least one row, [row, feature]")
     if classes.shape != (len(rows),):
         raise ValueError(f"y has shape {classes.shape} and X {len(rows)} rows; expected a label for each row")
+    if classes.dtype.kind == "O":
+        missing = [row for row, label in enumerate(classes) if label is None or label != label]
+        if missing:
+            raise ValueError(f"y has no label in {len(missing)} rows, first in row {missing[0]}; leave them out")
+        classes = classes.astype(np.str_)
     if classes.dtype.kind == "f" and not np.isfinite(classes).all():
         raise ValueError(f"y is not finite in {int((~np.isfinite(classes)).sum())} rows; leave them out")
+    if classes.dtype.kind == "f" and (measured := classes != np.round(classes)).any():
+        raise ValueError(
+            f"y is {classes[measured][0]:.6g} in row {measured.argmax()}; expected classes, as whole numbers or texts; "
+            "cut what is measured into classes first"
+        )
     rows = rows.reshape(len(rows), -1)
     if rows.shape[1] == 0:
         raise ValueError("X has no features; expected an array [row, feature]")

@@ -30,7 +30,7 @@ from metarl.envs.families.parameters import (
 )
 from metarl.envs.families.places import Place, called, is_replaced
 from metarl.envs.families.ranges import flat_ranges, read_range
-from metarl.envs.references import reference_to, resolve, stays_here, unregistered
+from metarl.envs.references import how_to_install, reference_to, resolve, stays_here, unregistered
 from metarl.envs.sync import close_or_warn
 
 KEPT = 8  # how many environments are kept, each made with other constructor arguments
@@ -397,7 +397,9 @@ def _spec(name: str) -> EnvSpec:
             return unregistered(name)
         return gymnasium.spec(short)
     except ImportError as error:
-        raise ValueError(f"the module of env {name!r} cannot be imported ({error}); install its package") from error
+        raise ValueError(
+            f"the module of env {name!r} cannot be imported ({error}); {how_to_install(module)}"
+        ) from error
     except gymnasium.error.Error as error:
         raise ValueError(f"env {name!r} is unknown ({error}); 'module:Id' imports the module first") from error
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,22 @@ from metarl.settings import Settings
 from metarl.statistics import bootstrap_interval
 
 
-def answers(settings: Settings, steps: int) -> dict[str, list[NDArray[np.float64]]]:
-    """Return the right answers of an episode for each test task, ``[task]``, after 1, 2, ... steps, by rival."""
+class Answers(NamedTuple):
+    """Right answers of an episode, expected of a rival, for each test task.
+
+    Attributes:
+        all: to the questions as they come, ``[task]``.
+        new: if no row were asked that was shown before, ``[task]``; NaN for a task with such rows only.
+        seen: the share of the questions whose row was shown before, ``[task]``.
+    """
+
+    all: NDArray[np.float64]
+    new: NDArray[np.float64]
+    seen: NDArray[np.float64]
+
+
+def answers(settings: Settings, steps: int) -> dict[str, list[Answers]]:
+    """Return each rival's answers after the labels of 1, 2, ... adaptation steps."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -35,20 +49,29 @@ def answers(settings: Settings, steps: int) -> dict[str, list[NDArray[np.float64
     }
     evaluation = settings.evaluation
     env = make(settings.family, **settings.family_kwargs)
-    rng = task_tools.task_rng(int(evaluation.seed), "test")
+    rng = task_tools.task_rng(settings.seed if evaluation.seed == "run" else evaluation.seed, "test")
     batch = task_tools.draw_tasks(env, evaluation.test_tasks, rng, "test")
-    found: dict[str, list[NDArray[np.float64]]] = {}
+    found: dict[str, list[Answers]] = {name: [] for name in rivals}
     for step in range(1, steps + 1):
         shown = _questions(settings, batch, evaluation.episodes * step, seed=step)
         asked = _questions(settings, batch, evaluation.episodes, seed=1000)
         for name, make_rival in rivals.items():
-            right = []
-            for task in range(evaluation.test_tasks):
-                fitted = make_rival().fit(*_flat(shown, task))
-                inputs, labels = _flat(asked, task)
-                right.append((fitted.predict(inputs) == labels).mean() * asked[1].shape[2])
-            found.setdefault(name, []).append(np.array(right))
+            shares = [
+                _recognised(make_rival(), _flat(shown, task), _flat(asked, task)) for task in range(len(asked[1]))
+            ]
+            right, new, seen = np.array(shares).T
+            found[name].append(Answers(right * asked[1].shape[2], new * asked[1].shape[2], seen))
     return found
+
+
+def _recognised(
+    rival: Any, shown: tuple[NDArray[Any], NDArray[Any]], asked: tuple[NDArray[Any], NDArray[Any]]
+) -> tuple[float, float, float]:
+    """Return the share of right answers, that to rows that were not shown, and the share of rows that were."""
+    right = rival.fit(*shown).predict(asked[0]) == asked[1]
+    known = {row.tobytes() for row in shown[0]}
+    seen = np.array([row.tobytes() in known for row in asked[0]])
+    return float(right.mean()), float(right[~seen].mean()) if not seen.all() else np.nan, float(seen.mean())
 
 
 def _questions(settings: Settings, batch: Any, episodes: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -73,10 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     _, settings = read_configuration(options.config, [parse_override(text) for text in options.overrides])
     for name, points in answers(settings, settings.evaluation.steps).items():
-        for step, right in enumerate(points, 1):
-            low, high = bootstrap_interval(right[None])
-            episodes = step * settings.evaluation.episodes
-            print(f"{name}, labels of {episodes} episodes: {right.mean():.2f} [{low:.2f}, {high:.2f}]")
+        for step, point in enumerate(points, 1):
+            low, high = bootstrap_interval(point.all[None])
+            new_low, new_high = bootstrap_interval(point.new[~np.isnan(point.new)][None])
+            print(
+                f"{name}, labels of {step * settings.evaluation.episodes} episodes: {point.all.mean():.2f} "
+                f"[{low:.2f}, {high:.2f}]; on rows not shown before {np.nanmean(point.new):.2f} [{new_low:.2f}, "
+                f"{new_high:.2f}] ({point.seen.mean():.0%} were)"
+            )
     return 0
 
 

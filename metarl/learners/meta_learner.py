@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from metarl.checkpoints import Allowed
-from metarl.envs import Tasks, make, tasks_from_data
+from metarl.envs import make, tasks_from_data
 from metarl.envs.families.from_data import DRAWING, LABELLED
-from metarl.envs.families.labelled_data import arrays_of, labelled
+from metarl.envs.families.labelled import TEST, TRAINING
+from metarl.envs.families.labelled_data import are_data, arrays_of, labelled
 from metarl.envs.registry import FamilyLike
 from metarl.envs.tasks import whole_number
 from metarl.learner import BaseLearner
@@ -23,6 +24,8 @@ from metarl.sb3.models_in import read_source
 
 NAVIGATION = "metarl/Navigation2D-v0"
 MOST_WAYS = 5  # of data for which nobody has said how many classes a task has
+# An answer changes no later question, so no later reward is due to it.
+FOR_DATA = {"learning": {"gamma": 0.0, "gae_lambda": 1.0}, "inner": {"step_size": 0.5}}
 
 
 class MetaLearner:
@@ -35,7 +38,8 @@ class MetaLearner:
         learner: the meta-learner's name, as listed by ``metarl learners``.
         arguments: further arguments of the meta-learner: ``family_kwargs``, ``learning``, ``inner``, ``outer``, ...
             Of data without a family, ``family_kwargs`` may give ``ways``, ``shots``, ``held_out`` and ``shift``; the
-            default of ``ways`` is the number of the model's choices, or at most five of the classes and at most half.
+            default of ``ways`` is the number of the model's choices, or at most five of the classes and at most half;
+            ``learning.gamma`` is 0 and ``inner.step_size`` 0.5, unless they are given.
 
     Raises:
         ValueError: an unknown learner or family, a model that does not fit the family, or wrong settings.
@@ -55,17 +59,21 @@ class MetaLearner:
         self._learner: BaseLearner | None = None
         self._unnamed = family is None
         self._kwargs: dict[str, Any] = arguments.get("family_kwargs") or {}
-        self._make: Callable[[FamilyLike], BaseLearner] = lambda family: (
-            kind(family=family, **arguments)
-            if pretrained_model is None
-            else kind.from_pretrained(pretrained_model, family, **arguments)
-        )
+        self._start: Callable[..., BaseLearner] = kind
+        if pretrained_model is not None:
+            self._start = functools.partial(kind.from_pretrained, pretrained_model)
+        self._arguments = arguments
         self._ways: int | None = None
         if family is None and pretrained_model is not None:
             count = read_source(pretrained_model, arguments.get("policy_kwargs") or {}).spaces["action_space"].get("n")
             self._ways = None if count is None else int(count)
         if family is not None or (self._ways is None and not self._kwargs):
             self._learner = self._make(family or NAVIGATION)
+
+    def _make(self, family: FamilyLike, **defaults: dict[str, Any]) -> BaseLearner:
+        """Return a learner of a family; ``defaults`` are settings by section, for those that were not given."""
+        given = {name: {**values, **(self._arguments.get(name) or {})} for name, values in defaults.items()}
+        return self._start(family=family, **{**self._arguments, **given})
 
     @property
     def learner(self) -> BaseLearner:
@@ -109,7 +117,7 @@ class MetaLearner:
         """Return the mean return on a batch of tasks after 0, 1, ... adaptation steps.
 
         Of labelled data, as for ``fit``, the tasks are draws of the classes, or rows, that are held out for testing. A
-        warning says how many of the tasks the learner was fitted to.
+        warning says how many of the tasks, or which of the classes, the learner was fitted to.
 
         Raises:
             ValueError: tasks that are not in the family's task space, or data that cannot be learned from.
@@ -117,6 +125,8 @@ class MetaLearner:
         if not self._are_data(tasks):
             return self.learner.evaluate(tasks=tasks)
         other = self._on_data(tasks)
+        if self._learner is not None and self._learner.iteration > 0:
+            say_which_classes_are_known(self._learner, other)
         try:
             return other.evaluate(split="test")
         finally:
@@ -128,19 +138,13 @@ class MetaLearner:
         Raises:
             ValueError: they are data, and the learner's family has other tasks.
         """
-        # A scikit-learn Bunch is a dict too.
-        named = hasattr(given, "data") and hasattr(given, "target")
-        loaded = hasattr(given, "dataset") and hasattr(given, "batch_size")
-        if self._undecided:
-            return named or loaded or (isinstance(given, tuple) and len(given) == 2 and np.ndim(given[0]) > 1)
-        if self.learner.settings.family == LABELLED:
-            return named or not isinstance(given, Tasks | list | np.ndarray | Mapping)
-        if named or loaded:
-            raise ValueError(
-                f"labelled data are given, and the family is {self.learner.settings.family}, whose tasks are others; "
-                f"make the learner with family=metarl.tasks_from_data(X, y)"
-            )
-        return False
+        found = are_data(given)
+        if not found or self._undecided or self.learner.settings.family == LABELLED:
+            return found
+        raise ValueError(
+            f"labelled data are given, and the family is {self.learner.settings.family}, whose tasks are others; "
+            "make the learner with family=metarl.tasks_from_data(X, y)"
+        )
 
     @property
     def _undecided(self) -> bool:
@@ -151,7 +155,8 @@ class MetaLearner:
         pair = arrays_of(data)
         if self._undecided:
             ways = self._ways or max(2, min(MOST_WAYS, len(labelled(*pair).names) // 2))
-            return self._make(tasks_from_data(*pair, **{"ways": ways, **_drawing(self._kwargs)}))
+            family = tasks_from_data(*pair, **{"ways": ways, **_drawing(self._kwargs)})
+            return self._make(family, **FOR_DATA)
         learner = self.learner
         kwargs = learner.settings.family_kwargs
         family = tasks_from_data(*pair, **_drawing(kwargs))
@@ -170,6 +175,18 @@ class MetaLearner:
     def adapt(self, task: Any) -> ActorCriticPolicy:
         """Return the policy adapted to one task, a stable-baselines3 policy; the learner does not change."""
         return self.learner.adapt(task)
+
+    def recommend(self, user: Any, k: int = 10) -> list[int]:
+        """Return the ``k`` items that a user is believed to like best; see ``MetaAgent.recommend``.
+
+        Args:
+            user: an adapter (``learner.adapter(env)``) that has seen episodes of the user, a task, or an environment.
+            k: how many items.
+
+        Raises:
+            ValueError: the family has no catalogue, or ``k`` is below 1 or more than there are items.
+        """
+        return self.learner.recommend(user, k)
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint."""
@@ -202,3 +219,21 @@ class MetaLearner:
 
 def _drawing(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name in DRAWING}
+
+
+def say_which_classes_are_known(learner: BaseLearner, other: BaseLearner) -> None:
+    """Warn of an evaluation on other data whose tested classes, by their names, the learner has learned to tell apart.
+
+    Args:
+        learner: was trained on tasks of labelled data; nothing is said where those hold rows out, and no classes.
+        other: is evaluated.
+    """
+    own, tested = (agent.env.unwrapped.batch for agent in (learner, other))  # type: ignore[attr-defined]
+    trained = {own.names[number] for number in own.pools.classes(TRAINING)}
+    names = [tested.names[number] for number in tested.pools.classes(TEST)]
+    known = [name for name in names if name in trained]
+    if own.pools.by_classes and known:
+        learner.say_once(
+            f"{len(known)} of the tested classes are among those of training ({', '.join(known[:5])}), so the returns "
+            "on them do not show how the learner adapts to new classes; evaluate on data of other classes"
+        )

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+import metarl
+
 Act = Callable[[Any, int], Any]  # observations [episode, ...] and the step to actions [episode, ...]
 
 
@@ -32,6 +34,12 @@ def plan(task: Any, horizon: int = 10) -> Act:
     return lambda observations, step: best[step][observations.argmax(axis=1)]
 
 
+def prescribe(task: Any) -> Act:
+    """Return the best doses, planned by the family, as actions."""
+    doses = metarl.make("metarl/Dosing-v0").get_wrapper_attr("oracle_doses")(task)
+    return lambda observations, step: np.full((len(observations), 1), doses[step] / 7.5 - 1.0, np.float32)
+
+
 POLICIES: dict[str, Callable[[Any], Act]] = {
     "metarl/Navigation2D-v0": lambda task: head_for(task, 0.1),
     "metarl/HalfCircleNavigation2D-v0": lambda task: head_for([np.cos(task), np.sin(task)], 0.1),
@@ -39,4 +47,6 @@ POLICIES: dict[str, Callable[[Any], Act]] = {
     "metarl/BernoulliBandit-v0": pull,
     "metarl/GaussianBandit-v0": pull,
     "metarl/TabularMDP-v0": plan,
+    "metarl/Dosing-v0": prescribe,
+    "metarl/Recommend-v0": lambda task: lambda observations, step: np.tile(task, (len(observations), 1)),
 }

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import metarl
 from metarl.envs.families.labelled import Pools
-from metarl.envs.families.labelled_data import arrays_of, as_text, labelled, load_data
+from metarl.envs.families.labelled_data import are_data, arrays_of, as_text, labelled, load_data
 
 pytest.importorskip("sklearn")
 FAMILY = "metarl/Labelled-v0"
@@ -132,6 +132,7 @@ def test_data_are_taken_however_they_are_given(given: Any) -> None:
     inputs, labels = arrays_of(given)
     np.testing.assert_array_equal(np.asarray(inputs, np.float32), X)
     assert len(set(np.asarray(labels).tolist())) == 9
+    assert are_data(given)
     env = metarl.make(metarl.tasks_from_data(given, ways=2))
     assert env.observation_space.shape == (3,)
     again = load_data(as_text(labelled(inputs, labels)))
@@ -139,10 +140,33 @@ def test_data_are_taken_however_they_are_given(given: Any) -> None:
     np.testing.assert_array_equal(again.labels, Y)
 
 
+def test_tasks_are_no_data() -> None:
+    for family in ("metarl/Navigation2D-v0", metarl.tasks_from_data(X, Y, ways=2)):
+        tasks = metarl.sample_tasks(family, 2)
+        for some in (tasks, tasks.batch, list(tasks), tuple(tasks), "digits", 3):
+            assert not are_data(some)
+    assert not are_data([[0.1, 0.2], [0.3, 0.4]])
+    assert not are_data([X, Y, X])
+
+
+def test_sparse_inputs_become_arrays() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    np.testing.assert_array_equal(labelled(sparse.csr_matrix(X), Y).inputs, X)
+
+
+def test_a_wrong_argument_is_told_without_the_data() -> None:
+    family = metarl.tasks_from_data(X, Y, ways=2)
+    with pytest.raises(ValueError, match="unexpected keyword argument 'way'") as caught:
+        metarl.make(family, way=3)
+    assert len(str(caught.value)) < 600 < len(family.kwargs["data"])
+
+
 def test_a_file_of_arrays_is_taken(tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", X=X.reshape(90, 3, 1), y=Y)
     env = metarl.make(FAMILY, data=str(tmp_path / "own.npz"), ways=3)
     assert env.observation_space.shape == (3,)
+    np.savez(tmp_path / "own.npz", X=X[:, :2], y=Y)  # is not the same file any more
+    assert metarl.make(FAMILY, data=str(tmp_path / "own.npz"), ways=3).observation_space.shape == (2,)
     with pytest.raises(ValueError, match=r"none\.npz' does not exist; np\.savez"):
         metarl.make(FAMILY, data=str(tmp_path / "none.npz"))
     (tmp_path / "bad.npz").write_bytes(b"no zip")
@@ -156,7 +180,10 @@ def test_a_file_of_arrays_is_taken(tmp_path: Path) -> None:
         (X, np.zeros(90), {}, "all labels are 0.0; expected two classes at least"),
         (X, Y[:50], {}, r"y has shape \(50,\) and X 90 rows; expected a label for each row"),
         (np.where(X > 40, np.nan, X), Y, {"ways": 2}, "X is not finite in .* of 90 rows, first in row"),
+        (1e300 * X.astype(np.float64), Y, {}, "X is not finite in"),
         (X, np.where(Y > 7, np.nan, Y), {}, "y is not finite in 10 rows"),
+        (X, Y + 0.25, {}, "y is 0.25 in row 0; expected classes, as whole numbers or texts; cut what is measured"),
+        (X, [None, *Y[1:].tolist()], {}, "y has no label in 1 rows, first in row 0; leave them out"),
         (X[:0], Y[:0], {}, r"X has shape \(0, 3\); expected at least one row"),
         ([["a", "b"]], [1], {}, "X cannot be turned into numbers"),
         (X, Y, {"ways": 10}, "ways is 10, and the data have 9 classes; take 9 ways at most"),
@@ -193,9 +220,15 @@ def test_tasks_that_make_no_sense_are_refused() -> None:
 
 @pytest.mark.parametrize(("module", "data"), [("sklearn", "digits"), ("sklearn", "diagnosis"), ("babel", "languages")])
 def test_a_missing_package_is_named_with_the_command(module: str, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_data.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
+    labelled_data = sys.modules[load_data.__module__]
+    monkeypatch.setitem(labelled_data.DATA_SETS, "unread", labelled_data.DATA_SETS[data])  # the others may be known
     with pytest.raises(ValueError, match=r"needs the extra \[data\]: pip install 'metarl-suite\[data\]'"):
-        metarl.make(FAMILY, data=data)
+        metarl.make(FAMILY, data="unread")
+
+
+def test_arrays_in_place_of_a_name_are_told_what_takes_them() -> None:
+    with pytest.raises(ValueError, match=r"data is of type ndarray; .*tasks_from_data\(X, y\) takes arrays"):
+        metarl.make(FAMILY, data=X)

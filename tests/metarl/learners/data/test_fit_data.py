@@ -58,6 +58,19 @@ def test_other_data_keep_what_was_learned() -> None:
     model.learner.close()
 
 
+def test_a_warning_names_tested_classes_that_were_trained_on() -> None:
+    data = datasets.load_digits()
+    model = MetaLearner(family_kwargs={"ways": 3}, **SMALL).fit(data, epochs=1)
+    pools, few = model.learner.env.unwrapped.batch.pools, data.target < 6
+    with pytest.warns(UserWarning, match=r"of the tested classes are among those of training \([0-9, ]+\)") as said:
+        model.evaluate((data.data[few], data.target[few]))
+    named = {int(name) for name in str(said[0].message).partition("(")[2].partition(")")[0].split(", ")}
+    assert named <= set(pools.classes(0).tolist())
+    new = np.isin(data.target, pools.classes(2))
+    assert model.evaluate((data.data[new], data.target[new])).returns.shape == (2, 6)
+    model.learner.close()
+
+
 def test_data_for_another_family_are_refused() -> None:
     model = MetaLearner(None, "metarl/Navigation2D-v0")
     with pytest.raises(ValueError, match=r"labelled data are given, and the family is metarl/Navigation2D-v0"):
@@ -72,9 +85,19 @@ def test_without_a_family_the_first_data_choose_it() -> None:
     model.fit((data.data, data.target), epochs=1)
     kwargs = model.learner.settings.family_kwargs
     assert (model.learner.settings.family, kwargs["ways"], kwargs["shots"]) == ("metarl/Labelled-v0", 2, 2)
+    settings = model.learner.settings
+    assert (settings.learning.gamma, settings.learning.episodes, settings.inner.step_size) == (0.0, 2, 0.5)
     success = model.evaluate(data).metrics["success"]
     assert success.shape == (1, 6, 2, 2)
     assert set(np.unique(success)) == {0.0, 1.0}
+    model.learner.close()
+
+
+def test_settings_that_are_given_hold_for_data_too() -> None:
+    model = MetaLearner(learning={"tasks": 4, "gamma": 0.5}, inner={"step_size": 0.2})
+    model.fit(datasets.load_iris(), epochs=1)
+    settings = model.learner.settings
+    assert (settings.learning.gamma, settings.learning.gae_lambda, settings.inner.step_size) == (0.5, 1.0, 0.2)
     model.learner.close()
 
 

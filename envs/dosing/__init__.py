@@ -1,0 +1,1 @@
+"""Dosing of a drug: its kinetics as pure functions of arrays, the best doses, and the textbook's rule."""

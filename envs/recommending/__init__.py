@@ -1,0 +1,1 @@
+"""Recommendation: how users click, as pure functions of arrays, and a classical recommender."""

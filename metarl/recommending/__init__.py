@@ -1,0 +1,1 @@
+"""Recommendation: which items of a catalogue a policy would show a user."""
