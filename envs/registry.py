@@ -89,6 +89,11 @@ OWN = (
     ("HumanoidDir-v0", "humanoid:HumanoidDirEnv", 200),
 )
 
+# Families without a batched implementation, stepped in other processes where that is faster.
+SINGLE: tuple[tuple[str, str, int], ...] = (
+    ("MetaWorld-v0", "metaworld:MetaWorldEnv", 500),  # needs an environment of its own: make metaworld
+)
+
 
 # Families without a batched implementation, stepped in other processes where that is faster; with the extra [games].
 SINGLE: tuple[tuple[str, str, int], ...] = (

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import forked
+import not_installed
 import pytest
 
 import metarl
@@ -112,7 +113,8 @@ def test_every_shipped_configuration_is_valid_and_complete() -> None:
     assert "navigation" in shipped
     for name in shipped:
         _, settings = read_configuration(name, [])
-        metarl.make(settings.family, **settings.family_kwargs).close()
+        if settings.family not in not_installed.FAMILIES:
+            metarl.make(settings.family, **settings.family_kwargs).close()
 
 
 def test_importing_metarl_registers_the_families_and_loads_no_torch() -> None:

@@ -111,7 +111,8 @@ class Silent(gymnasium.Wrapper):
 
 @pytest.mark.parametrize("learner", ["maml", "rl2"])
 def test_recommending_ranks_the_catalogue_for_a_user(learner: str) -> None:
-    model = metarl.MetaLearner(None, FAMILY, learner=learner, policy_kwargs={"hidden_sizes": (8,)})
+    few = {"evaluation": {"episodes": 2, "steps": 1}} if learner == "maml" else {}
+    model = metarl.MetaLearner(None, FAMILY, learner=learner, policy_kwargs={"hidden_sizes": (8,)}, **few)
     task = metarl.sample_tasks(FAMILY, 1, split="test")[0]
     ranked = model.recommend(task, 40)
     assert sorted(ranked) == list(range(40))
