@@ -65,6 +65,9 @@ class MinAtarEnv(gymnasium.Env[Any, Any]):
       freeway have only six, which all splits share.
     - **Source**: MinAtar, Young and Tian 2019; rewired controls are of this package.
     - **Versions**: v0, the first.
+
+    Attributes:
+        game: MinAtar's own object of the game.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}  # type: ignore[misc]
@@ -78,11 +81,11 @@ class MinAtarEnv(gymnasium.Env[Any, Any]):
         self.render_mode = render_mode
         low, high = interval("sticky", sticky)
         levels = task_tools.whole_number("levels", levels)
-        self._game = load_game(game)
+        self.game = load_game(game)
         self._ramp = RAMPS.get(game, ())
-        self._actions = [int(number) for number in self._game.minimal_action_set()]
+        self._actions = [int(number) for number in self.game.minimal_action_set()]
         count = len(self._actions)
-        height, width, channels = self._game.state_shape()
+        height, width, channels = self.game.state_shape()
         self.observation_space = spaces.Box(0.0, 1.0, (channels, height, width), np.float32)
         self.action_space = spaces.Discrete(count)
         self.task_space = spaces.Dict(
@@ -117,13 +120,13 @@ class MinAtarEnv(gymnasium.Env[Any, Any]):
             self._task = task_tools.as_task(self, options["task"])
         if seed is not None or not self._started:
             # The games draw from numpy's older generator.
-            self._game.random = np.random.RandomState(int(self.np_random.integers(2**31)))
+            self.game.random = np.random.RandomState(int(self.np_random.integers(2**31)))
         self._started, self._last = True, 0
-        self._game.reset()
+        self.game.reset()
         for level in range(int(self._task.get("level", 0))):
             for index, (name, least) in enumerate(self._ramp):
                 if index == 0 or level % 2:
-                    setattr(self._game, name, max(least, getattr(self._game, name) - 1))
+                    setattr(self.game, name, max(least, getattr(self.game, name) - 1))
         return self._seen(), {}
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
@@ -138,11 +141,11 @@ class MinAtarEnv(gymnasium.Env[Any, Any]):
             )
         if self.np_random.random() >= self._task["sticky"]:
             self._last = self._actions[int(self._task["controls"][int(action)])]
-        reward, ended = self._game.act(self._last)
+        reward, ended = self.game.act(self._last)
         return self._seen(), float(reward), bool(ended), False, {}
 
     def _seen(self) -> NDArray[np.float32]:
-        return np.ascontiguousarray(np.moveaxis(self._game.state(), -1, 0), dtype=np.float32)
+        return np.ascontiguousarray(np.moveaxis(self.game.state(), -1, 0), dtype=np.float32)
 
     def render(self) -> Any:
         """Return a picture of the game, ``[height, width, 3]``, or None where ``render_mode`` is None."""

@@ -77,7 +77,7 @@ def test_a_level_makes_the_game_faster_from_the_start() -> None:
     speeds = []
     for level in (0, 1, 3):
         env.reset(seed=1, options={"task": {"controls": [0, 1, 2, 3, 4], "sticky": 0.0, "level": level}})
-        game = env.unwrapped._game
+        game = env.unwrapped.game
         speeds.append((game.spawn_speed, game.move_speed))
     assert speeds == [(10, 5), (9, 5), (7, 4)]
 
