@@ -74,6 +74,8 @@ def test_the_pages_on_worlds_run_and_are_listed(page: Path, tmp_path: Path) -> N
     code = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
     for words in re.findall(r"^metarl (.*?)(?:#.*)?$", page.read_text(), flags=re.MULTILINE):
         assert parse(shlex.split(words)).command
+    if "import pcgym" in "".join(code):
+        pytest.importorskip("pcgym", reason="pcgym is installed by hand, since it has many dependencies")
     done = forked.run(cwd=tmp_path, code="\n".join([*code, "print('done')"]))
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("done\n")
