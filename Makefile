@@ -2,13 +2,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install train test check-all kills soak lint clean
+.PHONY: install metaworld train test check-all kills soak lint clean
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Meta-World needs an older MuJoCo than the other simulators, and so an environment of its own, with its own metarl.
+metaworld: .venv-metaworld/installed
+
+.venv-metaworld/installed: pyproject.toml constraints-metaworld.txt
+	$(PYTHON) -m venv .venv-metaworld
+	.venv-metaworld/bin/python -m pip install -c constraints-metaworld.txt -e . metaworld psutil pytest
 	touch $@
 
 # Meta-trains on 2-D navigation and ends with a table of how it adapts; each call makes a new run in runs/.
@@ -37,4 +45,4 @@ lint: install
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-metaworld build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -89,6 +89,18 @@ OWN = (
     ("HumanoidDir-v0", "humanoid:HumanoidDirEnv", 200),
 )
 
+# Families without a batched implementation, stepped in other processes where that is faster.
+SINGLE: tuple[tuple[str, str, int], ...] = (
+    ("MetaWorld-v0", "metaworld:MetaWorldEnv", 500),  # needs an environment of its own: make metaworld
+)
+
+
+# Families without a batched implementation, stepped in other processes where that is faster; with the extra [games].
+SINGLE: tuple[tuple[str, str, int], ...] = (
+    ("MinAtar-v0", "minatar:MinAtarEnv", 100),
+    ("MiniGrid-v0", "minigrid:MiniGridEnv", 50),
+)
+
 
 def register_own() -> None:
     """Register the families that metarl ships; calling it again changes nothing."""
@@ -99,6 +111,11 @@ def register_own() -> None:
                 entry_point=f"metarl.envs.families.{single}",
                 vector_entry_point=f"metarl.envs.families.{single.removesuffix('Env')}VectorEnv",
                 max_episode_steps=limit,
+            )
+    for name, single, limit in SINGLE:
+        if f"metarl/{name}" not in gymnasium.registry:
+            gymnasium.register(
+                id=f"metarl/{name}", entry_point=f"metarl.envs.families.{single}", max_episode_steps=limit
             )
     if "metarl/Parameterized-v0" not in gymnasium.registry:
         gymnasium.register(

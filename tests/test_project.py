@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import forked
+import not_installed
 import pytest
 
 import metarl
@@ -73,6 +74,8 @@ def test_the_pages_on_worlds_run_and_are_listed(page: Path, tmp_path: Path) -> N
     code = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
     for words in re.findall(r"^metarl (.*?)(?:#.*)?$", page.read_text(), flags=re.MULTILINE):
         assert parse(shlex.split(words)).command
+    if "import pcgym" in "".join(code):
+        pytest.importorskip("pcgym", reason="pcgym is installed by hand, since it has many dependencies")
     done = forked.run(cwd=tmp_path, code="\n".join([*code, "print('done')"]))
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("done\n")
@@ -112,7 +115,8 @@ def test_every_shipped_configuration_is_valid_and_complete() -> None:
     assert "navigation" in shipped
     for name in shipped:
         _, settings = read_configuration(name, [])
-        metarl.make(settings.family, **settings.family_kwargs).close()
+        if settings.family not in not_installed.FAMILIES:
+            metarl.make(settings.family, **settings.family_kwargs).close()
 
 
 def test_importing_metarl_registers_the_families_and_loads_no_torch() -> None:

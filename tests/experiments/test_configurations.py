@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import not_installed
 import numpy as np
 import pytest
 import torch
@@ -47,6 +48,8 @@ def test_arguments_of_a_family_reach_its_single_and_its_batched_environment() ->
 @pytest.mark.parametrize("name", shipped_configurations())
 def test_two_tiny_iterations_of_it_run(name: str) -> None:
     _, settings = read_configuration(name, [parse_override(text) for text in TINY])
+    if settings.family in not_installed.FAMILIES:
+        pytest.skip(not_installed.REASON)
     model = MAML.from_settings(settings)
     model.learn(iterations=2)
     assert model.iteration == 2

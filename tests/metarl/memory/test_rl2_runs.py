@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import not_installed
 import numpy as np
 import pytest
 from small import same
@@ -27,6 +28,8 @@ MEMORY = ["learner=rl2", "learning.trial_episodes=3"]
 @pytest.mark.parametrize("name", shipped_configurations())
 def test_every_shipped_configuration_takes_it(name: str) -> None:
     _, settings = read_configuration(name, [("learner", "rl2"), ("policy.hidden_sizes", [4])])
+    if settings.family in not_installed.FAMILIES:
+        pytest.skip(not_installed.REASON)
     learner = find_learner("rl2").from_settings(settings)
     try:
         assert learner.settings.policy.name == "GruPolicy"
