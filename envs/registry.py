@@ -95,6 +95,13 @@ SINGLE: tuple[tuple[str, str, int], ...] = (
 )
 
 
+# Families without a batched implementation, stepped in other processes where that is faster; with the extra [games].
+SINGLE: tuple[tuple[str, str, int], ...] = (
+    ("MinAtar-v0", "minatar:MinAtarEnv", 100),
+    ("MiniGrid-v0", "minigrid:MiniGridEnv", 50),
+)
+
+
 def register_own() -> None:
     """Register the families that metarl ships; calling it again changes nothing."""
     for name, single, limit in OWN:

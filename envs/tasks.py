@@ -184,12 +184,9 @@ def unstack_tasks(space: spaces.Space[Any], batch: Any) -> list[Task]:
         return list(zip(*columns, strict=True))
     if isinstance(space, spaces.Text):
         return [str(text) for text in batch]
-    return [_element_of_array(task) for task in iterate(batch_space(space, count_tasks(batch)), batch)]
-
-
-def _element_of_array(task: Task) -> Task:
-    """Turn a numpy scalar that iteration gives into a zero-dimensional array, which a Box contains."""
-    return np.asarray(task) if isinstance(task, np.floating) else task
+    tasks = iterate(batch_space(space, count_tasks(batch)), batch)
+    # Iteration gives scalars of a box without axes, which contains zero-dimensional arrays.
+    return [np.asarray(task) if isinstance(space, spaces.Box) else task for task in tasks]
 
 
 def _arrays(batch: Any) -> Any:

@@ -88,7 +88,8 @@ class PolicyNetwork:
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     name: Name = setting(
-        "MlpPolicy", "MlpPolicy, CnnPolicy, MultiInputPolicy, GruPolicy, or module:Class, a policy of your own"
+        "MlpPolicy",
+        "MlpPolicy, CnnPolicy, SmallCnnPolicy, MultiInputPolicy, GruPolicy, or module:Class, a policy of your own",
     )
     hidden_sizes: Sizes = setting(
         (64, 64),

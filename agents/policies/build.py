@@ -21,10 +21,12 @@ from metarl.agents.policies.policy import Policy
 from metarl.agents.policies.recurrent import ACTIVATIONS, GruPolicy
 from metarl.agents.policies.seeded import Seeded
 from metarl.agents.policies.soundness import refuse_unsound_modules, refuse_unsound_policy
+from metarl.agents.small_images import SmallCnnPolicy
 
 MODULES: dict[str, type[ActorCriticPolicy]] = {
     "MlpPolicy": ActorCriticPolicy,
     "CnnPolicy": ActorCriticCnnPolicy,
+    "SmallCnnPolicy": SmallCnnPolicy,
     "MultiInputPolicy": MultiInputActorCriticPolicy,
 }
 POLICIES: dict[str, type[ActorCriticPolicy] | type[Policy]] = {**MODULES, "GruPolicy": GruPolicy}
@@ -110,8 +112,8 @@ def build_policy(
     Args:
         observation_space: of the family.
         action_space: of the family.
-        name: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy``, ``GruPolicy``, or ``module:Class``, a subclass of
-            stable-baselines3's ``ActorCriticPolicy`` or of ``metarl.agents.Policy``.
+        name: ``MlpPolicy``, ``CnnPolicy``, ``SmallCnnPolicy``, ``MultiInputPolicy``, ``GruPolicy``, or
+            ``module:Class``, a subclass of stable-baselines3's ``ActorCriticPolicy`` or of ``metarl.agents.Policy``.
         seed: of the initial weights.
         hidden_sizes: widths of the actor's hidden layers.
         activation: ``tanh`` or ``relu``.

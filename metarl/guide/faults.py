@@ -17,7 +17,8 @@ _EXPECTED = {
     "family": "the id of a family, as in 'metarl/Navigation2D-v0', or 'module:Name' for one of your own",
     "learner": "the name of a meta-learner, as in 'maml', or 'module:Class' for one of your own",
     "device": "the name of a device, as in 'auto', 'cpu', 'cuda' or 'cuda:1'",
-    "name": "'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy', 'GruPolicy', or 'module:Class' for a policy of your own",
+    "name": "'MlpPolicy', 'CnnPolicy', 'SmallCnnPolicy', 'MultiInputPolicy', 'GruPolicy', or 'module:Class' for a "
+    "policy of your own",
     "hidden_sizes": "whole numbers of at least 1, as in [64, 64]",
     "adapts": "'all', 'head', 'biases', 'norms', or names and patterns, as in ['action_net.*', 'log_std']",
     "seed": "a whole number of at least 0 and below 2**32, as in 1",
