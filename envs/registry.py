@@ -99,6 +99,7 @@ SINGLE: tuple[tuple[str, str, int], ...] = (
 SINGLE: tuple[tuple[str, str, int], ...] = (
     ("MinAtar-v0", "minatar:MinAtarEnv", 100),
     ("MiniGrid-v0", "minigrid:MiniGridEnv", 50),
+    ("Instructions-v0", "instructions:InstructionsEnv", 30),
 )
 
 
