@@ -1,11 +1,12 @@
-"""A policy for images too small for stable-baselines3's convolutional network, which needs 36 x 36 pixels."""
+"""Policies for images below 36 x 36 pixels, which stable-baselines3's network needs, and for images with words."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
@@ -50,3 +51,40 @@ class SmallCnnPolicy(ActorCriticPolicy):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **{"features_extractor_class": SmallCnn, **settings})
+
+
+class WordsAndImage(BaseFeaturesExtractor):
+    """``SmallCnn`` for the images of a dict; for its counts of words, the sum of the words' embeddings.
+
+    Args:
+        observation_space: a Dict of images with channels first and of other boxes.
+
+    Raises:
+        ValueError: it is none.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        if not isinstance(observation_space, spaces.Dict):
+            raise ValueError(
+                f"WordsPolicy takes a Dict of images and counts, and the observations are {observation_space}"
+            )
+        super().__init__(observation_space, WIDTH * len(observation_space.spaces))
+        self.parts = nn.ModuleDict(
+            {
+                key: SmallCnn(part)
+                if len(part.shape or ()) == 3
+                else nn.Sequential(nn.Flatten(), nn.Linear(spaces.flatdim(part), WIDTH, bias=False))
+                for key, part in observation_space.spaces.items()
+            }
+        )
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Return the features ``[row, 64 * entries]``."""
+        return torch.cat([part(observations[key]) for key, part in self.parts.items()], dim=1)
+
+
+class WordsPolicy(MultiInputActorCriticPolicy):
+    """As ``MultiInputPolicy``, with ``WordsAndImage`` as features extractor."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{"features_extractor_class": WordsAndImage, **settings})

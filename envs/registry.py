@@ -92,13 +92,10 @@ OWN = (
 # Families without a batched implementation, stepped in other processes where that is faster.
 SINGLE: tuple[tuple[str, str, int], ...] = (
     ("MetaWorld-v0", "metaworld:MetaWorldEnv", 500),  # needs an environment of its own: make metaworld
-)
-
-
-# Families without a batched implementation, stepped in other processes where that is faster; with the extra [games].
-SINGLE: tuple[tuple[str, str, int], ...] = (
+    # With the extra [games].
     ("MinAtar-v0", "minatar:MinAtarEnv", 100),
     ("MiniGrid-v0", "minigrid:MiniGridEnv", 50),
+    ("Instructions-v0", "instructions:InstructionsEnv", 30),
 )
 
 

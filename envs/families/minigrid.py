@@ -80,6 +80,10 @@ class MiniGridEnv(gymnasium.Env[Any, Any]):
       another for validation.
     - **Source**: minigrid, Chevalier-Boisvert et al. 2023; rewired controls are of this package.
     - **Versions**: v0, the first.
+
+    Attributes:
+        world: minigrid's own environment.
+        buttons: the numbers of minigrid's actions in ``actions``.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}  # type: ignore[misc]
@@ -102,7 +106,7 @@ class MiniGridEnv(gymnasium.Env[Any, Any]):
         if len(set(names)) < max(2, len(names)):
             raise ValueError(f"actions is {names}; expected two or more different ones of {', '.join(ACTIONS)}")
         self.world = open_world(env, render_mode, **(env_kwargs or {}))
-        self._actions = [ACTIONS.index(name) for name in names]
+        self.buttons = [ACTIONS.index(name) for name in names]
         count, view = len(names), self.world.agent_view_size
         self.observation_space: spaces.Space[Any] = spaces.Box(0.0, 1.0, (CHANNELS, view, view), np.float32)
         self.action_space = spaces.Discrete(count)
@@ -112,14 +116,14 @@ class MiniGridEnv(gymnasium.Env[Any, Any]):
                 "layout": spaces.Box(0, 3 * LAYOUTS - 1, (), np.int64),
             }
         )
-        self.default_task = {"controls": np.arange(count), "layout": np.array(0)}
+        self.default_task: dict[str, Any] = {"controls": np.arange(count), "layout": np.array(0)}
         self._task: dict[str, Any] = self.default_task
 
     def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> Any:
         """Return a batch of n tasks, with permutations of the buttons and layouts that belong to the split."""
         batch = task_tools.uniform_tasks(self.task_space, n, rng)
         layouts = task_tools.SPLITS.index(split) * LAYOUTS + rng.integers(LAYOUTS, size=n)
-        return {**batch, "controls": draw_permutations(len(self._actions), n, rng, split), "layout": layouts}
+        return {**batch, "controls": draw_permutations(len(self.buttons), n, rng, split), "layout": layouts}
 
     def check_task(self, task: Any) -> None:
         """Raise a ``ValueError`` if two buttons do the same."""
@@ -149,12 +153,15 @@ class MiniGridEnv(gymnasium.Env[Any, Any]):
         """
         if not self.action_space.contains(action):
             raise ValueError(
-                f"the action is {action!r}; expected a button, a whole number from 0 to {len(self._actions) - 1}"
+                f"the action is {action!r}; expected a button, a whole number from 0 to {len(self.buttons) - 1}"
             )
-        chosen = self._actions[int(self._task["controls"][int(action)])]
-        seen, reward, terminated, truncated, _ = self.world.step(chosen)
+        seen, reward, terminated, truncated, _ = self.world.step(self.act(int(action)))
         success = bool(terminated and reward > 0)
         return self.seen(seen), float(reward), bool(terminated), bool(truncated), {"success": success}
+
+    def act(self, button: int) -> int:
+        """Return minigrid's action of a button."""
+        return self.buttons[int(self._task["controls"][button])]
 
     def render(self) -> Any:
         """Return a picture of the world, ``[height, width, 3]``, or None where ``render_mode`` is None."""
