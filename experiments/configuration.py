@@ -30,7 +30,8 @@ def read_configuration(
     """Return a configuration's name and its settings, with overrides applied.
 
     A shipped name wins over an environment of the same name. If the overrides choose another learner or another
-    meta-update, the configuration's ``[outer]`` is ignored.
+    meta-update, the configuration's ``[outer]`` is ignored; if they choose a learner with memory where the
+    configuration's has none, or the other way round, so is its ``policy.name``.
 
     Args:
         config: a shipped name, the path of a TOML file, or an environment's id or ``module:Name``, for which settings
@@ -64,6 +65,8 @@ def read_configuration(
         raise ValueError(f"{source} is no valid TOML: {error}") from error
     if _changes_outer(data, dict(overrides)):
         data.pop("outer", None)
+    if _changes_memory(data, dict(overrides)):
+        data["policy"].pop("name")
     for key, value in overrides:
         _put(data, key, value)
     return path.stem, read_settings(data)
@@ -132,6 +135,18 @@ def _changes_outer(data: dict[str, Any], overrides: dict[str, Any]) -> bool:
         return False
     first = find_learner(learner).outer_settings[0]
     return bool(overrides["outer.update"] != outer.get("update", getattr(first, "update", None)))
+
+
+def _changes_memory(data: dict[str, Any], overrides: dict[str, Any]) -> bool:
+    """Return whether overrides choose a learner that cannot train the policy that data names."""
+    policy = data.get("policy")
+    if not isinstance(policy, dict) or "name" not in policy or "learner" not in overrides:
+        return False
+    try:
+        learners = [find_learner(name) for name in (data.get("learner", Settings.learner), overrides["learner"])]
+    except (TypeError, ValueError):  # which read_settings says
+        return False
+    return learners[0].remembers != learners[1].remembers
 
 
 def _put(data: dict[str, Any], key: str, value: Any) -> None:

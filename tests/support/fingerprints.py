@@ -129,7 +129,9 @@ def differences(name: str, kept: dict[str, Any], found: dict[str, Any], *, to_th
     if to_the_bit:
         return [f"{name}: {key} is {found[key]}, was {value}" for key, value in kept.items() if found[key] != value]
     different = []
-    if abs(found["norm"] - kept["norm"]) > 0.01 * kept["norm"]:
+    # The bandit's actions are choices, which rounding can turn.
+    tolerance = 0.06 if name.startswith("bandit") else 0.01
+    if abs(found["norm"] - kept["norm"]) > tolerance * kept["norm"]:
         different.append(f"{name}: norm is {found['norm']}, was about {kept['norm']}")
     if not np.allclose(found["returns"], kept["returns"], rtol=0.1, atol=0.5):
         different.append(f"{name}: returns are {found['returns']}, were about {kept['returns']}")

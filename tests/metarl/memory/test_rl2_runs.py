@@ -38,6 +38,17 @@ def test_every_shipped_configuration_takes_it(name: str) -> None:
         learner.close()
 
 
+def test_a_configuration_with_memory_takes_a_learner_without(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('learner = "rl2"\n[policy]\nname = "GruPolicy"\nhidden_sizes = [5]\n')
+    assert read_configuration(str(file), [])[1].policy.name == "GruPolicy"
+    _, settings = read_configuration(str(file), [("learner", "maml")])
+    assert settings.policy.hidden_sizes == (5,)
+    learner = find_learner("maml").from_settings(settings)
+    assert learner.functional_policy.layers is not None
+    learner.close()
+
+
 def test_a_run_with_all_that_a_run_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "navigation", *MEMORY, *TINY]) == 0
