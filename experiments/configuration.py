@@ -146,7 +146,7 @@ def _changes_memory(data: dict[str, Any], overrides: dict[str, Any]) -> bool:
         learners = [find_learner(name) for name in (data.get("learner", Settings.learner), overrides["learner"])]
     except (TypeError, ValueError):  # which read_settings says
         return False
-    return learners[0].remembers != learners[1].remembers
+    return bool(learners[0].remembers != learners[1].remembers)
 
 
 def _put(data: dict[str, Any], key: str, value: Any) -> None:
