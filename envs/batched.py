@@ -29,9 +29,9 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
 
     A subclass sets ``single_observation_space``, ``single_action_space``, ``task_space`` and ``default_task`` before
     it calls this constructor. It defines ``start_episodes``, ``apply_actions`` and ``observe``, and may define
-    ``validate_tasks`` and the optional methods that every family may have, such as ``sample_tasks``. Random numbers
-    come from ``streams``, which draws for all sub-environments at once, or from ``generator`` and ``draw_each``, whose
-    numbers are those that a Gymnasium environment draws with the same seed.
+    ``validate_tasks``, ``infos`` and the optional methods that every family may have, such as ``sample_tasks``. Random
+    numbers come from ``streams``, which draws for all sub-environments at once, or from ``generator`` and
+    ``draw_each``, whose numbers are those that a Gymnasium environment draws with the same seed.
 
     Attributes:
         tasks: the current tasks, a batch of ``num_envs``.
@@ -110,6 +110,14 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
             Their rewards ``[n]``, and which of them terminated ``[n]``; the time limit is handled by the base class.
         """
         raise NotImplementedError(f"{type(self).__name__} must define apply_actions(actions, indices)")
+
+    def infos(self, ended: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """Return what ``info`` says of this step, ``[num_envs]`` for each name; of the base class nothing.
+
+        Args:
+            ended: which episodes this step terminated or truncated, ``[num_envs]``.
+        """
+        return {}
 
     def observe(self) -> NDArray[Any]:
         """Return the observations of all sub-environments ``[num_envs, *observation]``, as a new array each time."""
@@ -203,8 +211,9 @@ class BatchedFamily(VectorEnv[Any, Any, Any]):
         if self.max_episode_steps is not None:
             truncated[indices] = self.elapsed_steps[indices] >= self.max_episode_steps
             truncated &= ~terminated
-        self._running &= ~(terminated | truncated)
-        return self._observed(), rewards, terminated, truncated, {}
+        ended = terminated | truncated
+        self._running &= ~ended
+        return self._observed(), rewards, terminated, truncated, self.infos(ended)
 
     def _observed(self) -> Any:
         try:

@@ -72,7 +72,7 @@ class SingleFamily(gymnasium.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step the episode; it is truncated at ``max_episode_steps``."""
         observations, rewards, terminated, truncated, info = self.batch.step(np.asarray(action)[None])
-        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
 
     def draw_picture(self) -> NDArray[np.uint8]:
         """Return a picture of the current state of the episode, ``[height, width, 3]``."""
@@ -81,3 +81,8 @@ class SingleFamily(gymnasium.Env[Any, Any]):
     def render(self) -> Any:
         """Return what ``draw_picture`` returns, or None where ``render_mode`` is None."""
         return self.draw_picture() if self.render_mode == "rgb_array" else None
+
+
+def _first(info: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Return what is said of the only sub-environment, as plain numbers and truth values."""
+    return {name: values[0].item() for name, values in info.items()}

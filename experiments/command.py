@@ -263,31 +263,28 @@ def _picture(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from metarl.envs import RolloutError
     from metarl.experiments.using.show import show_run
 
     names = ("steps", "episodes", "seed", "deterministic", "max_steps", "frames", "fps")
     asked = {name: getattr(options, name) for name in names}
-    try:
-        with streams.others_to_stderr():
-            words = show_run(options.run, options.task, options.out, options.format, **asked)
-    except (ValueError, TypeError) as error:
-        return _complain(_one_line(error))
-    except RolloutError as error:
-        return _complain(_one_line(error), FAILED)
-    streams.say(words)
-    return 0
+    return _said(lambda: show_run(options.run, options.task, options.out, options.format, **asked))
 
 
 def _export(options: argparse.Namespace) -> int:
-    from metarl.envs import RolloutError
     from metarl.experiments.using.export import export_run
 
     names = ("task", "out", "steps", "episodes", "seed")
     asked = {name: getattr(options, name) for name in names}
+    return _said(lambda: export_run(options.run, kind=options.format, **asked))
+
+
+def _said(work: Callable[[], str]) -> int:
+    """Say what work returns, or its error in one sentence; return the exit status."""
+    from metarl.envs import RolloutError
+
     try:
         with streams.others_to_stderr():
-            words = export_run(options.run, kind=options.format, **asked)
+            words = work()
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     except RolloutError as error:

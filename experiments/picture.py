@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from metarl.experiments.mending import load_best
 from metarl.experiments.runs import Run
 from metarl.experiments.training import standing
 from metarl.figures import has_paths, paths_figure
-from metarl.files import in_words, new_file
+from metarl.files import in_words, new_file, refuse_existing
 
 PICTURED_TASKS = 2
 DOTS_PER_INCH = 110
@@ -30,8 +29,7 @@ def draw_picture(folder: Path, out: Path, tasks: int | None) -> str:
     """
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"the picture {str(out)!r} cannot be written; its name has to end in .png, .svg or .pdf")
-    if os.path.lexists(out):
-        raise ValueError(f"{str(out)!r} exists and is not overwritten; name another file or delete it")
+    refuse_existing(out)
     run = Run.open(folder)
     run.sweep_evaluations()
     learner = load_best(run, run.settings(), None)

@@ -431,3 +431,17 @@ class MetaAgent(Evaluated, Recommended):
         """Close the environments."""
         self.sampler.close()
         close_or_warn(self._env)
+
+
+def learner_of(model: Any) -> MetaAgent:
+    """Return the learner itself, of ``MetaLearner`` the one that it holds.
+
+    Raises:
+        ValueError: it is no learner.
+    """
+    for found in (model, getattr(model, "learner", None)):
+        if isinstance(found, MetaAgent):
+            return found
+    raise ValueError(
+        f"the model is of type {type(model).__name__}; expected a learner, as metarl.MAML.load('runs/navigation')"
+    )

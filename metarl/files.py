@@ -97,6 +97,36 @@ def new_file(path: Path) -> Iterator[Path]:
         flush_folder(path.parent)
 
 
+def refuse_existing(path: Path) -> None:
+    """Raise a ``ValueError`` if something has this path."""
+    if os.path.lexists(path):
+        raise ValueError(f"{str(path)!r} exists and is not overwritten; name another file or delete it")
+
+
+@contextlib.contextmanager
+def writing(path: Path, what: str) -> Iterator[Path]:
+    """Yield a temporary path, as ``new_file`` does; folders that are missing are made, and errors are sentences.
+
+    Args:
+        path: of the new file.
+        what: it is, for errors: ``the replay``.
+
+    Raises:
+        ValueError: it exists or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{what} {str(path)!r} cannot be written: {in_words(error)}") from error
+    try:
+        with new_file(path) as beside:
+            yield beside
+    except FileExistsError as error:
+        raise ValueError(f"{str(path)!r} exists and is not overwritten; name another file or delete it") from error
+    except OSError as error:
+        raise ValueError(f"{what} {str(path)!r} cannot be written: {in_words(error)}") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 

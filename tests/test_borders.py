@@ -38,7 +38,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "protocols": "protocols results root training basics agents envs",
         "root": "root guide training checkpoints recommending protocols results basics gradients sb3 agents envs names",
         "replay": "replay protocols root basics agents envs",
-        "exporting": "exporting replay memory root guide sb3 gradients agents envs basics names",
+        "exporting": "exporting memory root guide sb3 gradients agents envs basics names",
         "training": "training root guide checkpoints results basics gradients sb3 agents envs",
         "names": "names root checkpoints",
         "memory": "memory names root training checkpoints basics gradients sb3 agents envs",

@@ -184,12 +184,9 @@ class TrialPolicy(BasePolicy):
         """Return middle and half width of each entry of the environments' box; 0 and 1 where it is not mapped."""
         if self._to_own is None:
             return torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-        low, high = (
-            torch.as_tensor(end.flatten(), dtype=torch.float64, device=device)
-            for end in (self.action_space.low, self.action_space.high)  # type: ignore[attr-defined]
-        )
-        mapped = torch.isfinite(low) & torch.isfinite(high)
-        return torch.where(mapped, low / 2 + high / 2, 0.0), torch.where(mapped, high / 2 - low / 2, 1.0)
+        assert isinstance(self.action_space, spaces.Box)
+        middle, half = own_units(self.action_space)
+        return middle.to(device), half.to(device)
 
     def _chosen(self, parameters: Sequence[Tensor], deterministic: bool) -> Tensor:
         """Return actions ``[environment, ...]`` of the layers from the parameters of their distribution."""
@@ -204,3 +201,10 @@ class TrialPolicy(BasePolicy):
         return (
             torch.stack(columns, dim=-1) if isinstance(self._policy.action_space, spaces.MultiDiscrete) else columns[0]
         )
+
+
+def own_units(box: spaces.Box) -> tuple[Tensor, Tensor]:
+    """Return middle and half width of each entry of a box, float64; 0 and 1 for those without two finite ends."""
+    low, high = (torch.as_tensor(end, dtype=torch.float64).flatten() for end in (box.low, box.high))
+    bounded = torch.isfinite(low) & torch.isfinite(high)
+    return torch.where(bounded, low / 2 + high / 2, 0.0), torch.where(bounded, high / 2 - low / 2, 1.0)

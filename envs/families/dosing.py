@@ -114,13 +114,9 @@ class DosingVectorEnv(BatchedFamily):
         self._observations[running, 2] = given / kinetics.LARGEST_DOSE
         return kinetics.closeness(levels).mean(axis=1), steps + 1 == self.doses
 
-    def step(
-        self, actions: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Step as every batched family does; ``info`` says at a course's end whether its last intervals were inside."""
-        observations, rewards, terminated, truncated, _ = super().step(actions)
-        success = (terminated | truncated) & (self._inside >= LAST)
-        return observations, rewards, terminated, truncated, {"success": success}
+    def infos(self, ended: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """Return whether the last intervals of a course that ended were inside the window."""
+        return {"success": ended & (self._inside >= LAST)}
 
     def observe(self) -> NDArray[np.float32]:
         """Return how far the courses are, the measured levels and the last doses, ``[num_envs, 3]``."""
@@ -181,11 +177,6 @@ class DosingEnv(SingleFamily):
     def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> dict[str, NDArray[np.float32]]:
         """Draw ``n`` patients; every split is the same distribution."""
         return self.batch.sample_tasks(n, rng, split)
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Give a dose; ``info`` says at the end of a course whether its last intervals were inside the window."""
-        observation, reward, terminated, truncated, info = super().step(action)
-        return observation, reward, terminated, truncated, {"success": bool(info["success"][0])}
 
     def oracle_doses(self, task: Any) -> NDArray[np.float64]:
         """Return the best doses of a patient in mg/kg, ``[dose]``."""

@@ -59,7 +59,7 @@ class Pools:
             pools[VALIDATION][number] = rows[:fifth]
             if not self.by_classes:
                 pools[TEST][number] = rows[fifth : 2 * fifth]
-            pools[0][number] = rows[fifth if self.by_classes else 2 * fifth :]
+            pools[TRAINING][number] = rows[fifth if self.by_classes else 2 * fifth :]
         for number, rows in enumerate(own):
             least = max(shots, 2 if self.by_classes else 3)
             if len(rows) < least:
@@ -114,7 +114,7 @@ class LabelledVectorEnv(BatchedFamily):
             parts["gain"] = spaces.Box(1.0 / WIDEST, WIDEST, (features,), np.float32)
             parts["offset"] = spaces.Box(-FARTHEST, FARTHEST, (features,), np.float32)
         self.task_space = spaces.Dict(parts)
-        self.default_task = {"classes": self.pools.classes(0)[: self.ways], "pool": np.int64(0)}
+        self.default_task = {"classes": self.pools.classes(TRAINING)[: self.ways], "pool": np.int64(TRAINING)}
         if self.shift > 0.0:
             self.default_task |= {"gain": np.ones(features, np.float32), "offset": np.zeros(features, np.float32)}
         super().__init__(num_envs, max_episode_steps, render_mode)
@@ -124,7 +124,9 @@ class LabelledVectorEnv(BatchedFamily):
 
     def _standardised(self, data: LabelledData) -> NDArray[np.float32]:
         """Return the inputs with mean 0 and deviation 1 over the training rows."""
-        seen = data.inputs[np.concatenate([self.pools.rows[0, n, :c] for n, c in enumerate(self.pools.counts[0])])]
+        seen = data.inputs[
+            np.concatenate([self.pools.rows[TRAINING, n, :c] for n, c in enumerate(self.pools.counts[TRAINING])])
+        ]
         scale = seen.std(axis=0)
         scaled = (data.inputs - seen.mean(axis=0)) / np.where(scale > 1e-6, scale, 1.0)
         result: NDArray[np.float32] = np.clip(scaled, -FARTHEST, FARTHEST).astype(np.float32)
@@ -179,28 +181,26 @@ class LabelledVectorEnv(BatchedFamily):
         self._right[running] = right = actions == self._labels[running, steps]
         return right.astype(np.float64), steps + 1 == self._labels.shape[1]
 
-    def step(
-        self, actions: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Step as every batched family does; ``info`` says whether the last answer of an episode was right."""
-        observations, rewards, terminated, truncated, _ = super().step(actions)
-        success = self._right & (terminated | truncated)
-        return observations, rewards, terminated, truncated, {"success": success}
+    def infos(self, ended: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """Return whether the last answer of an episode that ended was right."""
+        return {"success": self._right & ended}
 
     def questions(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return what the current episodes show, ``[num_envs, question, feature]``, and the right labels."""
-        shown = self.inputs[self._rows]
-        if self.shift > 0.0:
-            shown = shown * self.tasks["gain"][:, None] + self.tasks["offset"][:, None]
-        return np.clip(shown, -FARTHEST, FARTHEST).astype(np.float32), self._labels.copy()
+        return self._seen(self._rows), self._labels.copy()
 
     def observe(self) -> NDArray[np.float32]:
         """Return the features of the rows that are shown, ``[num_envs, feature]``."""
         at = np.minimum(self.elapsed_steps, self._rows.shape[1] - 1)
-        shown = self.inputs[self._rows[np.arange(self.num_envs), at]]
+        return self._seen(self._rows[np.arange(self.num_envs), at][:, None])[:, 0]
+
+    def _seen(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return rows ``[num_envs, n]`` as their clinics measure them, ``[num_envs, n, feature]``."""
+        shown = self.inputs[rows]
         if self.shift > 0.0:
-            shown = shown * self.tasks["gain"] + self.tasks["offset"]
-        return np.clip(shown, -FARTHEST, FARTHEST).astype(np.float32)
+            shown = shown * self.tasks["gain"][:, None] + self.tasks["offset"][:, None]
+        result: NDArray[np.float32] = np.clip(shown, -FARTHEST, FARTHEST).astype(np.float32)
+        return result
 
 
 class LabelledEnv(SingleFamily):
@@ -252,11 +252,6 @@ class LabelledEnv(SingleFamily):
     def check_task(self, task: Any) -> None:
         """Raise a ``ValueError`` if the task makes no sense; see the batched class."""
         self.batch.check_task(task)
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Name the label; see ``SingleFamily.step``."""
-        observation, reward, terminated, truncated, info = super().step(action)
-        return observation, reward, terminated, truncated, {"success": bool(info["success"][0])}
 
     def draw_picture(self) -> NDArray[np.uint8]:
         """Draw the features that are shown as a square of grey pixels, row by row."""

@@ -11,7 +11,7 @@ import gymnasium
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from metarl.agent import MetaAgent
+from metarl.agent import MetaAgent, learner_of
 from metarl.agents.policies import TrialPolicy
 from metarl.envs import own_env
 from metarl.envs import tasks as task_tools
@@ -20,7 +20,6 @@ from metarl.exporting.networks import network_of
 from metarl.gradients.flat import task_parameters
 from metarl.guide.faults import shown
 from metarl.memory.learner import MemoryLearner
-from metarl.replay.show import learner_of
 from metarl.sb3.own_actions import unfold_actions
 from metarl.version import __version__
 

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import io
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarl.exporting.networks import ACTION, STATE, Arrays, ExportedNetwork
-from metarl.files import in_words, new_file
+from metarl.files import refuse_existing, writing
 
 FORMATS = {".onnx": "ONNX", ".pt2": "torch.export"}
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -41,8 +40,7 @@ def refuse_file(path: Path) -> None:
             f"a .onnx file needs the package {missing[0]}, which is not installed; install the extra [export], as in "
             "pip install 'metarl-suite[export]', or write a .pt2"
         )
-    if os.path.lexists(path):
-        raise ValueError(f"{str(path)!r} exists and is not overwritten; name another file or delete it")
+    refuse_existing(path)
 
 
 def write_network(path: Path, network: ExportedNetwork, facts: Mapping[str, str]) -> None:
@@ -69,14 +67,8 @@ def write_network(path: Path, network: ExportedNetwork, facts: Mapping[str, str]
             "use only operations of torch, and no branches that depend on numbers"
         ) from error
     _refuse_different(network, _runner(content, suffix, network))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path) as beside:
-            beside.write_bytes(content)
-    except FileExistsError as error:
-        raise ValueError(f"{str(path)!r} exists and is not overwritten; name another file or delete it") from error
-    except OSError as error:
-        raise ValueError(f"the exported policy {str(path)!r} cannot be written: {in_words(error)}") from error
+    with writing(path, "the exported policy") as beside:
+        beside.write_bytes(content)
 
 
 def _program(network: ExportedNetwork) -> torch.export.ExportedProgram:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from metarl.files import in_words, new_file
+from metarl.files import refuse_existing, writing
 
 FORMATS = ("gif", "mp4")
 ENCODER = "imageio_ffmpeg"
@@ -45,8 +44,7 @@ def refuse_file(path: Path) -> None:
     if path.suffix.lower()[1:] not in FORMATS:
         raise ValueError(f"the replay {str(path)!r} cannot be written; its name has to end in .gif or .mp4")
     refuse_format(path.suffix.lower()[1:])
-    if os.path.lexists(path):
-        raise ValueError(f"{str(path)!r} exists and is not overwritten; name another file or delete it")
+    refuse_existing(path)
 
 
 def write_replay(path: Path, images: NDArray[np.uint8], fps: float, comment: str) -> None:
@@ -62,20 +60,11 @@ def write_replay(path: Path, images: NDArray[np.uint8], fps: float, comment: str
         ValueError: see ``refuse_file``, or it cannot be written.
     """
     refuse_file(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"the replay {str(path)!r} cannot be written: {in_words(error)}") from error
-    try:
-        with new_file(path) as beside:
-            if path.suffix.lower() == ".gif":
-                beside.write_bytes(gif_of(images, fps, comment))
-            else:
-                _write_mp4(beside, images, fps)
-    except FileExistsError as error:
-        raise ValueError(f"{str(path)!r} exists and is not overwritten; name another file or delete it") from error
-    except OSError as error:
-        raise ValueError(f"the replay {str(path)!r} cannot be written: {in_words(error)}") from error
+    with writing(path, "the replay") as beside:
+        if path.suffix.lower() == ".gif":
+            beside.write_bytes(gif_of(images, fps, comment))
+        else:
+            _write_mp4(beside, images, fps)
 
 
 def gif_of(images: NDArray[np.uint8], fps: float, comment: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from metarl.agent import MetaAgent
+from metarl.agent import MetaAgent, learner_of
 from metarl.envs import tasks as task_tools
 from metarl.envs.sync import close_or_warn
 from metarl.envs.tasks import whole_number
@@ -119,20 +119,6 @@ def test_task(model: MetaAgent, number: int) -> Any:
     rng = task_tools.task_rng(evaluation_seed(model.settings), "test")
     batch = task_tools.draw_tasks(model.env, count, rng, "test")
     return task_tools.unstack_tasks(task_tools.task_space(model.env), batch)[number]
-
-
-def learner_of(model: Any) -> MetaAgent:
-    """Return the learner itself, of ``MetaLearner`` the one that it holds.
-
-    Raises:
-        ValueError: it is no learner.
-    """
-    for found in (model, getattr(model, "learner", None)):
-        if isinstance(found, MetaAgent):
-            return found
-    raise ValueError(
-        f"the model is of type {type(model).__name__}; expected a learner, as metarl.MAML.load('runs/navigation')"
-    )
 
 
 def _played(

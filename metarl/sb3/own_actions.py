@@ -15,6 +15,7 @@ from stable_baselines3.common.distributions import CategoricalDistribution, Mult
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
+from metarl.agents.policies.trial_policy import own_units
 from metarl.envs.actions import standard_actions
 
 
@@ -26,7 +27,7 @@ def fold_actions(module: ActorCriticPolicy, own: spaces.Box) -> None:
     With ``a = middle + half * u``, a Gaussian of mean ``W h + b`` and deviation ``s`` in a is one of mean
     ``(W h + b - middle) / half`` and deviation ``s / half`` in u: exact up to rounding.
     """
-    middle, half = _affine(own)
+    middle, half = own_units(own)
     with torch.no_grad():
         layer = _last_layer(module)
         layer.weight.copy_(layer.weight.double() / half[:, None])
@@ -47,7 +48,7 @@ def unfold_actions(module: ActorCriticPolicy, own: spaces.Space[Any]) -> ActorCr
     if module.action_space == own or standard_actions(own) is None:
         return module
     if isinstance(own, spaces.Box):
-        middle, half = (part.to(module.device) for part in _affine(own))
+        middle, half = (part.to(module.device) for part in own_units(own))
         with torch.no_grad():
             layer = _last_layer(module)
             layer.weight.copy_(layer.weight.double() * half[:, None])
@@ -74,13 +75,6 @@ def which_actions(seen: spaces.Space[Any], own: spaces.Space[Any], counted: str 
         f"{own}: use it in environments of metarl.make, or get one for another environment with adapt(env), where "
         f"{counted}=0 gives the policy before adaptation"
     )
-
-
-def _affine(own: spaces.Box) -> tuple[Tensor, Tensor]:
-    """Return middle and half width of each entry of a box; 0 and 1 for those without two finite ends."""
-    low, high = (torch.as_tensor(limit, dtype=torch.float64).flatten() for limit in (own.low, own.high))
-    bounded = torch.isfinite(low) & torch.isfinite(high)
-    return torch.where(bounded, low / 2 + high / 2, 0.0), torch.where(bounded, high / 2 - low / 2, 1.0)
 
 
 def _last_layer(module: ActorCriticPolicy) -> nn.Linear:
