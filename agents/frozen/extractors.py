@@ -28,14 +28,17 @@ class ModuleExtractor(BaseFeaturesExtractor):
         module_kwargs: its arguments.
 
     Raises:
-        ValueError: it does not take such observations, or does not return one tensor with a row for each.
+        ValueError: it cannot be made, does not take such observations, or does not return one tensor with a row for each.
     """
 
     def __init__(
         self, observation_space: spaces.Space[Any], module_class: type[nn.Module], module_kwargs: dict[str, Any]
     ) -> None:
         nn.Module.__init__(self)
-        module = module_class(**module_kwargs)
+        try:
+            module = module_class(**module_kwargs)
+        except Exception as error:  # a user's own code
+            raise ValueError(f"the features extractor {module_class.__name__} cannot be made: {error}") from error
         width = _width(module, observation_space)
         super().__init__(observation_space, width)
         self.module = module

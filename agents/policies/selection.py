@@ -39,7 +39,7 @@ def selected(policy: Policy, part: str | Sequence[str], setting: str = "inner.ad
     if part == "all":
         return None
     if isinstance(part, str):
-        words = {"head": head_of, "biases": _biases, "norms": Policy.norms, "lora": _lora}
+        words = {"head": head_of, "biases": _biases, "norms": lambda policy: policy.norms(), "lora": _lora}
         found = words[part](policy)
         if not found and part == "lora":
             raise ValueError(f"{setting} is 'lora', but policy.lora_rank is 0; set it to the rank of the updates, as 8")

@@ -78,8 +78,8 @@ class Pretrained(BaseLearner):
         """Check that minibatches are equal, and that stable-baselines3's PPO takes policy and observations.
 
         Raises:
-            ValueError: they are not, the policy has low-rank updates, ``learning.normalize_observations`` is set, since PPO's environments here do not
-                normalise observations, or observations have no axes.
+            ValueError: they are not, the policy has low-rank updates, ``learning.normalize_observations`` is set, since
+                PPO's environments here do not normalise observations, or observations have no axes.
         """
         minibatches = self.settings.outer.minibatches
         if self.environments % minibatches:
