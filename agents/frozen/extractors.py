@@ -28,7 +28,7 @@ class ModuleExtractor(BaseFeaturesExtractor):
         module_kwargs: its arguments.
 
     Raises:
-        ValueError: it cannot be made, does not take such observations, or does not return one tensor with a row for each.
+        ValueError: it cannot be made, does not take such observations, or does not return a tensor with a row for each.
     """
 
     def __init__(
