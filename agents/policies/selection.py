@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from metarl.agents.frozen.lora import A, B
 from metarl.agents.frozen.trained import refuse_frozen
@@ -39,6 +39,7 @@ def selected(policy: Policy, part: str | Sequence[str], setting: str = "inner.ad
     if part == "all":
         return None
     if isinstance(part, str):
+        words: dict[str, Callable[[Policy], frozenset[str]]]
         words = {"head": head_of, "biases": _biases, "norms": lambda policy: policy.norms(), "lora": _lora}
         found = words[part](policy)
         if not found and part == "lora":
