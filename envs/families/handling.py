@@ -56,8 +56,8 @@ class Handling(gymnasium.Wrapper[Any, Any, Any, Any]):
 def held_angle(angle: float, speed: float, length: float, limit: float) -> float:
     """Return the steering angle whose turn tyres can hold, in highway-env's bicycle model.
 
-    The slip angle is ``beta = arctan(tan(delta) / 2)`` and the heading turns by ``v sin(beta) / (length / 2)`` per second,
-    so that the acceleration across the road is ``v^2 sin(beta) / (length / 2)``.
+    The slip angle is ``beta = arctan(tan(delta) / 2)``, and the heading turns by ``v sin(beta) / (length / 2)`` per
+    second, so that the acceleration across the road is ``v^2 sin(beta) / (length / 2)``.
 
     Args:
         angle: delta, in radians.
