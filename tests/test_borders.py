@@ -44,8 +44,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "names": "names root checkpoints",
         "memory": "memory names root training checkpoints basics gradients sb3 agents envs",
         "learners": "learners memory results names root training checkpoints basics gradients sb3 agents envs",
-        "front": "front learners memory replay exporting shrinking results names root guide training checkpoints gradients sb3 "
-        "agents envs",
+        "front": "front learners memory replay exporting shrinking results names root guide training checkpoints "
+        "gradients sb3 agents envs",
         "experiments": "experiments front learners memory replay exporting protocols results names root guide training "
         "checkpoints basics gradients sb3 agents envs",
     }.items()

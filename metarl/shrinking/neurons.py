@@ -8,6 +8,7 @@ next layer. So neurons without incoming or without outgoing weights leave no tra
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -23,7 +24,7 @@ Scope = Literal["global", "layer"]
 def importance(layers: Sequence[Layer], parameters: Parameters) -> list[Tensor]:
     """Return how much each neuron of each hidden layer matters, ``[neuron]``, 1 on average in a layer."""
     found = []
-    for layer, following in zip(layers[:-1], layers[1:], strict=True):
+    for layer, following in itertools.pairwise(layers):
         incoming = parameters[layer.weight].norm(dim=1)
         outgoing = parameters[following.weight].norm(dim=0)
         product = incoming * outgoing
@@ -49,7 +50,7 @@ def kept_neurons(scores: Sequence[Tensor], amount: float, scope: Scope) -> list[
     going = torch.zeros(len(together), dtype=torch.bool)
     going[together.argsort(stable=True)[: round(amount * len(together))]] = True
     kept = []
-    for part, gone in zip(scores, going.split([len(part) for part in scores]), strict=True):
+    for part, gone in zip(scores, torch.split(going, [len(part) for part in scores]), strict=True):
         stays = ~gone
         stays[part.argmax()] = True
         kept.append(stays.nonzero()[:, 0])

@@ -28,7 +28,7 @@ def Prune(model: Model, amount: float = 0.5, *, scope: Scope = "global") -> Mode
     optimizer, learned step sizes) begins anew. How importance is measured stands in ``metarl.shrinking.neurons``.
 
     Args:
-        model: a PPO or A2C model of stable-baselines3, or a learner, whose actor is a perceptron (``MlpPolicy``, or what
+        model: a PPO or A2C model of stable-baselines3, or a learner, with a perceptron as actor (``MlpPolicy``, or what
             is behind a frozen features extractor).
         amount: the share of hidden neurons that go, in [0, 1).
         scope: ``global`` takes the least important of all layers together, ``layer`` the same share of each.
@@ -61,8 +61,8 @@ def _smaller(
     """Return the parameters without the least important neurons, and the widths of the hidden layers."""
     if layers is None or len(layers) < 2:
         raise ValueError(
-            "the actor has no hidden layers that can be pruned; expected a perceptron (MlpPolicy with tanh or relu on a "
-            "flat Box, without low-rank updates), or one behind a frozen features extractor"
+            "the actor has no hidden layers that can be pruned; expected a perceptron (MlpPolicy with tanh or relu "
+            "on a flat Box, without low-rank updates), or one behind a frozen features extractor"
         )
     host = {name: value.detach().cpu() for name, value in parameters.items()}
     kept = kept_neurons(importance(layers, host), amount, scope)

@@ -127,9 +127,9 @@ def test_what_cannot_be_pruned_is_one_sentence() -> None:
             ValueError, match=r"^the actor has no hidden layers that can be pruned; expected a perceptron"
         ):
             Prune(learner)
-    with pytest.raises(ValueError, match="^str cannot be pruned; expected a learner, or a PPO or A2C model"):
+    with pytest.raises(ValueError, match=r"^str cannot be pruned; expected a learner, or a PPO or A2C model"):
         Prune("ppo.zip")
-    with pytest.raises(ValueError, match="^scope is 'all'; expected 'global' or 'layer'"):
+    with pytest.raises(ValueError, match=r"^scope is 'all'; expected 'global' or 'layer'"):
         Prune(small(), scope="all")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="^DQN cannot be pruned"):
+    with pytest.raises(ValueError, match=r"^DQN cannot be pruned"):
         Prune(DQN("MlpPolicy", "CartPole-v1", buffer_size=10))
