@@ -222,5 +222,8 @@ def pack(steps: TrialSteps, trials: Tensor) -> Packing:
     """Return the packing of some trials, given by their numbers ``[n]``."""
     lengths, order = steps.lengths[trials].sort(descending=True, stable=True)
     times = torch.arange(int(lengths[0]))[:, None]
+    if lengths[0] == lengths[-1]:
+        rows = (steps.starts[trials] + times).reshape(-1)
+        return Packing(rows, torch.full((len(times),), len(lengths)))
     running = times < lengths
     return Packing((steps.starts[trials][order] + times)[running], running.sum(dim=1))

@@ -20,6 +20,7 @@ from metarl.fields import FORBID, Count, Inside, NotNegative, Positive, Switch, 
 from metarl.gradients import task_axis
 from metarl.gradients.flat import flatten, named
 from metarl.gradients.optimizers import ascend, first_moments
+from metarl.memory import by_hand
 from metarl.memory.learner import MemoryLearner
 from metarl.memory.playing import by_episode, free_bytes
 from metarl.memory.ppo import Batch, Weights, after_cut, gradient_bytes, loss_gradient, remembered
@@ -224,13 +225,14 @@ class RL2(MemoryLearner):
         vector = flatten(shared.values())
         moments = {name: part for name, part in state.own_tensors.items() if name not in _UNITS}
         rng = seeding.Stream(self.settings.seed, (seeding.TRAINING, iteration, 1)).noise()
+        gradient_of = by_hand.loss_gradient if by_hand.applies(policy, vector.device) else loss_gradient
         sums: dict[str, Tensor] = {}
         norms: list[Tensor] = []
         for _ in range(outer.epochs):
             sums, norms, rows = {}, [], 0
             order = torch.from_numpy(rng.permutation(len(batch.steps.lengths)))
             for trials in torch.tensor_split(order, -(-len(order) // outer.minibatch_trials)):
-                gradient, parts, count = loss_gradient(
+                gradient, parts, count = gradient_of(
                     policy, named(shapes, vector), batch, trials, weights, self._chunk
                 )
                 flat = flatten(gradient.values())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metarl.agents import Parameters
 from metarl.agents.trials import pack
+from metarl.memory import by_hand
 from metarl.memory.ppo import Batch, Weights, loss_gradient, loss_parts, memories
 from metarl.memory.value_head import CENTRE, SCALE, new_value_head, rescaled, standard_values
 
