@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 GATES = 3  # r, z and n
+_PART = 512  # rows
 Linear = tuple[NDArray[Any], NDArray[Any]]  # transposed weights [input, output] and biases
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]  # weight_ih, weight_hh, bias_ih, bias_hh
 
@@ -58,6 +59,20 @@ def gru_cell(inputs: Tensor, hidden: Tensor, weights: Weights) -> Tensor:
     return new + update * (hidden - new)
 
 
+class Scratch:
+    """Memory for large tensors, taken again for each pass: to get fresh pages takes as long as to fill them."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def empty(self, name: str, rows: int, width: int, like: Tensor) -> Tensor:
+        """Return an uninitialised tensor, which is valid until the next one of this name is taken."""
+        held = self._held.get(name)
+        if held is None or held.numel() < rows * width or held.dtype != like.dtype:
+            held = self._held[name] = torch.empty(rows * width, dtype=like.dtype)
+        return held[: rows * width].view(rows, width)
+
+
 @dataclass(frozen=True)
 class Passed:
     """What the pass backwards needs of the one forwards, ``[row, ...]``.
@@ -78,23 +93,45 @@ class Passed:
     new: Tensor
     sizes: list[int]
 
+    def parts(self) -> list[tuple[slice, Passed]]:
+        """Return successive parts of about ``_PART`` rows, which the processor's caches can hold, and their rows."""
+        found, start, end, first = [], 0, 0, 0
+        for time, count in enumerate(self.sizes, start=1):
+            end += count
+            if end - start >= _PART or time == len(self.sizes):
+                rows = slice(start, end)
+                tensors = (self.inputs, self.before, self.gates, self.kept, self.new)
+                found.append((rows, Passed(*(part[rows] for part in tensors), self.sizes[first:time])))
+                start, first = end, time
+        return found
 
-def forwards(inputs: Tensor, sizes: list[int], hidden: Tensor, weights: Weights) -> tuple[Tensor, Passed]:
+
+def forwards(
+    inputs: Tensor, sizes: list[int], hidden: Tensor, weights: Weights, scratch: Scratch | None = None
+) -> tuple[Tensor, Passed]:
     """Return the hidden states after all steps, on the CPU and outside of any graph, and what ``backwards`` needs.
 
-    The arguments are those of ``gru``, the sizes as a list.
+    The arguments are those of ``gru``, the sizes as a list; the results are valid until ``scratch`` is used again.
     """
     weight_ih, weight_hh, bias_ih, bias_hh = weights
-    size = hidden.shape[1]
+    scratch = scratch or Scratch()
+    rows, size = len(inputs), hidden.shape[1]
     two = 2 * size
     # The sigmoid is (1 + tanh(x / 2)) / 2, and numpy's tanh is far faster than its exp; halving the weights is exact.
-    gates = torch.addmm(0.5 * (bias_ih + bias_hh)[:two], inputs, 0.5 * weight_ih[:two].t())
-    new = torch.addmm(bias_ih[two:], inputs, weight_ih[two:].t())
+    gates = scratch.empty("gates", rows, two, inputs)
+    torch.addmm(0.5 * (bias_ih + bias_hh)[:two], inputs, (0.5 * weight_ih[:two]).t(), out=gates)
+    new = scratch.empty("new", rows, size, inputs)
+    torch.addmm(bias_ih[two:], inputs, weight_ih[two:].t(), out=new)
+    kept = scratch.empty("kept", rows, size, inputs)
+    kept[:] = bias_hh[two:]
+    states = scratch.empty("states", sizes[0] + rows, size, inputs)
+    states[: sizes[0]] = hidden
     to_gates, to_kept = (0.5 * weight_hh[:two]).t().contiguous(), weight_hh[two:].t().contiguous()
-    kept = bias_hh[two:].repeat(len(new), 1)
-    states = torch.cat([hidden, torch.empty_like(new)])
     stages = [sizes[0], *sizes]  # of the states: those before the first step, and those after each step
-    latest = [block[:count] for block, count in zip(torch.split(states, stages), sizes, strict=False)]
+    even = sizes[0] == sizes[-1]
+    latest = torch.split(states, stages)[:-1]
+    if not even:
+        latest = tuple(block[:count] for block, count in zip(latest, sizes, strict=True))
     tensors = zip(latest, torch.split(gates, sizes), torch.split(kept, sizes), strict=True)
     arrays = zip(*(_blocks(part.numpy(), sizes) for part in (gates, kept, new)), strict=True)
     after = _blocks(states.numpy(), stages)
@@ -103,29 +140,30 @@ def forwards(inputs: Tensor, sizes: list[int], hidden: Tensor, weights: Weights)
         of_gates.addmm_(now, to_gates)
         of_kept.addmm_(now, to_kept)
         _step(*parts, after[i][: sizes[i]], after[i + 1])
-    before = states[: len(inputs)] if sizes[0] == sizes[-1] else torch.cat(latest)
+    before = states[:rows] if even else torch.cat(latest)
     return states[sizes[0] :], Passed(inputs, before, gates, kept, new, sizes)
 
 
 def backwards(
-    passed: Passed, gradient: Tensor, weights: Weights, *, of_inputs: bool
+    passed: Passed, gradient: Tensor, following: Tensor, weights: Weights, *, of_inputs: bool
 ) -> tuple[Tensor | None, Tensor, Weights]:
     """Return the gradients with respect to the inputs, the hidden states before the first step, and the weights.
 
     Args:
-        passed: from ``forwards``.
+        passed: from ``forwards``, or one of its parts.
         gradient: with respect to the hidden states after all steps.
+        following: what later steps add to that of the sequences that go on, ``[sequence, hidden]``.
         weights: as for ``forwards``.
         of_inputs: whether the gradient with respect to the inputs is wanted; None otherwise.
     """
     sizes, size, rows = passed.sizes, passed.new.shape[1], len(passed.new)
     weight_ih, weight_hh, _, _ = weights
-    n, h = passed.new.numpy(), passed.before.numpy()
+    n = passed.new.numpy()
     reset, update = passed.gates.numpy()[:, :size], np.ascontiguousarray(passed.gates.numpy()[:, size:])
     # What the gradient of the state after a step is multiplied by, for all steps at once.
     factors = np.empty((rows, GATES, size), n.dtype)
     changes = 1.0 - update
-    difference = np.subtract(h, n)
+    difference = passed.before.numpy() - n
     difference *= update
     np.multiply(difference, changes, out=factors[:, 1])
     to_new = np.multiply(n, n, out=difference)
@@ -135,9 +173,10 @@ def backwards(
     to_reset = np.subtract(1.0, reset, out=changes)
     to_reset *= passed.kept.numpy()
     np.multiply(to_reset, factors[:, 2], out=factors[:, 0])
-    of_linear = torch.empty(rows, GATES * size, dtype=passed.new.dtype)
+    of_linear = passed.new.new_empty(rows, GATES * size)
     flowing = np.empty_like(n)
-    carried = torch.zeros(sizes[0], size, dtype=passed.new.dtype)
+    carried = passed.new.new_zeros(sizes[0], size)
+    carried[: len(following)] = following
     back = carried.numpy()
     arrays = (gradient.numpy(), flowing, factors, of_linear.numpy().reshape(factors.shape), update)
     steps = zip(sizes, torch.split(of_linear, sizes), *(_blocks(part, sizes) for part in arrays), strict=True)
@@ -145,13 +184,14 @@ def backwards(
         np.add(back[:count], above, out=now)
         np.multiply(now[:, None], factor, out=into)
         np.multiply(now, stays, out=back[:count])
-        (carried if count == len(carried) else carried[:count]).addmm_(product, weight_hh)
+        (carried if count == sizes[0] else carried[:count]).addmm_(product, weight_hh)
     of_new, of_gates = torch.from_numpy(np.multiply(flowing, to_new, out=to_new)), of_linear[:, : 2 * size]
+    sums = of_linear.sum(dim=0)
     of_weights = (
         torch.cat([of_gates.t() @ passed.inputs, of_new.t() @ passed.inputs]),
         of_linear.t() @ passed.before,
-        torch.cat([of_gates.sum(dim=0), of_new.sum(dim=0)]),
-        of_linear.sum(dim=0),
+        torch.cat([sums[: 2 * size], of_new.sum(dim=0)]),
+        sums,
     )
     found = torch.addmm(of_gates @ weight_ih[: 2 * size], of_new, weight_ih[2 * size :]) if of_inputs else None
     return found, carried, of_weights
@@ -174,10 +214,17 @@ class _Gru(torch.autograd.Function):
         """Return the gradients with respect to the arguments of ``forward``."""
         inputs, before, gates, kept, new, *weights = ctx.saved_tensors
         passed = Passed(inputs, before, gates, kept, new, ctx.sizes)
-        of_inputs, of_hidden, of_weights = backwards(
-            passed, gradient, tuple(weights), of_inputs=ctx.needs_input_grad[0]
-        )
-        return of_inputs, of_hidden, *of_weights, None
+        of_inputs, wanted = torch.empty_like(inputs), ctx.needs_input_grad[0]
+        following, total = gradient[:0], [torch.zeros_like(weight) for weight in weights]
+        for rows, part in reversed(passed.parts()):
+            found, following, of_weights = backwards(
+                part, gradient[rows], following, tuple(weights), of_inputs=wanted
+            )
+            if found is not None:
+                of_inputs[rows] = found
+            for summed, value in zip(total, of_weights, strict=True):
+                summed += value
+        return of_inputs if wanted else None, following, *total, None
 
 
 def _blocks(rows: NDArray[Any], sizes: list[int]) -> Sequence[NDArray[Any]]:

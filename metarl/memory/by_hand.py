@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from metarl.agents import Parameters
 from metarl.agents.policies import GruPolicy
 from metarl.agents.policies.gru import Weights as GruWeights
-from metarl.agents.policies.gru import backwards, forwards
-from metarl.agents.trials import Packing, pack
+from metarl.agents.policies.gru import Scratch, backwards, forwards
+from metarl.agents.trials import pack
 from metarl.memory.ppo import Batch, Parts, Weights
 from metarl.memory.value_head import HIDDEN, LAST
 
@@ -47,88 +47,91 @@ def loss_gradient(
     trials: Tensor,
     weights: Weights,
     chunk: int | None,
+    scratch: Scratch | None = None,
 ) -> tuple[Parameters, Parts, int]:
-    """Return what ``ppo.loss_gradient`` returns for the same arguments, up to rounding."""
+    """Return what ``ppo.loss_gradient`` returns for the same arguments, up to rounding; ``scratch`` is for the unit."""
     packing = pack(batch.steps, trials)
     count = len(packing.rows)
     hidden = torch.zeros(int(packing.sizes[0]), policy.memory_size, dtype=shared["weight_hh"].dtype)
+    unit: GruWeights = tuple(shared[name] for name in GRU)  # type: ignore[assignment]
     total: Parameters = {}
     sums: Parts = {}
     with torch.no_grad():
-        for part in packing.chunks(chunk or len(packing.sizes)):
-            found, parts, hidden = _chunk_gradient(policy, shared, batch, part, weights, hidden, count)
-            total = {name: total[name] + value for name, value in found.items()} if total else found
-            sums = {name: sums[name] + value for name, value in parts.items()} if sums else parts
+        for piece in packing.chunks(chunk or len(packing.sizes)):
+            sizes = piece.sizes.tolist()
+            levels = _embedded(policy, shared, _inputs(policy, batch, piece.rows, hidden))
+            memory, passed = forwards(levels[-1], sizes, hidden[: sizes[0]], unit, scratch)
+            following = hidden[:0]
+            for where, part in reversed(passed.parts()):
+                towards, found, parts = _head_gradient(
+                    policy, shared, batch, piece.rows[where], memory[where], weights, count
+                )
+                of_inputs, following, of_unit = backwards(part, towards, following, unit, of_inputs=len(levels) > 1)
+                found.update(zip(GRU, of_unit, strict=True))
+                if of_inputs is not None:
+                    found.update(
+                        _embedding_gradient(policy, shared, [level[where] for level in levels], of_inputs)
+                    )
+                total = {name: total[name] + value for name, value in found.items()} if total else found
+                sums = {name: sums[name] + value for name, value in parts.items()} if sums else parts
+            hidden = memory[len(memory) - sizes[-1] :].clone()
     return {name: total[name] for name in shared}, sums, count
 
 
-def _chunk_gradient(
-    policy: GruPolicy,
-    shared: Parameters,
-    batch: Batch,
-    packing: Packing,
-    weights: Weights,
-    hidden: Tensor,
-    count: int,
-) -> tuple[Parameters, Parts, Tensor]:
-    """Return the gradient of a chunk's summed loss by ``count``, its parts, and the memory after the chunk."""
-    steps, rows, sizes = batch.steps, packing.rows, packing.sizes.tolist()
-    assert isinstance(steps.observations, Tensor)
-    kind = hidden.dtype
-    seen = preprocess_obs(steps.observations[rows], policy.observation_space, normalize_images=True)
+def _inputs(policy: GruPolicy, batch: Batch, rows: Tensor, like: Tensor) -> Tensor:
+    observations = batch.steps.observations
+    assert isinstance(observations, Tensor)
+    seen = preprocess_obs(observations[rows], policy.observation_space, normalize_images=True)
     assert isinstance(seen, Tensor)
-    told = steps.told[rows]
-    levels = _embedded(policy, shared, torch.cat([seen.reshape(len(rows), -1).to(kind), told.to(kind)], dim=1))
-    unit: GruWeights = tuple(shared[name] for name in GRU)  # type: ignore[assignment]
-    memory, passed = forwards(levels[-1], sizes, hidden[: sizes[0]], unit)
+    return torch.cat([seen.reshape(len(rows), -1).to(like), batch.steps.told[rows].to(like)], dim=1)
 
+
+def _head_gradient(
+    policy: GruPolicy, shared: Parameters, batch: Batch, rows: Tensor, memory: Tensor, weights: Weights, count: int
+) -> tuple[Tensor, Parameters, Parts]:
+    """Return the gradient of some rows' summed loss by ``count``, from their memory to the loss, and the loss's parts.
+
+    The first is with respect to the memory, the second to the parameters of what lies behind it.
+    """
+    steps, size = batch.steps, memory.shape[1]
     weight, bias = shared["action_net.weight"], shared["action_net.bias"]
-    output = torch.addmm(bias, memory, weight.t())
+    output = torch.addmm(bias, memory, weight.t()).numpy()
+    actions = steps.actions[rows].numpy()
     if policy.choices:
-        actions = steps.actions[rows].numpy().reshape(len(rows), -1)
-        log_probs, entropies, back = _choices(output.numpy(), policy.choices, actions)
+        log_probs, entropies, back = _choices(output, policy.choices, actions.reshape(len(rows), -1))
     else:
-        log_std = shared["log_std"].numpy()
-        log_probs, entropies, back = _gaussian(
-            output.numpy(), log_std, policy.log_std_min, steps.actions[rows].numpy()
-        )
+        log_probs, entropies, back = _gaussian(output, shared["log_std"].numpy(), policy.log_std_min, actions)
     log_ratio = log_probs - steps.log_probs[rows].numpy()
     ratio, advantages = np.exp(log_ratio), batch.advantages[rows].numpy()
     gains = ratio * advantages
     counted = gains <= np.clip(ratio, 1.0 - weights.clip, 1.0 + weights.clip) * advantages
     found, of_log_std = back(np.where(counted, gains, 0.0) * (-1.0 / count), -weights.entropy / count)
-    of_output = torch.from_numpy(found).to(kind)
+    of_output = torch.from_numpy(found).to(memory)
     gradient = {"action_net.weight": of_output.t() @ memory, "action_net.bias": of_output.sum(dim=0)}
     if of_log_std is not None:
         gradient["log_std"] = torch.from_numpy(of_log_std)
 
-    tasks = batch.tasks[batch.trial_of_row[rows]]
-    size = memory.shape[1]
+    tasks = batch.tasks[batch.trial_of_row[rows]].to(memory)
     of_memory, of_tasks = shared[f"{HIDDEN}.weight"][:, :size], shared[f"{HIDDEN}.weight"][:, size:]
-    within = torch.addmm(shared[f"{HIDDEN}.bias"], tasks.to(kind), of_tasks.t()).addmm_(memory, of_memory.t()).tanh_()
+    within = torch.addmm(shared[f"{HIDDEN}.bias"], tasks, of_tasks.t()).addmm_(memory, of_memory.t()).tanh_()
     last = shared[f"{LAST}.weight"][0]
     errors = torch.mv(within, last) + (shared[f"{LAST}.bias"] - batch.targets[rows])
     of_values = errors * (weights.value / count)
     gradient[f"{LAST}.weight"], gradient[f"{LAST}.bias"] = (of_values @ within)[None], of_values.sum()[None]
-    of_hidden = np.square(within.numpy(), out=within.numpy())
-    np.subtract(1.0, of_hidden, out=of_hidden)
-    of_hidden *= last.numpy()
-    of_hidden *= of_values.numpy()[:, None]
-    of_within = within
-    gradient[f"{HIDDEN}.weight"] = torch.cat([of_within.t() @ memory, of_within.t() @ tasks.to(kind)], dim=1)
-    gradient[f"{HIDDEN}.bias"] = of_within.sum(dim=0)
-
-    towards = torch.mm(of_within, of_memory).addmm_(of_output, weight)
-    of_inputs, _, of_unit = backwards(passed, towards, unit, of_inputs=len(levels) > 1)
-    gradient.update(zip(GRU, of_unit, strict=True))
-    if of_inputs is not None:
-        gradient.update(_embedding_gradient(policy, shared, levels, of_inputs))
+    slopes = within.numpy()
+    np.multiply(slopes, slopes, out=slopes)
+    np.subtract(1.0, slopes, out=slopes)
+    slopes *= last.numpy()
+    slopes *= of_values.numpy()[:, None]
+    of_hidden = within  # whose numbers the slopes have replaced
+    gradient[f"{HIDDEN}.weight"] = torch.cat([of_hidden.t() @ memory, of_hidden.t() @ tasks], dim=1)
+    gradient[f"{HIDDEN}.bias"] = of_hidden.sum(dim=0)
     parts = {
         "entropy": torch.tensor(entropies.sum()),
         "kl": torch.tensor((ratio - 1.0 - log_ratio).sum()),
         "value_error": errors.square().sum(),
     }
-    return gradient, parts, memory[len(memory) - sizes[-1] :]
+    return torch.mm(of_hidden, of_memory).addmm_(of_output, weight), gradient, parts
 
 
 def _embedded(policy: GruPolicy, shared: Parameters, inputs: Tensor) -> list[Tensor]:
