@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 GATES = 3  # r, z and n
-_PART = 512  # rows
+_PART = 1024  # rows
 Linear = tuple[NDArray[Any], NDArray[Any]]  # transposed weights [input, output] and biases
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]  # weight_ih, weight_hh, bias_ih, bias_hh
 

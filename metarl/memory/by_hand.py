@@ -111,9 +111,8 @@ def _head_gradient(
     if of_log_std is not None:
         gradient["log_std"] = torch.from_numpy(of_log_std)
 
-    tasks = batch.tasks[batch.trial_of_row[rows]].to(memory)
-    of_memory, of_tasks = shared[f"{HIDDEN}.weight"][:, :size], shared[f"{HIDDEN}.weight"][:, size:]
-    within = torch.addmm(shared[f"{HIDDEN}.bias"], tasks, of_tasks.t()).addmm_(memory, of_memory.t()).tanh_()
+    given = torch.cat([memory, batch.tasks[batch.trial_of_row[rows]].to(memory)], dim=1)
+    within = torch.addmm(shared[f"{HIDDEN}.bias"], given, shared[f"{HIDDEN}.weight"].t()).tanh_()
     last = shared[f"{LAST}.weight"][0]
     errors = torch.mv(within, last) + (shared[f"{LAST}.bias"] - batch.targets[rows])
     of_values = errors * (weights.value / count)
@@ -124,14 +123,13 @@ def _head_gradient(
     slopes *= last.numpy()
     slopes *= of_values.numpy()[:, None]
     of_hidden = within  # whose numbers the slopes have replaced
-    gradient[f"{HIDDEN}.weight"] = torch.cat([of_hidden.t() @ memory, of_hidden.t() @ tasks], dim=1)
-    gradient[f"{HIDDEN}.bias"] = of_hidden.sum(dim=0)
+    gradient[f"{HIDDEN}.weight"], gradient[f"{HIDDEN}.bias"] = of_hidden.t() @ given, of_hidden.sum(dim=0)
     parts = {
         "entropy": torch.tensor(entropies.sum()),
         "kl": torch.tensor((ratio - 1.0 - log_ratio).sum()),
         "value_error": errors.square().sum(),
     }
-    return torch.mm(of_hidden, of_memory).addmm_(of_output, weight), gradient, parts
+    return torch.mm(of_hidden, shared[f"{HIDDEN}.weight"][:, :size]).addmm_(of_output, weight), gradient, parts
 
 
 def _embedded(policy: GruPolicy, shared: Parameters, inputs: Tensor) -> list[Tensor]:
