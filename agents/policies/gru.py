@@ -10,7 +10,6 @@ as this one. On a GPU torch's is a single kernel, and is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,18 +58,40 @@ def gru_cell(inputs: Tensor, hidden: Tensor, weights: Weights) -> Tensor:
     return new + update * (hidden - new)
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Numbers of packed sequences.
+
+    Attributes:
+        whole: ``[row, width]``.
+        sizes: how many rows each time step has.
+        tensors: the rows of each time step.
+        arrays: the same memory as arrays.
+    """
+
+    whole: Tensor
+    sizes: list[int]
+    tensors: tuple[Tensor, ...]
+    arrays: tuple[NDArray[Any], ...]
+
+
 class Scratch:
-    """Memory for large tensors, taken again for each pass: to get fresh pages takes as long as to fill them."""
+    """Memory for one pass after another: to get fresh pages, and views of each step, takes as long as to fill them."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Tensor] = {}
+        self._memory: dict[str, Tensor] = {}
+        self._steps: dict[str, Steps] = {}
 
-    def empty(self, name: str, rows: int, width: int, like: Tensor) -> Tensor:
-        """Return an uninitialised tensor, which is valid until the next one of this name is taken."""
-        held = self._held.get(name)
-        if held is None or held.numel() < rows * width or held.dtype != like.dtype:
-            held = self._held[name] = torch.empty(rows * width, dtype=like.dtype)
-        return held[: rows * width].view(rows, width)
+    def steps(self, name: str, sizes: list[int], width: int, like: Tensor) -> Steps:
+        """Return uninitialised memory, which is valid until more of this name is taken."""
+        held, rows = self._steps.get(name), sum(sizes)
+        if held is None or held.sizes != sizes or held.whole.shape[1] != width or held.whole.dtype != like.dtype:
+            memory = self._memory.get(name)
+            if memory is None or memory.numel() < rows * width or memory.dtype != like.dtype:
+                memory = self._memory[name] = like.new_empty(rows * width)
+            whole = memory[: rows * width].view(rows, width)
+            held = self._steps[name] = Steps(whole, sizes, torch.split(whole, sizes), _blocks(whole.numpy(), sizes))
+        return held
 
 
 @dataclass(frozen=True)
@@ -94,14 +115,17 @@ class Passed:
     sizes: list[int]
 
     def parts(self) -> list[tuple[slice, Passed]]:
-        """Return successive parts of about ``_PART`` rows, which the processor's caches can hold, and their rows."""
+        """Return successive parts of at most about ``_PART`` rows, which caches can hold, and their rows."""
+        rows = len(self.new)
+        enough = -(-rows // -(-rows // _PART))
         found, start, end, first = [], 0, 0, 0
         for time, count in enumerate(self.sizes, start=1):
             end += count
-            if end - start >= _PART or time == len(self.sizes):
-                rows = slice(start, end)
-                tensors = (self.inputs, self.before, self.gates, self.kept, self.new)
-                found.append((rows, Passed(*(part[rows] for part in tensors), self.sizes[first:time])))
+            if end - start >= enough or time == len(self.sizes):
+                part = slice(start, end)
+                inputs, before, gates = self.inputs[part], self.before[part], self.gates[part]
+                sizes = self.sizes[first:time]
+                found.append((part, Passed(inputs, before, gates, self.kept[part], self.new[part], sizes)))
                 start, first = end, time
         return found
 
@@ -118,34 +142,38 @@ def forwards(
     rows, size = len(inputs), hidden.shape[1]
     two = 2 * size
     # The sigmoid is (1 + tanh(x / 2)) / 2, and numpy's tanh is far faster than its exp; halving the weights is exact.
-    gates = scratch.empty("gates", rows, two, inputs)
-    torch.addmm(0.5 * (bias_ih + bias_hh)[:two], inputs, (0.5 * weight_ih[:two]).t(), out=gates)
-    new = scratch.empty("new", rows, size, inputs)
-    torch.addmm(bias_ih[two:], inputs, weight_ih[two:].t(), out=new)
-    kept = scratch.empty("kept", rows, size, inputs)
-    kept[:] = bias_hh[two:]
-    states = scratch.empty("states", sizes[0] + rows, size, inputs)
-    states[: sizes[0]] = hidden
+    gates = scratch.steps("gates", sizes, two, inputs)
+    torch.addmm(0.5 * (bias_ih + bias_hh)[:two], inputs, (0.5 * weight_ih[:two]).t(), out=gates.whole)
+    new = scratch.steps("new", sizes, size, inputs)
+    torch.addmm(bias_ih[two:], inputs, weight_ih[two:].t(), out=new.whole)
+    kept = scratch.steps("kept", sizes, size, inputs)
+    kept.whole[:] = bias_hh[two:]
+    states = scratch.steps("states", [sizes[0], *sizes], size, inputs)  # before the first step, and after each
+    states.whole[: sizes[0]] = hidden
     to_gates, to_kept = (0.5 * weight_hh[:two]).t().contiguous(), weight_hh[two:].t().contiguous()
-    stages = [sizes[0], *sizes]  # of the states: those before the first step, and those after each step
     even = sizes[0] == sizes[-1]
-    latest = torch.split(states, stages)[:-1]
+    latest = states.tensors[:-1]
     if not even:
         latest = tuple(block[:count] for block, count in zip(latest, sizes, strict=True))
-    tensors = zip(latest, torch.split(gates, sizes), torch.split(kept, sizes), strict=True)
-    arrays = zip(*(_blocks(part.numpy(), sizes) for part in (gates, kept, new)), strict=True)
-    after = _blocks(states.numpy(), stages)
+    tensors = zip(latest, gates.tensors, kept.tensors, strict=True)
+    arrays = zip(gates.arrays, kept.arrays, new.arrays, strict=True)
     for i, ((now, of_gates, of_kept), parts) in enumerate(zip(tensors, arrays, strict=True)):
         # Matrix products are torch's, which keeps to its number of threads; all else is numpy's, which starts faster.
         of_gates.addmm_(now, to_gates)
         of_kept.addmm_(now, to_kept)
-        _step(*parts, after[i][: sizes[i]], after[i + 1])
-    before = states[:rows] if even else torch.cat(latest)
-    return states[sizes[0] :], Passed(inputs, before, gates, kept, new, sizes)
+        _step(*parts, states.arrays[i][: sizes[i]], states.arrays[i + 1])
+    before = states.whole[:rows] if even else torch.cat(latest)
+    return states.whole[sizes[0] :], Passed(inputs, before, gates.whole, kept.whole, new.whole, sizes)
 
 
 def backwards(
-    passed: Passed, gradient: Tensor, following: Tensor, weights: Weights, *, of_inputs: bool
+    passed: Passed,
+    gradient: Tensor,
+    following: Tensor,
+    weights: Weights,
+    scratch: Scratch | None = None,
+    *,
+    of_inputs: bool,
 ) -> tuple[Tensor | None, Tensor, Weights]:
     """Return the gradients with respect to the inputs, the hidden states before the first step, and the weights.
 
@@ -154,14 +182,17 @@ def backwards(
         gradient: with respect to the hidden states after all steps.
         following: what later steps add to that of the sequences that go on, ``[sequence, hidden]``.
         weights: as for ``forwards``.
+        scratch: as for ``forwards``.
         of_inputs: whether the gradient with respect to the inputs is wanted; None otherwise.
     """
     sizes, size, rows = passed.sizes, passed.new.shape[1], len(passed.new)
     weight_ih, weight_hh, _, _ = weights
+    scratch = scratch or Scratch()
     n = passed.new.numpy()
     reset, update = passed.gates.numpy()[:, :size], np.ascontiguousarray(passed.gates.numpy()[:, size:])
     # What the gradient of the state after a step is multiplied by, for all steps at once.
-    factors = np.empty((rows, GATES, size), n.dtype)
+    of_steps = scratch.steps("factors", sizes, GATES * size, passed.new)
+    factors = of_steps.whole.numpy().reshape(rows, GATES, size)
     changes = 1.0 - update
     difference = passed.before.numpy() - n
     difference *= update
@@ -173,19 +204,24 @@ def backwards(
     to_reset = np.subtract(1.0, reset, out=changes)
     to_reset *= passed.kept.numpy()
     np.multiply(to_reset, factors[:, 2], out=factors[:, 0])
-    of_linear = passed.new.new_empty(rows, GATES * size)
-    flowing = np.empty_like(n)
+    linear = scratch.steps("linear", sizes, GATES * size, passed.new)
+    flowing = scratch.steps("flowing", sizes, size, passed.new)
+    of_linear = linear.whole
     carried = passed.new.new_zeros(sizes[0], size)
     carried[: len(following)] = following
     back = carried.numpy()
-    arrays = (gradient.numpy(), flowing, factors, of_linear.numpy().reshape(factors.shape), update)
-    steps = zip(sizes, torch.split(of_linear, sizes), *(_blocks(part, sizes) for part in arrays), strict=True)
-    for count, product, above, now, factor, into, stays in reversed(list(steps)):
-        np.add(back[:count], above, out=now)
-        np.multiply(now[:, None], factor, out=into)
-        np.multiply(now, stays, out=back[:count])
-        (carried if count == sizes[0] else carried[:count]).addmm_(product, weight_hh)
-    of_new, of_gates = torch.from_numpy(np.multiply(flowing, to_new, out=to_new)), of_linear[:, : 2 * size]
+    above, stays = _blocks(gradient.numpy(), sizes), _blocks(update, sizes)
+    for i in reversed(range(len(sizes))):
+        count = sizes[i]
+        now, wide = flowing.arrays[i], (count, GATES, size)
+        np.add(back[:count], above[i], out=now)
+        np.multiply(now[:, None], of_steps.arrays[i].reshape(wide), out=linear.arrays[i].reshape(wide))
+        np.multiply(now, stays[i], out=back[:count])
+        (carried if count == sizes[0] else carried[:count]).addmm_(linear.tensors[i], weight_hh)
+    of_new, of_gates = (
+        torch.from_numpy(np.multiply(flowing.whole.numpy(), to_new, out=to_new)),
+        of_linear[:, : 2 * size],
+    )
     sums = of_linear.sum(dim=0)
     of_weights = (
         torch.cat([of_gates.t() @ passed.inputs, of_new.t() @ passed.inputs]),
@@ -215,10 +251,11 @@ class _Gru(torch.autograd.Function):
         inputs, before, gates, kept, new, *weights = ctx.saved_tensors
         passed = Passed(inputs, before, gates, kept, new, ctx.sizes)
         of_inputs, wanted = torch.empty_like(inputs), ctx.needs_input_grad[0]
+        scratch = Scratch()
         following, total = gradient[:0], [torch.zeros_like(weight) for weight in weights]
         for rows, part in reversed(passed.parts()):
             found, following, of_weights = backwards(
-                part, gradient[rows], following, tuple(weights), of_inputs=wanted
+                part, gradient[rows], following, tuple(weights), scratch, of_inputs=wanted
             )
             if found is not None:
                 of_inputs[rows] = found
@@ -227,13 +264,12 @@ class _Gru(torch.autograd.Function):
         return of_inputs if wanted else None, following, *total, None
 
 
-def _blocks(rows: NDArray[Any], sizes: list[int]) -> Sequence[NDArray[Any]]:
+def _blocks(rows: NDArray[Any], sizes: list[int]) -> tuple[NDArray[Any], ...]:
     """Return the rows of each time step."""
     if sizes[0] == sizes[-1]:
-        whole: Any = rows.reshape(len(sizes), sizes[0], *rows.shape[1:])
-        return whole  # type: ignore[no-any-return]
+        return tuple(rows.reshape(len(sizes), sizes[0], -1))
     ends = np.cumsum(sizes).tolist()
-    return [rows[end - count : end] for end, count in zip(ends, sizes, strict=True)]
+    return tuple(rows[end - count : end] for end, count in zip(ends, sizes, strict=True))
 
 
 def _step(

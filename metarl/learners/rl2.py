@@ -241,9 +241,7 @@ class RL2(MemoryLearner):
             sums, norms, rows = {}, [], 0
             order = torch.from_numpy(rng.permutation(len(batch.steps.lengths)))
             for trials in torch.tensor_split(order, -(-len(order) // outer.minibatch_trials)):
-                gradient, parts, count = gradient_of(
-                    policy, named(shapes, vector), batch, trials, weights, self._chunk
-                )
+                gradient, parts, count = gradient_of(policy, named(shapes, vector), batch, trials, weights, self._chunk)
                 flat = flatten(gradient.values())
                 norm = flat.norm()
                 flat = flat * (outer.max_gradient_norm / norm.clamp(min=outer.max_gradient_norm))

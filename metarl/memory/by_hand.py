@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from metarl.agents import Parameters
 from metarl.agents.policies import GruPolicy
-from metarl.agents.policies.gru import Weights as GruWeights
 from metarl.agents.policies.gru import Scratch, backwards, forwards
+from metarl.agents.policies.gru import Weights as GruWeights
 from metarl.agents.trials import pack
 from metarl.memory.ppo import Batch, Parts, Weights
 from metarl.memory.value_head import HIDDEN, LAST
 
 Array = NDArray[Any]
-# Log-probabilities and entropies of rows, and the way back: from the gradients with respect to these, the former by row,
-# the latter the same for all rows, those with respect to the output and to the logarithm of the standard deviation.
+# Log-probabilities and entropies of rows; and the way back, from the gradients with respect to both, the second of which
+# is the same for all rows, to those with respect to the output and to the logarithm of the standard deviation.
 Head = tuple[Array, Array, Callable[[Array, float], tuple[Array, Array | None]]]
 GRU = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -66,12 +66,12 @@ def loss_gradient(
                 towards, found, parts = _head_gradient(
                     policy, shared, batch, piece.rows[where], memory[where], weights, count
                 )
-                of_inputs, following, of_unit = backwards(part, towards, following, unit, of_inputs=len(levels) > 1)
+                of_inputs, following, of_unit = backwards(
+                    part, towards, following, unit, scratch, of_inputs=len(levels) > 1
+                )
                 found.update(zip(GRU, of_unit, strict=True))
                 if of_inputs is not None:
-                    found.update(
-                        _embedding_gradient(policy, shared, [level[where] for level in levels], of_inputs)
-                    )
+                    found.update(_embedding_gradient(policy, shared, [level[where] for level in levels], of_inputs))
                 total = {name: total[name] + value for name, value in found.items()} if total else found
                 sums = {name: sums[name] + value for name, value in parts.items()} if sums else parts
             hidden = memory[len(memory) - sizes[-1] :].clone()

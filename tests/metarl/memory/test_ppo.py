@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@functools.cache
 def problem(case: str) -> tuple[Any, Parameters, Batch]:
     """Return a policy, all parameters in double precision, moved a little, and what they learn from."""
     model = remembering(**CASES[case])
@@ -116,9 +118,7 @@ def test_the_gradient_by_hand_is_that_of_automatic_differentiation(
     expected, parts, count = loss_gradient(policy, shared, batch, torch.tensor(trials), weights, chunk)
     scratch = Scratch()
     for _ in range(2):  # the second time with what the first left behind
-        found, sums, rows = by_hand.loss_gradient(
-            policy, shared, batch, torch.tensor(trials), weights, chunk, scratch
-        )
+        found, sums, rows = by_hand.loss_gradient(policy, shared, batch, torch.tensor(trials), weights, chunk, scratch)
         assert rows == count
         assert list(found) == list(expected)
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13)
