@@ -28,8 +28,8 @@ from metarl.memory.ppo import Batch, Parts, Weights
 from metarl.memory.value_head import HIDDEN, LAST
 
 Array = NDArray[Any]
-# Log-probabilities and entropies of rows; and the way back, from the gradients with respect to both, the second of which
-# is the same for all rows, to those with respect to the output and to the logarithm of the standard deviation.
+# Log-probabilities and entropies of rows; and the way back, from the gradients with respect to both (the second is the
+# same for all rows) to those with respect to the output and to the logarithm of the standard deviation.
 Head = tuple[Array, Array, Callable[[Array, float], tuple[Array, Array | None]]]
 GRU = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
