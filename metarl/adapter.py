@@ -13,7 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from metarl import seeding
 from metarl.agents import Parameters, Policy, Rollouts, join_episodes
-from metarl.agents.observations import map_observations, transpose_images
+from metarl.agents.observations import map_observations
 from metarl.envs import RolloutError
 from metarl.envs.actions import standard_actions
 from metarl.gradients.flat import one_task, task_parameters
@@ -178,7 +178,7 @@ class Adapter:
     def _batched(self, observation: Any, step: int) -> Any:
         batch = map_observations(lambda part: np.asarray(part)[None].copy(), observation)
         refuse_non_finite("gave the observation", batch, f"at step {step}")
-        return transpose_images(self._space, batch)
+        return self._actor.see(self._space, batch)
 
     def _act(self) -> Any:
         latest = map_observations(lambda part: part[None], self._observations[-1])

@@ -23,7 +23,6 @@ from metarl.agents import (
     Rollouts,
     Samples,
     build_policy,
-    new_normalizer,
     to_samples,
 )
 from metarl.agents.policies.selection import selected
@@ -99,9 +98,7 @@ class MetaAgent(Evaluated, Recommended):
         self.functional_policy = self.prepare_policy(built if buffers is None else built.with_buffers(buffers))
         self.adapts = self.adapting_parameters(self.functional_policy)
         learning = settings.learning
-        empty = new_normalizer(
-            self.functional_policy.observation_space, learning.normalize_observations, learning.normalize_rewards
-        )
+        empty = self.functional_policy.new_normalizer(learning.normalize_observations, learning.normalize_rewards)
         self._normalizer = empty if normalizer is None else replace(normalizer, returns=empty.returns)
         self.validate()
         self.state = self.initial_state()
@@ -125,8 +122,9 @@ class MetaAgent(Evaluated, Recommended):
         return in_force(self.given_settings, 1.0 if state is None else state.progress_remaining)
 
     def _build_policy(self) -> Policy:
-        arguments = {**vars(self.settings.policy), **self.policy_kwargs}
-        return build_policy(self.observation_space, self.action_space, seed=self.settings.seed, **arguments)
+        given, seed = self.settings.policy, self.settings.seed
+        arguments = {**given.arguments(), "trained": given.trained(seed), **self.policy_kwargs}
+        return build_policy(self.observation_space, self.action_space, seed=seed, **arguments)
 
     def prepare_policy(self, policy: Policy) -> Policy:
         """Return the policy to train, made from the one that was built; a pure function of it and the settings.
@@ -372,7 +370,7 @@ class MetaAgent(Evaluated, Recommended):
             rollouts = self.collect(self.state, parameters, one, streams, episodes=episodes)
             policy = self.as_policy(task_parameters(parameters, 0), self.state)
             env = make(self.settings.family, task=task, **self.settings.family_kwargs)
-        fit_value(policy, rollouts, float(arguments.get("gamma", 0.99)), chosen)
+        fit_value(self.functional_policy.behind_front(policy), rollouts, float(arguments.get("gamma", 0.99)), chosen)
         return to_model(algorithm, policy, env, **{"seed": chosen, "device": self.device, **arguments})
 
     @property

@@ -176,7 +176,7 @@ class BaseLearner(MetaAgent):
         Args:
             source: the model, or the path of its zip file, of which only tensors and plain JSON are read.
             family: the id of an environment family with the spaces the model was trained on.
-            policy_kwargs: arguments of the model's policy that a file keeps only as pickled code: classes of one's own.
+            policy_kwargs: what a file keeps only as pickled code, as own classes; and what is trained.
             vec_normalize: the ``VecNormalize`` that the model was trained with, whose observation statistics are taken
                 over and go on running; a model that still has its environments brings its own.
             check_spaces: refuse a model whose spaces are not the family's; False insists that they mean the same.
@@ -204,7 +204,7 @@ class BaseLearner(MetaAgent):
             cls, option_owner, taken.policy_name, taken.architecture, family=family, **sections
         )
         learner = cls.__new__(cls)
-        policy = taken.policy(settings.policy.log_std_min)
+        policy = taken.policy(settings.policy.log_std_min, settings.policy.trained(settings.seed))
         learner._begin(settings, kept, verbose, tensorboard_log, policy, taken.normalizer)
         return learner
 

@@ -15,7 +15,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from metarl.agents import Noise, Normalizer, Parameters, Policy, Rollouts
-from metarl.agents.observations import map_observations, transpose_images
+from metarl.agents.observations import map_observations
 from metarl.agents.policies import Actor, NoNoise
 from metarl.envs import BatchedFamily, RolloutError, make_in_processes
 from metarl.envs import tasks as task_tools
@@ -199,7 +199,7 @@ def play_episodes(
         RolloutError: an environment failed; the message does not name the task yet.
     """
     space = env.single_observation_space
-    observations = [transpose_images(space, first)]
+    observations = [actor.see(space, first)]
     steps: list[tuple[NDArray[Any], ...]] = []
     infos: list[dict[str, NDArray[np.float64]]] = []
     running = np.ones(n_tasks * episodes, dtype=np.bool_)
@@ -236,7 +236,7 @@ def play_episodes(
             )
         )
         infos.append(number_infos(info, running, record))
-        observations.append(transpose_images(space, following))
+        observations.append(actor.see(space, following))
         running = running & ~(terminated | truncated)
     return stack_steps(observations, steps, n_tasks, episodes, infos, double=double)
 

@@ -11,8 +11,23 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from metarl.agents.frozen import trained as of_trained
 from metarl.envs.references import as_family
-from metarl.fields import FORBID, Count, Counts, Finite, Name, Names, Patterns, Positive, Sizes, Switch, Unit, setting
+from metarl.fields import (
+    FORBID,
+    Count,
+    Counts,
+    Finite,
+    Name,
+    Names,
+    NoneOrCount,
+    Patterns,
+    Positive,
+    Sizes,
+    Switch,
+    Unit,
+    setting,
+)
 from metarl.guide import faults
 from metarl.guide.arguments import refuse_argument
 from metarl.training.schedules import AnySchedule, read_schedule, scheduled, takes_schedule, with_values
@@ -69,10 +84,11 @@ class Inner:
     objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = setting(
         "auto", "loss that the inner update descends; auto: the learner's own"
     )
-    adapts: Literal["all", "head", "biases", "norms"] | Patterns = setting(
+    adapts: Literal["all", "head", "biases", "norms", "lora"] | Patterns = setting(
         "all",
         "what inner updates change: all parameters, the head (last layer and noise), biases, normalisation layers "
-        '(norms), or names and patterns, as ["action_net.*", "log_std"]; the meta-update changes all',
+        '(norms), low-rank updates (lora), or names and patterns, as ["action_net.*", "log_std"]; the meta-update '
+        "changes all but what policy.freeze freezes",
     )
     baseline: Literal["linear", "none"] = setting("linear", "what is subtracted from returns; none is for dice only")
 
@@ -108,6 +124,45 @@ class PolicyNetwork:
         "floor on the exploration noise; -1.609 is a deviation of 0.2",
         "log of a standard deviation",
     )
+    features_extractor_class: str = setting(
+        "", "a torch.nn.Module before the hidden layers, module:Class; empty: the policy's own"
+    )
+    features_extractor_kwargs: dict[str, Any] = field(
+        default_factory=dict, metadata={"meaning": "arguments of features_extractor_class", "unit": ""}
+    )
+    freeze: Literal["none", "extractor"] | Patterns = setting(
+        "none",
+        "what neither adapts nor is trained: the features extractor, which is then computed once for each observation, "
+        'or names and patterns of parameters, as ["mlp_extractor.policy_net.0.*"]',
+    )
+    features_precision: Literal["single", "half"] = setting(
+        "single", "precision in which rollouts keep the features of a frozen features extractor"
+    )
+    lora_rank: NoneOrCount = setting(
+        0, "rank of low-rank updates of linear and convolutional layers, whose own weights are frozen; 0: none"
+    )
+    lora_layers: Names = setting(
+        (), 'layers with low-rank updates, names and patterns, as ["mlp_extractor.*"]; empty: all that are large enough'
+    )
+
+    def trained(self, seed: int) -> of_trained.Trained:
+        """Return what of the policy is trained; the seed is that of initial low-rank updates."""
+        return of_trained.Trained(
+            freeze=self.freeze,
+            half=self.features_precision == "half",
+            lora_rank=self.lora_rank,
+            lora_layers=self.lora_layers,
+            seed=seed,
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of ``build_policy`` besides what is trained."""
+        given = {name: value for name, value in vars(self).items() if name not in of_trained.SETTINGS}
+        if not self.features_extractor_class:
+            del given["features_extractor_class"]
+        if not self.features_extractor_kwargs:
+            del given["features_extractor_kwargs"]
+        return given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +325,9 @@ def structure_arguments(
             "policy itself is the argument policy)"
         )
     rest = dict(policy_kwargs or {})
-    own = {key: rest.pop(key) for key in set(_field_names(PolicyNetwork)) - {"name"} if key in rest}
+    by_path = isinstance(rest.get("features_extractor_class"), str)  # a class itself is not in the settings
+    of_class = set() if by_path else {"features_extractor_class", "features_extractor_kwargs"}
+    own = {key: rest.pop(key) for key in set(_field_names(PolicyNetwork)) - {"name"} - of_class if key in rest}
     given = {key: {} if value is None and key not in _WORDS else value for key, value in sections.items()}
     if isinstance(given["family_kwargs"], dict):
         given["family"], given["family_kwargs"] = as_family(given["family"], given["family_kwargs"])
@@ -307,7 +364,8 @@ def as_dict(settings: Settings) -> dict[str, Any]:
     for key, schedule in scheduled(settings).items():
         section, _, name = key.partition(".")
         plain[section][name] = schedule.plain()
-    plain["policy"]["hidden_sizes"] = list(settings.policy.hidden_sizes)
+    for name in ("hidden_sizes", "lora_layers"):
+        plain["policy"][name] = list(plain["policy"][name])
     for name in ("record", "shots"):
         plain["evaluation"][name] = list(plain["evaluation"][name])
     return plain

@@ -58,6 +58,13 @@ def test_the_page_on_learners_of_ones_own_runs_as_it_stands(tmp_path: Path) -> N
     assert "learning_rate = 0.02" in (tmp_path / "runs/navigation/config.toml").read_text()
 
 
+def test_the_page_on_large_policies_runs_as_it_stands(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/large-policies.md").read_text(), flags=re.DOTALL)
+    done = forked.run(cwd=tmp_path, code=code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "general 2243 parameters are trained"
+
+
 def test_the_page_on_the_short_way_runs_as_it_stands(tmp_path: Path) -> None:
     code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/fit-and-evaluate.md").read_text(), flags=re.DOTALL)
     assert len(code) == 3

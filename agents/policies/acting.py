@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from metarl.agents.frozen.front import Front
 from metarl.agents.normalization import Normalizer
+from metarl.agents.observations import transpose_images
 
 
 class Noise:
@@ -63,6 +66,7 @@ class Actor:
 
     choices: ClassVar[int] = 0  # numbers of a step's noise in addition to those of the action
     acts_without_noise: ClassVar[bool] = True  # whether ``act`` takes None for the most likely actions
+    _front: Front | None = None
 
     def __init_subclass__(cls) -> None:
         """Ask of an ``act`` of one's own that it says whether it takes None for the noise."""
@@ -75,6 +79,21 @@ class Actor:
         self._normalizer = normalizer
         self._spread = None if log_std is None else spread(log_std)  # [task or 1, 1, action], the floor applied
 
+    def after(self, front: Front | None, device: torch.device) -> Self:
+        """Put the actor behind a frozen front, which runs on a device; return the actor."""
+        self._front, self._device = front, device
+        return self
+
+    def see(self, space: spaces.Space[Any], observations: Any) -> Any:
+        """Return what ``act`` takes and rollouts keep of a batch of observations ``[row, *obs]``.
+
+        Args:
+            space: of the observations.
+            observations: arrays, as environments return them.
+        """
+        seen = transpose_images(space, observations)
+        return seen if self._front is None else self._front.see(seen, self._device)
+
     def noise(self, rngs: Sequence[np.random.Generator], episodes: int) -> Noise:
         """Return the noise for ``act``, for episodes of tasks, each task with its own generator."""
         return Noise(rngs, episodes, self._space, self.choices)
@@ -83,7 +102,7 @@ class Actor:
         """Return actions ``[task, episode, *action]`` and their log-probabilities ``[task, episode]``.
 
         Args:
-            observations: ``[task, episode, *obs]``, arrays.
+            observations: ``[task, episode, *obs]``, arrays, from ``see``.
             noise: ``[task, episode, action]``, from ``noise``; None for the most likely actions.
         """
         return draw(self._space, self.output(self._normalizer.observe(observations)), self._spread, noise)

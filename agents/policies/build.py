@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,17 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 from torch import Tensor, nn
 
+from metarl.agents.frozen.extractors import with_extractor
+from metarl.agents.frozen.front import Front, behind
+from metarl.agents.frozen.lora import add_lora, lora_layers
+from metarl.agents.frozen.trained import ALL_TRAINED, EXTRACTOR, Trained
 from metarl.agents.observations import channels_first, subspaces
-from metarl.agents.policies.module import ModulePolicy
+from metarl.agents.policies.module import ActorModule, ModulePolicy
 from metarl.agents.policies.perceptron import PerceptronPolicy, perceptron_layers
-from metarl.agents.policies.policy import Policy
+from metarl.agents.policies.policy import Policy, is_critic
 from metarl.agents.policies.recurrent import ACTIVATIONS, GruPolicy
-from metarl.agents.policies.seeded import Seeded
 from metarl.agents.policies.soundness import refuse_unsound_modules, refuse_unsound_policy
+from metarl.agents.seeded import Seeded
 from metarl.agents.small_images import SmallCnnPolicy
 
 MODULES: dict[str, type[ActorCriticPolicy]] = {
@@ -35,20 +40,55 @@ POLICIES: dict[str, type[ActorCriticPolicy] | type[Policy]] = {**MODULES, "GruPo
 _NOT_RUN = ("forward", "get_distribution", "_get_action_dist_from_latent", "_predict", "extract_features")
 
 
-def wrap_module(module: ActorCriticPolicy, log_std_min: float | None = None) -> ModulePolicy:
-    """Return a stable-baselines3 policy as pure functions of its parameters.
+def wrap_module(
+    module: ActorCriticPolicy, log_std_min: float | None = None, trained: Trained = ALL_TRAINED
+) -> ModulePolicy:
+    """Return a stable-baselines3 policy as pure functions of the parameters that are trained.
 
     Args:
         module: the policy; it is copied.
         log_std_min: a floor on the logarithm of the standard deviation, or None.
+        trained: what of it is trained.
 
     Raises:
-        ValueError: the policy explores with state-dependent noise, or has modules that updates do not support.
+        ValueError: the policy explores with state-dependent noise, or has modules that updates do not support; or it
+            lacks what ``trained`` names.
     """
-    if perceptron_layers(module) is not None:
+    if trained.lora_rank:
+        module = add_lora(module, trained.lora_rank, trained.lora_layers, trained.seed)
+    names = [name.removeprefix("policy.") for name, _ in ActorModule(module).named_parameters()]
+    names = [name for name in names if not is_critic(name)]
+    frozen, updated = trained.frozen(names), lora_layers(module)
+    frozen |= {name for name in names for layer in updated if name in (f"{layer}.weight", f"{layer}.bias")}
+    extracting = {name for name in names if name.startswith(EXTRACTOR)}
+    if trained.freeze == "extractor" or (extracting and extracting <= frozen):
+        return _behind_front(module, log_std_min, frozen - extracting, trained)
+    if perceptron_layers(module) is not None and not frozen:
         return PerceptronPolicy(module, log_std_min)
     refuse_unsound_modules(module)
-    policy = ModulePolicy(module, log_std_min)
+    policy = ModulePolicy(module, log_std_min, frozen=frozen)
+    refuse_unsound_policy(policy)
+    return policy
+
+
+def _behind_front(
+    module: ActorCriticPolicy, log_std_min: float | None, frozen: frozenset[str], trained: Trained
+) -> ModulePolicy:
+    """Return the policy behind a policy's features extractor, which is frozen."""
+    extractor = module.pi_features_extractor
+    within = [name for name in lora_layers(module) if name.startswith(EXTRACTOR)]
+    if within:
+        raise ValueError(
+            f"policy.freeze freezes the features extractor, and policy.lora_rank updates its layer {within[0]!r}, so "
+            "that what is frozen would depend on what adapts; leave freeze out, since the layers with updates are "
+            "frozen, or choose layers behind it, as policy.lora_layers = ['mlp_extractor.*', 'action_net']"
+        )
+    front = Front(module.observation_space, extractor, half=trained.half)
+    rest = behind(module, front)
+    if perceptron_layers(rest) is not None and not frozen:
+        return PerceptronPolicy(rest, log_std_min, front=front, whole=module)
+    policy = ModulePolicy(rest, log_std_min, frozen=frozen, front=front, whole=module)
+    refuse_unsound_modules(rest)
     refuse_unsound_policy(policy)
     return policy
 
@@ -102,6 +142,7 @@ def build_policy(
     output_gain: float,
     log_std_init: float,
     log_std_min: float | None,
+    trained: Trained = ALL_TRAINED,
     **policy_kwargs: Any,
 ) -> Policy:
     """Make a new policy by name, with Xavier-uniform weights in the actor's linear layers.
@@ -120,15 +161,20 @@ def build_policy(
         output_gain: the factor on the last layer's initial weights.
         log_std_init: initial logarithm of the standard deviation.
         log_std_min: its floor, or None.
+        trained: what of it is trained; a subclass of ``Policy`` gets it as an argument only if it is not all.
         policy_kwargs: further arguments of stable-baselines3's policy, which override those above.
 
     Raises:
         ValueError: the policy is unknown, or does not support the spaces or arguments.
     """
     kind = find_policy_class(name)
+    policy_kwargs = with_extractor(policy_kwargs)
     if kind is GruPolicy:
         _refuse_spaces(observation_space, action_space)
     if issubclass(kind, Policy):
+        _refuse_trained(name, kind, trained)
+        if trained != replace(ALL_TRAINED, seed=trained.seed):
+            policy_kwargs["trained"] = trained
         return kind.build(
             observation_space,
             action_space,
@@ -168,7 +214,7 @@ def build_policy(
                 if isinstance(layer, nn.Linear):
                     nn.init.xavier_uniform_(layer.weight, gain=output_gain if part is module.action_net else 1.0)
                     nn.init.zeros_(layer.bias)
-    return wrap_module(module, log_std_min)
+    return wrap_module(module, log_std_min, trained)
 
 
 class Rows(nn.Module):
@@ -177,6 +223,21 @@ class Rows(nn.Module):
     def forward(self, numbers: Tensor) -> Tensor:
         """Return ``[row]`` as ``[row, 1]``."""
         return numbers.reshape(len(numbers), -1)
+
+
+def _refuse_trained(name: str, kind: type[Policy], trained: Trained) -> None:
+    """Refuse settings of what is trained that a policy of one's own class does not take."""
+    takes = "trained" in inspect.signature(kind.build).parameters
+    if trained.lora_rank and (kind is GruPolicy or not takes):
+        raise ValueError(
+            f"policy.lora_rank is {trained.lora_rank}, and policy {name!r} has no low-rank updates; use one of "
+            f"{', '.join(MODULES)}"
+        )
+    if trained.freeze != "none" and not takes:
+        raise ValueError(
+            f"policy.freeze is {trained.freeze!r}, and policy {name!r} does not take it; give its class method build "
+            "the argument trained"
+        )
 
 
 def _refuse_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:

@@ -47,6 +47,7 @@ class ContextPolicy(Policy):
         self._weights: Tensor = bound * (
             2.0 * torch.rand(len(first), size, generator=generator, dtype=first.dtype) - 1.0
         )
+        self.front = plain.front
         super().__init__(plain.observation_space, plain.action_space, plain.log_std_min)
         counts = [shape.numel() for shape in self.shapes.values()]
         start = sum(counts[: list(self.shapes).index(self.first_bias)])
@@ -64,6 +65,10 @@ class ContextPolicy(Policy):
     def critic(self) -> Parameters:
         """Return a copy of the value function's own initial parameters."""
         return self.plain.critic()
+
+    def buffers(self) -> Parameters:
+        """Return a copy of the perceptron's buffers."""
+        return self.plain.buffers()
 
     @property
     def context_size(self) -> int:

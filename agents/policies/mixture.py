@@ -25,8 +25,8 @@ from metarl.agents.policies.acting import Actor, choose, draw, spread
 from metarl.agents.policies.module import ModulePolicy
 from metarl.agents.policies.perceptron import PerceptronActor, PerceptronPolicy
 from metarl.agents.policies.policy import Parameters, Policy
-from metarl.agents.policies.seeded import Seeded
 from metarl.agents.samples import Samples
+from metarl.agents.seeded import Seeded
 
 LOGITS = "mixture_logits"
 

@@ -15,6 +15,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
 from metarl.agents.distributions import Distribution
+from metarl.agents.frozen.front import Front
+from metarl.agents.frozen.lora import lora_layers, merge_lora
 from metarl.agents.normalization import NormalizedExtractor, Normalizer
 from metarl.agents.observations import Observations, map_observations, parts, subspaces
 from metarl.agents.policies.acting import Actor
@@ -30,20 +32,33 @@ class ModulePolicy(Policy):
     Args:
         module: the policy; it is copied, so that later changes to it have no effect here.
         log_std_min: a floor on the logarithm of the standard deviation (exploration noise), or None.
+        frozen: names of parameters that are neither adapted nor trained.
+        front: a frozen features extractor before the policy, or None.
+        whole: the policy with the front's features extractor in it.
 
     Raises:
         ValueError: the policy explores with state-dependent noise, or its spaces are not supported.
     """
 
-    def __init__(self, module: ActorCriticPolicy, log_std_min: float | None = None) -> None:
+    def __init__(
+        self,
+        module: ActorCriticPolicy,
+        log_std_min: float | None = None,
+        *,
+        frozen: frozenset[str] = frozenset(),
+        front: Front | None = None,
+        whole: ActorCriticPolicy | None = None,
+    ) -> None:
         if module.use_sde:
             raise ValueError("state-dependent exploration (use_sde=True) is not supported; use use_sde=False")
         self.initial_module = copy.deepcopy(module)
+        self.front, self._whole = front, copy.deepcopy(whole)
+        self.frozen = frozen.union(() if front is None else front.tensors())
         self._copies = threading.local()
         self._names = [
             name.removeprefix("policy.")
             for name, _ in ActorModule(self.initial_module).named_parameters()
-            if not is_critic(name.removeprefix("policy."))
+            if not is_critic(name.removeprefix("policy.")) and name.removeprefix("policy.") not in frozen
         ]
         super().__init__(module.observation_space, module.action_space, log_std_min)
 
@@ -58,14 +73,20 @@ class ModulePolicy(Policy):
         return {name: part.detach().clone() for name, part in named if is_critic(name)}
 
     def buffers(self, *, of_copy: bool = False) -> Parameters:
-        """Return a copy of the buffers (such as a random projection), which are the same for all parameters.
+        """Return a copy of the buffers (such as a random projection) and of what is frozen.
 
         Args:
-            of_copy: return the buffers of the copy that this thread runs.
+            of_copy: return those of the copy that this thread runs.
         """
         module = self._actor().policy if of_copy else self.initial_module
         assert isinstance(module, ActorCriticPolicy)
-        return {name: value.detach().clone() for name, value in module.named_buffers()}
+        return {name: value.detach().clone() for name, value in self._constant(module).items()}
+
+    def _constant(self, module: ActorCriticPolicy) -> Parameters:
+        """Return the tensors of a module, and of the front, that are the same for all parameters."""
+        frozen = {name: value for name, value in module.named_parameters() if name in self.frozen}
+        before = {} if self.front is None else self.front.tensors()
+        return {**dict(module.named_buffers()), **frozen, **before}
 
     def with_buffers(self, buffers: Parameters) -> Self:
         """Return the policy with other buffers.
@@ -74,7 +95,7 @@ class ModulePolicy(Policy):
             ValueError: the buffers have other names or shapes than the policy's.
         """
         other = copy.deepcopy(self)
-        own = dict(other.initial_module.named_buffers())
+        own = other._constant(other.initial_module)
         if {name: value.shape for name, value in own.items()} != {k: v.shape for k, v in buffers.items()}:
             raise ValueError(
                 f"the policy has the buffers {', '.join(own) or 'none'}, and was given {', '.join(buffers) or 'none'}, "
@@ -108,18 +129,21 @@ class ModulePolicy(Policy):
     def output(self, parameters: Parameters, observations: Observations) -> Tensor:
         """Return the last layer's output ``[sample, output]`` for observations ``[sample, *obs]``."""
         named = {f"policy.{name}": parameter for name, parameter in parameters.items()}
-        return torch.func.functional_call(self._actor(), named, (observations,))  # type: ignore[no-any-return]
+        actor = self._actor(_device_of(parameters))
+        return torch.func.functional_call(actor, named, (observations,))  # type: ignore[no-any-return]
 
-    def _actor(self) -> nn.Module:
+    def _actor(self, device: torch.device | None = None) -> nn.Module:
         """Return this thread's copy of the module, since ``functional_call`` temporarily swaps its parameters."""
-        if not hasattr(self._copies, "actor"):
-            self._copies.actor = ActorModule(copy.deepcopy(self.initial_module))
-        actor: nn.Module = self._copies.actor
-        return actor
+        copies: dict[torch.device, nn.Module] = self._copies.__dict__.setdefault("actors", {})
+        chosen = torch.device("cpu") if device is None else device
+        if chosen not in copies:
+            copies[chosen] = ActorModule(copy.deepcopy(self.initial_module)).to(chosen)
+        return copies[chosen]
 
     def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
         """Return the actor with these shared or stacked parameters, which uses ``vmap``; see ``Policy``."""
-        return ModuleActor(self, parameters, normalizer or Normalizer())
+        actor = ModuleActor(self, parameters, normalizer or Normalizer())
+        return actor.after(self.front, _device_of(parameters))
 
     def module(
         self,
@@ -130,16 +154,35 @@ class ModulePolicy(Policy):
     ) -> ActorCriticPolicy:
         """Return a stable-baselines3 policy of its own with parameters in it; see ``Policy``."""
         with torch.inference_mode(False):  # a policy that can be trained, whatever the caller has switched off
-            module = copy.deepcopy(self.initial_module)
+            module = copy.deepcopy(self.initial_module if self._whole is None else self._whole)
         own = dict(module.named_parameters())
         with torch.inference_mode(False), torch.no_grad():
-            for name, value in {**parameters, **(critic or {})}.items():
-                own[name].copy_(self.floored(value) if name == "log_std" else value)
+            for name, value in {**self._constant(self.initial_module), **parameters, **(critic or {})}.items():
+                if name in own:
+                    own[name].copy_(self.floored(value) if name == "log_std" else value)
+            if self.front is not None:
+                module.features_extractor.load_state_dict(self.front.extractor.state_dict())
+            updated = tuple(f"{name}." for name in lora_layers(module))
+            merge_lora(module)
         if normalizer is not None and normalizer.observations:
             _warn_of_rounding(self.observation_space, normalizer)
             _normalize_inside(module, normalizer)
+        for name, part in module.named_parameters():
+            part.requires_grad_(name not in self.frozen or name.startswith(updated))
         module.set_training_mode(False)
         return module.to(device)
+
+    def behind_front(self, module: ActorCriticPolicy) -> ActorCriticPolicy:
+        """Return the policy on the observations of rollouts that shares its heads with one that ``module`` returned."""
+        if self.front is None:
+            return module
+        rest = copy.deepcopy(self.initial_module).to(module.device)
+        rest.mlp_extractor, rest.value_net = module.mlp_extractor, module.value_net
+        return rest
+
+
+def _device_of(parameters: Parameters) -> torch.device:
+    return next(iter(parameters.values())).device
 
 
 def _warn_of_rounding(space: spaces.Space[Any], normalizer: Normalizer) -> None:
@@ -195,7 +238,7 @@ class ModuleActor(Actor):
     def __init__(self, policy: ModulePolicy, parameters: Parameters, normalizer: Normalizer) -> None:
         self._policy = policy
         self._parameters = {name: value.detach() for name, value in parameters.items()}
-        self._shared = parameters["action_net.bias"].dim() == 1
+        self._shared = all(value.shape == policy.shapes[name] for name, value in parameters.items())
         log_std = self._parameters.get("log_std")
         if log_std is not None:
             log_std = policy.floored(log_std[None] if self._shared else log_std)[:, None, :]
@@ -203,7 +246,7 @@ class ModuleActor(Actor):
 
     def output(self, observations: Any) -> NDArray[Any]:
         """Return the output of the last layer; see ``Actor``."""
-        device = next(iter(self._parameters.values())).device
+        device = _device_of(self._parameters)
         given = map_observations(lambda part: torch.as_tensor(part, device=device), observations)
         leading = parts(given)[0].shape[:2]
         forward = self._policy.output

@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 
+from metarl.agents.frozen.front import Front
 from metarl.agents.normalization import Normalizer
 from metarl.agents.observations import Observations
 from metarl.agents.policies.acting import Actor
@@ -34,6 +35,8 @@ class PerceptronPolicy(ModulePolicy):
     Args:
         module: the policy.
         log_std_min: a floor on the logarithm of the standard deviation, or None.
+        front: a frozen features extractor before it, or None.
+        whole: the policy with the front's features extractor in it.
 
     Raises:
         ValueError: the policy is not a perceptron (``perceptron_layers`` returns None).
@@ -41,12 +44,19 @@ class PerceptronPolicy(ModulePolicy):
 
     layers: list[Layer]
 
-    def __init__(self, module: ActorCriticPolicy, log_std_min: float | None = None) -> None:
+    def __init__(
+        self,
+        module: ActorCriticPolicy,
+        log_std_min: float | None = None,
+        *,
+        front: Front | None = None,
+        whole: ActorCriticPolicy | None = None,
+    ) -> None:
         layers = perceptron_layers(module)
         if layers is None:
             raise ValueError("the policy is no perceptron on a flat box; use ModulePolicy")
         self.layers = layers
-        super().__init__(module, log_std_min)
+        super().__init__(module, log_std_min, front=front, whole=whole)
 
     def output(self, parameters: Parameters, observations: Observations) -> Tensor:
         """Return the last layer's output ``[sample, output]`` for observations ``[sample, *obs]``."""
@@ -61,7 +71,8 @@ class PerceptronPolicy(ModulePolicy):
 
     def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
         """Return the actor with these parameters: a batched matrix product in numpy for each layer; see ``Policy``."""
-        return PerceptronActor(self, parameters, normalizer or Normalizer())
+        actor = PerceptronActor(self, parameters, normalizer or Normalizer())
+        return actor.after(self.front, parameters[self.layers[0].weight].device)
 
 
 def perceptron_layers(module: ActorCriticPolicy) -> list[Layer] | None:
@@ -76,13 +87,13 @@ def perceptron_layers(module: ActorCriticPolicy) -> list[Layer] | None:
     layers: list[Layer] = []
     for name, part in module.mlp_extractor.policy_net.named_children():
         prefix = f"mlp_extractor.policy_net.{name}"
-        if isinstance(part, nn.Linear) and part.bias is not None:
+        if type(part) is nn.Linear and part.bias is not None:
             layers.append(Layer(f"{prefix}.weight", f"{prefix}.bias", None))
         elif type(part) in _NUMPY_ACTIVATIONS and layers and layers[-1].activation is None:
             layers[-1] = Layer(layers[-1].weight, layers[-1].bias, type(part))
         else:
             return None
-    if not isinstance(module.action_net, nn.Linear):
+    if type(module.action_net) is not nn.Linear:
         return None
     return [*layers, Layer("action_net.weight", "action_net.bias", None)]
 

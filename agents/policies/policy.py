@@ -16,7 +16,8 @@ from stable_baselines3.common.preprocessing import is_image_space, preprocess_ob
 from torch import Tensor, nn
 
 from metarl.agents.distributions import Distribution, action_distribution
-from metarl.agents.normalization import Normalizer
+from metarl.agents.frozen.front import Front
+from metarl.agents.normalization import Normalizer, new_normalizer
 from metarl.agents.observations import Observations, subspaces
 from metarl.agents.policies.acting import Actor
 from metarl.agents.samples import Samples
@@ -51,6 +52,8 @@ class Policy:
         log_std_min: a floor on the logarithm of the standard deviation (exploration noise), or None.
         layers: of a perceptron, for the fast path of derivatives; None for any other policy.
         remembers: whether an action depends on earlier steps, which only learners with memory can train.
+        front: a frozen features extractor before the policy, whose features are its observations; None without one.
+        frozen: names of the parameters that are neither adapted nor trained; ``parameters`` does not return them.
         shapes: of the parameters, by name.
 
     Args:
@@ -61,6 +64,8 @@ class Policy:
 
     layers: list[Layer] | None = None
     remembers: ClassVar[bool] = False
+    front: Front | None = None
+    frozen: frozenset[str] = frozenset()
 
     def __init__(
         self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], log_std_min: float | None
@@ -142,6 +147,10 @@ class Policy:
         """
         raise NotImplementedError
 
+    def behind_front(self, module: ActorCriticPolicy) -> ActorCriticPolicy:
+        """Return the policy on the observations of rollouts that shares its heads with one that ``module`` returned."""
+        return module
+
     @property
     def choices(self) -> list[int]:
         """The number of options of each choice in an action; empty for a box."""
@@ -157,14 +166,30 @@ class Policy:
         """Return a logarithm of the standard deviation with the floor applied."""
         return log_std if self.log_std_min is None else log_std.clamp(min=self.log_std_min)
 
+    def new_normalizer(self, observations: bool, rewards: bool) -> Normalizer:
+        """Return a normaliser of observations or rewards, or of neither, without statistics yet.
+
+        Raises:
+            ValueError: observations are to be normalised that cannot be, as those before a frozen front.
+        """
+        if observations and self.front is not None:
+            raise ValueError(
+                "learning.normalize_observations is set, and policy.freeze freezes the features extractor, which was "
+                "not trained on normalised observations; leave one of them out"
+            )
+        return new_normalizer(self.observation_space, observations, rewards)
+
     def features(self, observations: Observations) -> Tensor:
         """Return observations ``[task, episode, time, *obs]`` as vectors ``[task, episode, time, feature]``.
 
         They are the inputs of the return baseline: one-hot for a discrete space, flat for a box, nothing for an image
-        (the baseline then depends on time alone), and for a Dict the concatenation of its parts.
+        or the features of a frozen front (the baseline then depends on time alone), and for a Dict the concatenation
+        of its parts.
         """
         given = observations if isinstance(observations, dict) else {"": observations}
         leading = next(iter(given.values())).shape[:3]
+        if self.front is not None:
+            return given[""].new_zeros((*leading, 0), dtype=torch.float32)
         vectors = []
         for key, space in subspaces(self.observation_space).items():
             if is_image_space(space):
@@ -187,16 +212,22 @@ class Policy:
                 "use learner rl2, or a policy such as MlpPolicy"
             )
 
-    def need_perceptron(self, purpose: str, instead: str) -> None:
+    def need_perceptron(self, purpose: str, instead: str, *, behind_front: bool = False) -> None:
         """Raise an error if the policy is not a perceptron.
 
         Args:
             purpose: what needs a perceptron, the subject of the message.
             instead: what to use otherwise, the end of the message.
+            behind_front: whether it may be behind a frozen front.
 
         Raises:
-            ValueError: the policy has no ``layers``.
+            ValueError: the policy has no ``layers``, or is behind a frozen front.
         """
+        if self.front is not None and not behind_front:
+            raise ValueError(
+                f"{purpose} needs the observations themselves, and policy.freeze puts a frozen features extractor "
+                f"before them; {instead}"
+            )
         if self.layers is None:
             raise ValueError(
                 f"{purpose} needs a perceptron (MlpPolicy with tanh or relu on a flat Box), and this policy is none, "

@@ -25,14 +25,16 @@ from stable_baselines3.common.torch_layers import (
 from torch import Tensor, nn
 
 from metarl.agents.distributions import Distribution
+from metarl.agents.frozen.front import Front, refuse_nothing
+from metarl.agents.frozen.trained import ALL_TRAINED, Trained
 from metarl.agents.normalization import Normalizer
 from metarl.agents.observations import Observations, channels_first, map_observations
 from metarl.agents.policies.acting import Actor
 from metarl.agents.policies.gru import GATES, Linear, gru, gru_cell, gru_step
 from metarl.agents.policies.policy import Parameters, Policy
-from metarl.agents.policies.seeded import Seeded
 from metarl.agents.policies.soundness import refuse_unsound_parts
 from metarl.agents.samples import Samples
+from metarl.agents.seeded import Seeded
 from metarl.agents.trials import TOLD, encode_actions, encoded_width
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -128,12 +130,21 @@ class GruPolicy(Policy):
         network: its layers; they are copied.
         action_space: of the family.
         log_std_min: a floor on the logarithm of the standard deviation, or None.
+        front: a frozen features extractor before it, or None.
+        frozen: names of parameters that are not trained.
     """
 
     remembers: ClassVar[bool] = True
 
-    def __init__(self, network: GruNetwork, action_space: spaces.Space[Any], log_std_min: float | None) -> None:
-        self.network = copy.deepcopy(network)
+    def __init__(
+        self,
+        network: GruNetwork,
+        action_space: spaces.Space[Any],
+        log_std_min: float | None,
+        front: Front | None = None,
+        frozen: frozenset[str] = frozenset(),
+    ) -> None:
+        self.network, self.front, self.frozen = copy.deepcopy(network), front, frozen
         self._copies = threading.local()
         super().__init__(network.observation_space, action_space, log_std_min)
 
@@ -151,6 +162,7 @@ class GruPolicy(Policy):
         log_std_min: float | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
+        trained: Trained = ALL_TRAINED,
         **unknown: Any,
     ) -> GruPolicy:
         """Return a new policy; see ``Policy.build``.
@@ -167,6 +179,7 @@ class GruPolicy(Policy):
             features_extractor_class: of stable-baselines3's kind; default: a convolutional network for images, both
                 for a Dict, and else the observation as it is.
             features_extractor_kwargs: its arguments.
+            trained: what of it is trained, without low-rank updates.
             unknown: arguments that the policy does not have.
 
         Raises:
@@ -182,15 +195,21 @@ class GruPolicy(Policy):
             raise ValueError("policy.hidden_sizes is empty; expected at least one number, the size of the memory")
         seen = channels_first(observation_space)
         kind: type[BaseFeaturesExtractor] = features_extractor_class or _standard_extractor(seen)
+        front: Front | None = None
         with Seeded(seed):
             try:
                 extractor = kind(seen, **(features_extractor_kwargs or {}))
             except (TypeError, KeyError, AssertionError, RuntimeError) as error:
                 raise ValueError(f"the features extractor {kind.__name__} cannot be made: {error}") from error
+            if trained.freeze == "extractor":
+                refuse_nothing(extractor)
+                front = Front(seen, extractor.float(), half=trained.half)
+                seen, extractor = front.space, FlattenExtractor(front.space)
             network = GruNetwork(seen, action_space, extractor, sizes, ACTIVATIONS[activation], log_std_init)
             network.initialize(output_gain)
         refuse_unsound_parts(network)
-        return cls(network.float(), action_space, log_std_min)
+        frozen = trained.frozen(name for name, _ in network.named_parameters()) if front is None else frozenset()
+        return cls(network.float(), action_space, log_std_min, front, frozen)
 
     @property
     def memory_size(self) -> int:
@@ -204,11 +223,17 @@ class GruPolicy(Policy):
 
     def parameters(self) -> Parameters:
         """Return a copy of the initial parameters."""
-        return {name: value.detach().clone() for name, value in self.network.named_parameters()}
+        named = self.network.named_parameters()
+        return {name: value.detach().clone() for name, value in named if name not in self.frozen}
 
     def buffers(self) -> Parameters:
-        """Return a copy of the buffers of the features extractor."""
-        return {name: value.detach().clone() for name, value in self.network.named_buffers()}
+        """Return a copy of the buffers of the features extractor, and of what is frozen."""
+        return {name: value.detach().clone() for name, value in self._constant().items()}
+
+    def _constant(self) -> Parameters:
+        frozen = {name: value for name, value in self.network.named_parameters() if name in self.frozen}
+        before = {} if self.front is None else self.front.tensors()
+        return {**dict(self.network.named_buffers()), **frozen, **before}
 
     def with_buffers(self, buffers: Parameters) -> Self:
         """Return the policy with other buffers.
@@ -216,14 +241,16 @@ class GruPolicy(Policy):
         Raises:
             ValueError: they have other names or shapes.
         """
-        own = {name: value.shape for name, value in self.network.named_buffers()}
+        own = {name: value.shape for name, value in self._constant().items()}
         if own != {name: value.shape for name, value in buffers.items()}:
             raise ValueError(
                 f"the policy has the buffers {', '.join(own) or 'none'}, and was given {', '.join(buffers) or 'none'}, "
                 "or their shapes differ; expected those of the same architecture"
             )
         other = copy.deepcopy(self)
-        other.network.load_state_dict({**other.network.state_dict(), **buffers})
+        with torch.no_grad():
+            for name, value in other._constant().items():
+                value.copy_(buffers[name])
         return other
 
     def __getstate__(self) -> dict[str, Any]:
@@ -272,7 +299,8 @@ class GruPolicy(Policy):
 
     def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> GruActor:
         """Return the actor with these parameters, which have no task axis, at the start of trials."""
-        return GruActor(self, parameters, normalizer or Normalizer())
+        actor = GruActor(self, parameters, normalizer or Normalizer())
+        return actor.after(self.front, parameters["weight_hh"].device)
 
 
 def _standard_extractor(space: spaces.Space[Any]) -> type[BaseFeaturesExtractor]:
@@ -301,7 +329,8 @@ class GruActor(Actor):
     acts_without_noise = True
 
     def __init__(self, policy: GruPolicy, parameters: Parameters, normalizer: Normalizer) -> None:
-        host = {name: value.detach().cpu() for name, value in parameters.items()}
+        frozen = {name: part for name, part in policy.network.named_parameters() if name in policy.frozen}
+        host = {name: value.detach().cpu() for name, value in {**frozen, **parameters}.items()}
         self._policy = policy
         network = policy.network
         self._plain = type(network.features_extractor) is FlattenExtractor and isinstance(

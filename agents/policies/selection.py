@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from metarl.agents.frozen.lora import A, B
+from metarl.agents.frozen.trained import refuse_frozen
 from metarl.agents.policies.policy import Policy
 
 
@@ -27,7 +29,8 @@ def selected(policy: Policy, part: str | Sequence[str], setting: str = "inner.ad
     Args:
         policy: whose parameters they are.
         part: ``all``; ``head``, the last layer and the exploration noise; ``biases``; ``norms``, the parameters of
-            normalisation layers; or names and patterns (``fnmatch``), as ``("action_net.*", "log_std")``.
+            normalisation layers; ``lora``, low-rank updates; or names and patterns (``fnmatch``), as
+            ``("action_net.*", "log_std")``.
         setting: its name, for errors.
 
     Raises:
@@ -36,20 +39,27 @@ def selected(policy: Policy, part: str | Sequence[str], setting: str = "inner.ad
     if part == "all":
         return None
     if isinstance(part, str):
-        found = {"head": head_of(policy), "biases": _biases(policy), "norms": policy.norms()}[part]
+        words: dict[str, Callable[[Policy], frozenset[str]]]
+        words = {"head": head_of, "biases": _biases, "norms": lambda policy: policy.norms(), "lora": _lora}
+        found = words[part](policy)
+        if not found and part == "lora":
+            raise ValueError(f"{setting} is 'lora', but policy.lora_rank is 0; set it to the rank of the updates, as 8")
         if not found:
             raise ValueError(
                 f"{setting} is {part!r}, but the policy has none; its parameters are {', '.join(policy.shapes)}"
             )
         return found
-    words = "; a single word is all, head, biases or norms" if len(part) == 1 else ""
+    single = "; a single word is all, head, biases, norms or lora" if len(part) == 1 else ""
+    if list(part) == ["context"]:
+        raise ValueError(f"{setting} is 'context', which only learner cavia has; use learner 'cavia'")
     chosen: set[str] = set()
     for pattern in part:
         matching = fnmatch.filter(policy.shapes, pattern)
         if not matching:
+            refuse_frozen(pattern, policy.frozen)
             near = difflib.get_close_matches(pattern, list(policy.shapes), n=3, cutoff=0.4)
             hint = f"the nearest are {', '.join(near)}" if near else f"it has {', '.join(policy.shapes)}"
-            raise ValueError(f"{setting} names {pattern!r}, which matches no parameter of the policy; {hint}{words}")
+            raise ValueError(f"{setting} names {pattern!r}, which matches no parameter of the policy; {hint}{single}")
         chosen.update(matching)
     return None if chosen == set(policy.shapes) else frozenset(chosen)
 
@@ -68,6 +78,10 @@ def refuse_part(part: str | Sequence[str], learner: str, what: str) -> None:
     if part != "all":
         given = part if isinstance(part, str) else list(part)
         raise ValueError(f"inner.adapts is {given!r}, but learner {learner} adapts {what}; leave it out")
+
+
+def _lora(policy: Policy) -> frozenset[str]:
+    return frozenset(name for name in policy.shapes if name.rpartition(".")[2] in (A, B))
 
 
 def _biases(policy: Policy) -> frozenset[str]:

@@ -62,9 +62,11 @@ class TrialPolicy(BasePolicy):
         begun = Memory(np.zeros((1, size), np.float32), np.zeros((1, policy.told_size), np.float32))
         self._start = start or begun
         self.network = copy.deepcopy(policy.network)
+        self.extractor = None if policy.front is None else copy.deepcopy(policy.front.extractor)
         with torch.no_grad():
             for name, value in self.network.named_parameters():
-                value.copy_(policy.floored(parameters[name]) if name == "log_std" else parameters[name])
+                if name in parameters:
+                    value.copy_(policy.floored(parameters[name]) if name == "log_std" else parameters[name])
         self.set_training_mode(False)
         self.to(device)
 
@@ -170,7 +172,11 @@ class TrialPolicy(BasePolicy):
         remembered = torch.as_tensor(self._start.told, device=told.device).expand_as(told)
         told = torch.where(begins[:, None], remembered, told)
         rest = {key: part for key, part in given.items() if key not in self._told}
-        seen = rest if isinstance(self._policy.observation_space, spaces.Dict) else next(iter(rest.values()))
+        front = self._policy.front
+        space = self._policy.observation_space if front is None else front.observation_space
+        seen = rest if isinstance(space, spaces.Dict) else next(iter(rest.values()))
+        if front is not None:
+            return told, front.features(seen, self.extractor)
         return told, self._normalizer.observe(seen)
 
     def _as_layers_act(self, action: Tensor) -> Tensor:

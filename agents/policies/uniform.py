@@ -33,7 +33,7 @@ class UniformPolicy(Policy):
                 f"actions of {space} have no limits in some entries, so none of them are uniform; give the space "
                 "limits, or use learner scratch"
             )
-        self.plain = plain
+        self.plain, self.front = plain, plain.front
         super().__init__(plain.observation_space, plain.action_space, plain.log_std_min)
 
     def parameters(self) -> Parameters:
@@ -44,13 +44,18 @@ class UniformPolicy(Policy):
         """Return a copy of the other policy's value function."""
         return self.plain.critic()
 
+    def buffers(self) -> Parameters:
+        """Return a copy of the other policy's buffers."""
+        return self.plain.buffers()
+
     def distribution(self, parameters: Parameters, samples: Samples) -> Distribution:
         """Return the other policy's distribution, since a uniform one has no parameters to learn."""
         return self.plain.distribution(parameters, samples)
 
     def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> Actor:
         """Return an actor that acts uniformly."""
-        return UniformActor(self.action_space, None, Normalizer())
+        device = next(iter(parameters.values())).device
+        return UniformActor(self.action_space, None, Normalizer()).after(self.front, device)
 
 
 class UniformActor(Actor):

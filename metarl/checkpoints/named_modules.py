@@ -24,6 +24,7 @@ Allowed = bool | str | Iterable[str]
 _KNOWN = ("metarl", "torch", "stable_baselines3", "gymnasium", "numpy")
 # Arguments of metarl/Parameterized-v0 whose values are called.
 _CALLED = ("env", "wrappers", "set", "derive")
+_OF_POLICY = ("name", "features_extractor_class")
 _ENTRY_POINTS = ("metarl.envs", "metarl.learners")
 _REFERENCE = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::|\.)[^\W\d]\w*(?:[.\w/-]*)")
 
@@ -45,12 +46,13 @@ def modules_named(facts: Mapping[str, Any]) -> list[str]:
     policy = settings.get("policy")
     found = [
         str(facts["learner"]).partition(":")[:2],
-        str(policy.get("name") if isinstance(policy, dict) else "").partition(":")[:2],
+        *(str(policy.get(key) if isinstance(policy, dict) else "").partition(":")[:2] for key in _OF_POLICY),
         str(settings.get("family")).rpartition(":")[:2],
     ]
     named = [module for module, separator in found if separator]
-    for part in ("family_kwargs", "inner", "outer"):
-        for key, value in walk(settings.get(part)):
+    arguments = policy.get("features_extractor_kwargs") if isinstance(policy, dict) else None
+    for part in (arguments, *(settings.get(name) for name in ("family_kwargs", "inner", "outer"))):
+        for key, value in walk(part):
             if isinstance(value, str):
                 named.extend(_of_argument(key, value))
     return list(dict.fromkeys(named))

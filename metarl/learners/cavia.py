@@ -51,7 +51,9 @@ class CAVIA(MAML):
             ValueError: the policy is not a perceptron.
         """
         policy.need_perceptron(
-            "learner cavia appends a context to the observation, which", "learner anil adapts the head of any policy"
+            "learner cavia appends a context to the observation, which",
+            "learner anil adapts the head of any policy",
+            behind_front=True,
         )
         return ContextPolicy(policy, self.settings.outer.context_size, self.settings.seed)
 

@@ -75,17 +75,22 @@ class Pretrained(BaseLearner):
     learns_to_adapt = False
 
     def validate(self) -> None:
-        """Check that minibatches are equal, and that stable-baselines3's PPO takes the observations.
+        """Check that minibatches are equal, and that stable-baselines3's PPO takes policy and observations.
 
         Raises:
-            ValueError: they are not, ``learning.normalize_observations`` is set, since PPO's environments here do not
-                normalise observations, or observations have no axes.
+            ValueError: they are not, the policy has low-rank updates, ``learning.normalize_observations`` is set, since
+                PPO's environments here do not normalise observations, or observations have no axes.
         """
         minibatches = self.settings.outer.minibatches
         if self.environments % minibatches:
             raise ValueError(
                 f"outer.environments is {self.environments}, which outer.minibatches = {minibatches} does not divide; "
                 "minibatches are of equal size, so choose a multiple"
+            )
+        if self.settings.policy.lora_rank:
+            raise ValueError(
+                f"policy.lora_rank is {self.settings.policy.lora_rank}, and learner pretrained trains a policy of "
+                "stable-baselines3, which has no low-rank updates; leave it out"
             )
         if self.settings.learning.normalize_observations:
             raise ValueError(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from metarl import seeding
 from metarl.adapter import FamilyLearner, action_map
 from metarl.agents import Parameters
-from metarl.agents.observations import map_observations, transpose_images
+from metarl.agents.observations import map_observations
 from metarl.agents.policies import GruPolicy, Memory, TrialPolicy
 from metarl.envs import RolloutError
 from metarl.sampler import MAX_STEPS, refuse_non_finite
@@ -141,7 +141,7 @@ class TrialAdapter:
     def _batched(self, observation: Any, step: int) -> Any:
         batch = map_observations(lambda part: np.asarray(part)[None].copy(), observation)
         refuse_non_finite("gave the observation", batch, f"at step {step}")
-        return transpose_images(self._space, batch)
+        return self._actor.see(self._space, batch)
 
     def _act(self, observation: Any) -> Any:
         latest = map_observations(lambda part: part[None], observation)

@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from metarl.agents import Noise, Rollouts
-from metarl.agents.observations import map_observations, parts, transpose_images
+from metarl.agents.observations import map_observations, parts
 from metarl.agents.policies import Actor, GruActor
 from metarl.envs import BatchedFamily, RolloutError
 from metarl.envs.sync import error_text
@@ -117,7 +117,7 @@ def play_trials(
     """
     space, (rows, episodes) = env.single_observation_space, seeds.shape
     played = _Record(rows, episodes)
-    latest = transpose_images(space, first)
+    latest = actor.see(space, first)
     refuse_non_finite("gave the observation", first, "at reset")
     running = np.ones(rows, dtype=np.bool_)
     while running.any():
@@ -140,7 +140,7 @@ def play_trials(
         refuse_non_finite("gave the observation", following, when)
         refuse_non_finite("gave the reward", rewards, when)
         ended = (terminated | truncated) & running
-        after = transpose_images(space, following)
+        after = actor.see(space, following)
         played.add(
             latest,
             (flat, log_probs.reshape(-1), rewards * running, terminated & running, truncated & running),
@@ -163,7 +163,7 @@ def play_trials(
                 except Exception as error:
                     raise RolloutError(f"raised {error_text(error, ' in reset')}, {when}", None) from error
                 refuse_non_finite("gave the observation", again, f"at reset, {when}")
-                latest = transpose_images(space, again)
+                latest = actor.see(space, again)
             running = played.episode < episodes
     return played.rollouts(double=double)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents import Parameters
-from metarl.agents.policies.seeded import Seeded
+from metarl.agents.seeded import Seeded
 
 HIDDEN, LAST = "value_net.0", "value_net.2"  # the layers
 CENTRE, SCALE = "value_centre", "value_scale"  # the units of the last layer's output

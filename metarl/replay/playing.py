@@ -12,7 +12,7 @@ from metarl import seeding
 from metarl.adapter import action_map
 from metarl.agent import MetaAgent
 from metarl.agents import Parameters
-from metarl.agents.observations import map_observations, transpose_images
+from metarl.agents.observations import map_observations
 from metarl.agents.policies import Actor, GruActor, NoNoise
 from metarl.envs import RolloutError
 from metarl.envs.sync import error_text
@@ -94,7 +94,8 @@ class Player:
             step = len(rewards)
             if step == MAX_STEPS:
                 raise RolloutError(f"is still running after {MAX_STEPS} steps; give --max-steps or max_steps", 0)
-            actions, _ = actor.act(map_observations(lambda part: part[None], observation), noise.at(step))
+            seen = actor.see(self._env.observation_space, observation)
+            actions, _ = actor.act(map_observations(lambda part: part[None], seen), noise.at(step))
             refuse_non_finite("got the action", actions[0], f"at step {step}")
             observation, reward, ended, info = self._step(self._to_env(actions[0, 0]), step)
             rewards.append(reward)
@@ -134,7 +135,7 @@ class Player:
     def _batched(self, observation: Any, when: str) -> Any:
         batch = map_observations(lambda part: np.asarray(part)[None].copy(), observation)
         refuse_non_finite("gave the observation", batch, when)
-        return transpose_images(self._env.observation_space, batch)
+        return batch
 
 
 def _told_success(info: dict[str, Any]) -> float:

@@ -24,11 +24,12 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from metarl.agents import Normalizer, new_normalizer, wrap_module
+from metarl.agents.frozen.trained import ALL_TRAINED, SETTINGS, Trained
 from metarl.agents.normalization import Moments
 from metarl.agents.observations import channels_first
 from metarl.agents.policies import ModulePolicy
 from metarl.agents.policies.build import MODULES
-from metarl.agents.policies.seeded import Seeded
+from metarl.agents.seeded import Seeded
 from metarl.envs import make, own_actions
 from metarl.sb3.bounds import Bounded, refuse_larger
 from metarl.sb3.own_actions import fold_actions
@@ -82,7 +83,7 @@ def read_source(source: Any, policy_kwargs: dict[str, Any]) -> Source:
     if isinstance(source, OnPolicyAlgorithm):
         return _from_model(source)
     if isinstance(source, str | Path):
-        return _from_file(Path(source), policy_kwargs)
+        return _from_file(Path(source), {key: part for key, part in policy_kwargs.items() if key not in SETTINGS})
     raise ValueError(
         f"{type(source).__name__} cannot be taken over; expected a PPO or A2C model of stable-baselines3, or the path "
         "of its zip file"
@@ -182,9 +183,9 @@ class TakenOver:
     module: ActorCriticPolicy
     normalizer: Normalizer | None
 
-    def policy(self, log_std_min: float) -> ModulePolicy:
-        """Return the policy as pure functions of its parameters."""
-        return wrap_module(self.module, log_std_min)
+    def policy(self, log_std_min: float, trained: Trained = ALL_TRAINED) -> ModulePolicy:
+        """Return the policy as pure functions of the parameters that are trained."""
+        return wrap_module(self.module, log_std_min, trained)
 
 
 def take_over(
@@ -232,7 +233,7 @@ def take_over(
         fold_actions(module, actions)
     module.action_space = mapped
     statistics = vec_normalize if vec_normalize is not None else found.statistics
-    described = architecture(module)
+    described = {**architecture(module), **{key: policy_kwargs[key] for key in SETTINGS if key in policy_kwargs}}
     if isinstance(mapped, spaces.Box):
         described["log_std_min"] = min(log_std_min, float(module.log_std.detach().min()))
     return TakenOver(name, described, module, None if statistics is None else take_statistics(space, statistics))

@@ -69,6 +69,8 @@ def to_model(
     model = algorithm(type(policy), env, policy_kwargs={**kept, **given}, **arguments)
     model.policy.float()  # the precision of stable-baselines3's observations, whatever torch's default type is
     model.policy.load_state_dict(policy.state_dict())
+    for own, given in zip(model.policy.parameters(), policy.parameters(), strict=True):
+        own.requires_grad_(given.requires_grad)
     return model
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
 
-from metarl.agents import Rollouts
+from metarl.agents import Policy, Rollouts
 from metarl.envs import RolloutError
 from metarl.envs.tasks import whole_number
 from metarl.figures import has_paths, paths_figure
@@ -41,6 +41,7 @@ class TrainedLearner(Protocol):
     learns_to_adapt: ClassVar[bool]
     remembers: ClassVar[bool]
     given_settings: Settings
+    functional_policy: Policy
     state: State
     sampler: Sampler
     best: Best | None
@@ -228,7 +229,8 @@ def _progress(name: str, values: Sequence[float], form: str) -> str:
 def _validate(learner: TrainedLearner) -> None:
     evaluation, tasks, rollouts = learner.evaluate_rollouts("validation")
     shown = any(isinstance(part, TensorBoardOutputFormat) for part in learner.logger.output_formats)
-    if shown and has_paths(learner.env):
+    # Behind a frozen front, rollouts hold features and no positions.
+    if shown and has_paths(learner.env) and learner.functional_policy.front is None:
         picture = paths_figure(learner.env, tasks[:_PICTURED_TASKS], rollouts, counted=evaluation.counted)
         elsewhere = ("stdout", "log", "json", "csv")
         learner.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)

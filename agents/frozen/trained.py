@@ -1,0 +1,76 @@
+"""Which parameters of a policy are trained: all but the frozen ones."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+SETTINGS = ("freeze", "features_precision", "lora_rank", "lora_layers")  # those of ``[policy]`` on what is trained
+EXTRACTOR = ("features_extractor.", "pi_features_extractor.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The settings of what is trained.
+
+    Attributes:
+        freeze: ``none``; ``extractor``, the features extractor; or names and patterns of parameters.
+        half: whether a frozen front's features are kept in half precision.
+        lora_rank: of low-rank updates, whose layers are frozen; 0 for none.
+        lora_layers: names and patterns of the layers; none for all.
+        seed: of the initial low-rank updates.
+    """
+
+    freeze: str | Sequence[str] = "none"
+    half: bool = False
+    lora_rank: int = 0
+    lora_layers: Sequence[str] = ()
+    seed: int = 0
+
+    def frozen(self, names: Iterable[str]) -> frozenset[str]:
+        """Return those of a policy's parameters, by name, that ``freeze`` means.
+
+        Raises:
+            ValueError: a pattern matches none of them, and the message names the nearest; or nothing is left.
+        """
+        known = list(names)
+        if self.freeze == "none":
+            return frozenset()
+        if self.freeze == "extractor":
+            return frozenset(name for name in known if name.startswith(EXTRACTOR))
+        found: set[str] = set()
+        for pattern in [self.freeze] if isinstance(self.freeze, str) else self.freeze:
+            matching = fnmatch.filter(known, pattern)
+            if not matching:
+                near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4)
+                hint = f"the nearest are {', '.join(near)}" if near else f"it has {', '.join(known)}"
+                raise ValueError(
+                    f"policy.freeze names {pattern!r}, which matches no parameter of the policy; {hint}; a single word "
+                    "is none or extractor"
+                )
+            found.update(matching)
+        if len(found) == len(known):
+            raise ValueError(
+                f"policy.freeze is {list(self.freeze)!r}, which freezes all parameters of the policy; leave some out, "
+                "as 'action_net.*'"
+            )
+        return frozenset(found)
+
+
+ALL_TRAINED = Trained()
+
+
+def refuse_frozen(pattern: str, frozen: Iterable[str]) -> None:
+    """Refuse a pattern of what is to adapt that matches frozen parameters only.
+
+    Raises:
+        ValueError: it does.
+    """
+    matching = fnmatch.filter(list(frozen), pattern)
+    if matching:
+        raise ValueError(
+            f"inner.adapts names {pattern!r}, which matches {matching[0]}, and that is frozen by policy.freeze or "
+            "policy.lora_rank; what adapts cannot be frozen"
+        )
