@@ -6,6 +6,7 @@ was interrupted.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +33,12 @@ class Stream:
 
     def environment_seeds(self, episodes: int) -> list[int]:
         """Return a seed for each episode's environment, below 2^32."""
-        sequence = np.random.SeedSequence(self.seed, spawn_key=(*self.key, 1))
-        return [int(word) for word in sequence.generate_state(episodes)]
+        return _environment_sequence(self).generate_state(episodes).tolist()  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(maxsize=1024)  # trials ask for the first episodes' seeds, then for all
+def _environment_sequence(stream: Stream) -> np.random.SeedSequence:
+    return np.random.SeedSequence(stream.seed, spawn_key=(*stream.key, 1))
 
     def augmentation(self) -> np.random.Generator:
         """Return the generator of what augmentation changes in the episodes."""

@@ -38,12 +38,24 @@ def bag_of(text: str) -> NDArray[np.float32]:
     return np.minimum(counts, MOST_OF_ONE)
 
 
-def translate(text: str, task: Any) -> str:
+def translate(text: str, task: Any, colours: Sequence[str] = COLOUR_WORDS, things: Sequence[str] = THING_WORDS) -> str:
     """Return a mission in a task's language: the words that it swaps replaced, all others as they are."""
     swapped: dict[str, str] = {}
-    for words, name in ((COLOUR_WORDS, "colours"), (THING_WORDS, "things")):
+    for words, name in ((colours, "colours"), (things, "things")):
         swapped |= {word: words[int(number)] for word, number in zip(words, task[name], strict=True)}
     return " ".join(swapped.get(word, word) for word in words_of(text))
+
+
+def chosen_words(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Return the words that are swapped, in the order of the known ones.
+
+    Raises:
+        ValueError: one is not known, comes twice, or there is none.
+    """
+    words = [given] if isinstance(given, str) else list(given)
+    if not words or set(words) - set(known) or len(set(words)) < len(words):
+        raise ValueError(f"{name} is {given!r}; expected one or more different ones of {', '.join(known)}")
+    return tuple(word for word in known if word in words)
 
 
 class InstructionsEnv(MiniGridEnv):
@@ -53,7 +65,9 @@ class InstructionsEnv(MiniGridEnv):
       yellow and ball, box, key: for the word number i the mission says the one of number ``colours[i]`` or
       ``things[i]``. **Hidden**: what the words mean; only rewards tell.
     - **Arguments**: ``env="MiniGrid-Fetch-5x5-N2-v0"`` (any world of minigrid or BabyAI, which need the extra
-      ``[games]``), ``actions=["left", "right", "forward", "pickup"]``, ``env_kwargs``, arguments of the world.
+      ``[games]``), ``actions=["left", "right", "forward", "pickup"]``, ``env_kwargs``, arguments of the world;
+      ``colours`` and ``things``, the words that are swapped, all by default: with ``things=["ball", "key"]`` a box is
+      always called box, and of one word alone nothing is swapped.
     - **Observation**: a dict of ``image``, as of ``metarl/MiniGrid-v0``, ``Box(0, 1, (20, 7, 7))``, and ``words``, how
       often the mission has each word of a vocabulary of 41, and words that are not in it, ``Box(0, 9, (42,))``; the
       policy ``metarl.agents.small_images:WordsPolicy`` embeds words.
@@ -62,8 +76,8 @@ class InstructionsEnv(MiniGridEnv):
     - **Success**: the mission is done.
     - **Ends**: as the world does: here with any object that is picked up; truncated after 30 steps.
     - **Optimum**: not known; 1 is an upper bound.
-    - **Splits**: a fifth of the permutations of colours is only for testing and another for validation; those of the
-      three things are shared. Each episode has a world and a mission of its own.
+    - **Splits**: a fifth of the permutations of four colours or more is only for testing and another for validation;
+      those of the three things are shared. Each episode has a world and a mission of its own.
     - **Source**: minigrid and BabyAI, Chevalier-Boisvert et al. 2019 and 2023; swapped words are of this package.
     - **Versions**: v0, the first.
     """
@@ -76,21 +90,25 @@ class InstructionsEnv(MiniGridEnv):
         env: str = "MiniGrid-Fetch-5x5-N2-v0",
         actions: Sequence[str] = ("left", "right", "forward", "pickup"),
         env_kwargs: dict[str, Any] | None = None,
+        colours: Sequence[str] = COLOUR_WORDS,
+        things: Sequence[str] = THING_WORDS,
     ) -> None:
         super().__init__(render_mode, env, actions, env_kwargs)
+        self._words = {
+            "colours": chosen_words("colours", colours, COLOUR_WORDS),
+            "things": chosen_words("things", things, THING_WORDS),
+        }
         bag = spaces.Box(0.0, MOST_OF_ONE, (len(VOCABULARY) + 1,), np.float32)
         self.observation_space = spaces.Dict({"image": self.observation_space, "words": bag})
-        sizes = {"colours": len(COLOUR_WORDS), "things": len(THING_WORDS)}
+        sizes = {name: len(words) for name, words in self._words.items()}
+        self.splits_share_tasks = sizes["colours"] < 4  # of which none are held out
         self.task_space = spaces.Dict({name: spaces.MultiDiscrete([size] * size) for name, size in sizes.items()})
         self.default_task = {name: np.arange(size) for name, size in sizes.items()}
         self._task = self.default_task
 
     def sample_tasks(self, n: int, rng: np.random.Generator, split: str) -> Any:
         """Return a batch of n tasks, with languages that belong to the split."""
-        return {
-            "colours": draw_permutations(len(COLOUR_WORDS), n, rng, split),
-            "things": draw_permutations(len(THING_WORDS), n, rng, split),
-        }
+        return {name: draw_permutations(len(words), n, rng, split) for name, words in self._words.items()}
 
     def check_task(self, task: Any) -> None:
         """Raise a ``ValueError`` if two words are replaced by the same."""
@@ -103,7 +121,10 @@ class InstructionsEnv(MiniGridEnv):
 
     def seen(self, observation: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
         """Return the cells and the words of the mission in the task's language."""
-        return {"image": super().seen(observation), "words": bag_of(translate(observation["mission"], self._task))}
+        return {
+            "image": super().seen(observation),
+            "words": bag_of(translate(observation["mission"], self._task, **self._words)),
+        }
 
     def act(self, button: int) -> int:
         """Return minigrid's action of a button, which are not rewired here."""

@@ -15,8 +15,8 @@ pytest.importorskip("highway_env", reason="needs the extra [driving]")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of highway-env's own
 
 
-def made(name: str, **task: Any) -> Any:
-    settings = read_configuration(name, [])[1]
+def made(name: str, changes: tuple[tuple[str, Any], ...] = (), **task: Any) -> Any:
+    settings = read_configuration(name, list(changes))[1]
     env = metarl.make(settings.family, **settings.family_kwargs)
     return env if not task else metarl.make(settings.family, task=task, **settings.family_kwargs)
 
@@ -34,7 +34,7 @@ def played(env: Any) -> tuple[Any, Any]:
 
 
 def test_others_are_seen_in_the_axes_of_the_ego_vehicle() -> None:
-    env = made("highway")
+    env = made("highway", (("family_kwargs.env_kwargs.config.vehicles_count", 3),))
     env.reset(seed=1)
     inner = env.unwrapped.inner.unwrapped
     ego, *others = inner.road.vehicles

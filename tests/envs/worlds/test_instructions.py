@@ -101,3 +101,18 @@ def test_bad_input_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "minigrid", None)
     with pytest.raises(ValueError, match=r"pip install 'metarl-suite\[games\]'"):
         metarl.make(FAMILY)
+
+
+def test_only_the_chosen_words_are_swapped() -> None:
+    env = metarl.make(FAMILY, colours=["blue"], things=["key", "ball"])
+    task = {"colours": [0], "things": [1, 0]}
+    for seed in range(6):
+        seen, _ = env.reset(seed=seed, options={"task": task})
+        words = set(env.unwrapped.world.mission.split())
+        other = {"ball": "key", "key": "ball"}
+        assert said(seen) == {other.get(word, word) for word in words}
+    drawn = metarl.sample_tasks(FAMILY, 20, seed=1, split="test", things=["ball", "key"])
+    assert {tuple(row) for row in drawn["things"].tolist()} == {(0, 1), (1, 0)}
+    for wrong in (["ball", "door"], [], ["key", "key"]):
+        with pytest.raises(ValueError, match="expected one or more different ones of ball, box, key"):
+            metarl.make(FAMILY, things=wrong)
