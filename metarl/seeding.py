@@ -35,11 +35,6 @@ class Stream:
         """Return a seed for each episode's environment, below 2^32."""
         return _environment_sequence(self).generate_state(episodes).tolist()  # type: ignore[no-any-return]
 
-
-@functools.lru_cache(maxsize=1024)  # trials ask for the first episodes' seeds, then for all
-def _environment_sequence(stream: Stream) -> np.random.SeedSequence:
-    return np.random.SeedSequence(stream.seed, spawn_key=(*stream.key, 1))
-
     def augmentation(self) -> np.random.Generator:
         """Return the generator of what augmentation changes in the episodes."""
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(*self.key, 2)))
@@ -53,6 +48,11 @@ def _environment_sequence(stream: Stream) -> np.random.SeedSequence:
     def is_training(self) -> bool:
         """Whether it is a stream of training episodes."""
         return self.key[0] == TRAINING
+
+
+@functools.lru_cache(maxsize=1024)  # trials ask for the first episodes' seeds, then for all
+def _environment_sequence(stream: Stream) -> np.random.SeedSequence:
+    return np.random.SeedSequence(stream.seed, spawn_key=(*stream.key, 1))
 
 
 def streams(seed: int, *key: int, tasks: range) -> list[Stream]:
