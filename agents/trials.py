@@ -220,7 +220,9 @@ class Packing:
 
 def pack(steps: TrialSteps, trials: Tensor) -> Packing:
     """Return the packing of some trials, given by their numbers ``[n]``."""
-    lengths, order = steps.lengths[trials].sort(descending=True, stable=True)
-    times = torch.arange(int(lengths[0]))[:, None]
-    running = times < lengths
-    return Packing((steps.starts[trials][order] + times)[running], running.sum(dim=1))
+    every, chosen = steps.lengths.numpy(), trials.numpy()
+    order = chosen[np.argsort(-every[chosen], kind="stable")]
+    times = np.arange(every[order[0]])[:, None]
+    running = times < every[order]
+    rows = ((every.cumsum() - every)[order] + times)[running]
+    return Packing(torch.from_numpy(rows), torch.from_numpy(running.sum(axis=1)))

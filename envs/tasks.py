@@ -297,6 +297,9 @@ def uniform_tasks(space: spaces.Space[Any], n: int, rng: np.random.Generator) ->
     has_parts = not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
     space = copy.deepcopy(space) if has_parts else copy.copy(space)
     space.seed(int(rng.integers(2**31)))
+    if type(space) is spaces.Box and space.dtype.kind == "f" and space.is_bounded():
+        # The same numbers as those of single samples, which take a hundred times as long.
+        return space.np_random.uniform(space.low, space.high, (n, *space.shape)).astype(space.dtype)
     return stack_tasks(space, [space.sample() for _ in range(n)])
 
 

@@ -277,7 +277,9 @@ class GruPolicy(Policy):
         if not hasattr(self._copies, "network"):
             # functional_call temporarily swaps a module's parameters, so each thread has a copy.
             self._copies.network = copy.deepcopy(self.network)
-        network: nn.Module = self._copies.network.to(hidden.device)
+        network: GruNetwork = self._copies.network
+        if network.weight_hh.device != hidden.device:
+            network.to(hidden.device)
         arguments = (observations, told, sizes, hidden)
         return torch.func.functional_call(network, parameters, arguments)  # type: ignore[no-any-return]
 

@@ -2,9 +2,10 @@
 
 ``python -m metarl.experiments.benchmarks.memory [--quick]``
 
-RL² and RecurrentPPO play the same trials of a bandit with a memory of 64 and make as many epochs with minibatches of as
-many steps; RecurrentPPO gets as many environments as RL² has trials. Times are processor seconds of one thread, since
-other programs may use the machine too; the extra ``[contrib]`` is needed.
+RL² and RecurrentPPO play the same trials with a memory of 64, of a bandit and of HalfCheetahVel, and make as many
+epochs with minibatches of as many steps; RecurrentPPO gets as many environments as RL² has trials. Their iterations
+alternate. Times are processor seconds of one thread, since other programs may use the machine too; the extra
+``[contrib]`` is needed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from stable_baselines3.common.logger import Logger
@@ -22,7 +25,7 @@ from metarl import RL2, RandomTask, Trial, make
 from metarl.agents.policies.gru import gru
 from metarl.experiments.benchmarks.problems import medians, threads
 
-FAMILY = "metarl/BernoulliBandit-v0"
+BANDIT, CHEETAH = "metarl/BernoulliBandit-v0", "metarl/HalfCheetahVel-v0"
 SHAPES = ((32, 10, 64), (32, 100, 64), (32, 400, 64), (128, 100, 128))  # sequences, steps, hidden
 
 
@@ -52,44 +55,74 @@ def unit_seconds(sequences: int, steps: int, hidden: int, repeats: int) -> dict[
     return medians(calls, repeats, time.process_time)
 
 
-def ours(trials: int, pulls: int, repeats: int) -> float:
-    """Return the environment steps a second of RL²'s whole iterations."""
+@dataclass(frozen=True)
+class Trials:
+    """What is played: trials of an episode of so many steps each, and how many iterations are measured."""
+
+    name: str
+    count: int
+    steps: int
+    family: str
+    kwargs: dict[str, Any]
+    repeats: int
+
+    def rates(self) -> tuple[float, float]:
+        """Return the environment steps a second of whole iterations, RL²'s and RecurrentPPO's."""
+        model = our_learner(self)
+        numbers = iter(range(1, self.repeats + 2))
+        rival, total = their_learner(self), self.count * self.steps
+        works: dict[str, Callable[[], Any]] = {
+            "ours": lambda: model.meta_iteration(model.state, next(numbers)),
+            "theirs": lambda: rival.learn(total, reset_num_timesteps=False),
+        }
+        seconds = medians(works, self.repeats, time.process_time)
+        model.close()
+        return total / seconds["ours"], total / seconds["theirs"]
+
+
+def bandit(count: int, pulls: int, repeats: int) -> Trials:
+    """Return trials of the Bernoulli bandit."""
+    return Trials(f"{count} trials of {pulls} pulls", count, pulls, BANDIT, {"pulls": pulls}, repeats)
+
+
+def cheetah(count: int, repeats: int) -> Trials:
+    """Return trials of HalfCheetahVel."""
+    steps = 200
+    return Trials(f"{count} trials of {steps} steps of HalfCheetahVel", count, steps, CHEETAH, {}, repeats)
+
+
+def our_learner(trials: Trials) -> RL2:
+    """Return RL² before training."""
     model = RL2(
-        family=FAMILY,
-        family_kwargs={"pulls": pulls},
+        family=trials.family,
+        family_kwargs=trials.kwargs,
         learning={"trial_episodes": 1},
-        outer={"trials": trials, "minibatch_trials": max(1, trials // 4), "epochs": 4},
+        outer={"trials": trials.count, "minibatch_trials": max(1, trials.count // 4), "epochs": 4},
         policy_kwargs={"hidden_sizes": (64,)},
     )
     model.set_logger(Logger(None, []))
-    numbers = iter(range(1, repeats + 2))
-    seconds = medians({"ours": lambda: model.meta_iteration(model.state, next(numbers))}, repeats, time.process_time)
-    model.close()
-    return trials * pulls / seconds["ours"]
+    return model
 
 
-def theirs(trials: int, pulls: int, repeats: int) -> float:
-    """Return the environment steps a second of RecurrentPPO's rollouts and updates."""
+def their_learner(trials: Trials) -> Any:
+    """Return RecurrentPPO before training."""
     from sb3_contrib import RecurrentPPO
 
     def environment() -> RandomTask:
-        return RandomTask(Trial(make(FAMILY, pulls=pulls), 1))
+        return RandomTask(Trial(make(trials.family, **trials.kwargs), 1))
 
     model = RecurrentPPO(
         "MultiInputLstmPolicy",
-        DummyVecEnv([environment] * trials),
-        n_steps=pulls,
-        batch_size=trials * pulls // 4,
+        DummyVecEnv([environment] * trials.count),
+        n_steps=trials.steps,
+        batch_size=trials.count * trials.steps // 4,
         n_epochs=4,
         seed=1,
         device="cpu",
         policy_kwargs={"lstm_hidden_size": 64, "net_arch": [], "enable_critic_lstm": False, "shared_lstm": True},
     )
     model.set_logger(Logger(None, []))
-    seconds = medians(
-        {"theirs": lambda: model.learn(trials * pulls, reset_num_timesteps=False)}, repeats, time.process_time
-    )
-    return trials * pulls / seconds["theirs"]
+    return model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,12 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, seconds in found.items():
                 own = found[f"ours, {name.rpartition(', ')[2]}"]
                 print(f"  {name}: {1e3 * seconds:.2f} ms, ours ÷ this {own / seconds:.2f}")
-        for trials, pulls in ((8, 5),) if options.quick else ((128, 10), (128, 100)):
-            rates = ours(trials, pulls, repeats), theirs(trials, pulls, min(repeats, 3))
-            print(
-                f"{trials} trials of {pulls} pulls: RL² {rates[0]:,.0f} steps a second, RecurrentPPO {rates[1]:,.0f}: "
-                f"{rates[0] / rates[1]:.1f} x"
-            )
+        played = [bandit(128, 10, 7), bandit(128, 100, 5), cheetah(16, 3)]
+        for trials in [bandit(8, 5, 1), cheetah(2, 1)] if options.quick else played:
+            ours, theirs = trials.rates()
+            print(f"{trials.name}: RL² {ours:,.0f} steps a second, RecurrentPPO {theirs:,.0f}: {ours / theirs:.1f} x")
     return 0
 
 

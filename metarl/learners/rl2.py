@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from metarl import seeding
 from metarl.agents import Parameters, Rollouts
+from metarl.agents.policies.gru import Scratch
 from metarl.agents.trials import trial_advantages
 from metarl.envs import task_vectors
 from metarl.envs import tasks as task_tools
@@ -20,14 +23,16 @@ from metarl.fields import FORBID, Count, Inside, NotNegative, Positive, Switch, 
 from metarl.gradients import task_axis
 from metarl.gradients.flat import flatten, named
 from metarl.gradients.optimizers import ascend, first_moments
+from metarl.memory import by_hand
 from metarl.memory.learner import MemoryLearner
 from metarl.memory.playing import by_episode, free_bytes
-from metarl.memory.ppo import Batch, Weights, after_cut, gradient_bytes, loss_gradient, remembered
+from metarl.memory.ppo import Batch, Parts, Weights, after_cut, gradient_bytes, loss_gradient, remembered
 from metarl.memory.value_head import CENTRE, SCALE, new_value_head, rescaled, standard_values
 from metarl.state import Outcome, State
 
 _SHARE = 0.1  # of an iteration's returns in the running units of the value function, after the first iterations
 _UNITS = (CENTRE, SCALE)
+_ROWS = 4096  # steps whose memory is computed side by side at least, where there are no features to keep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +101,7 @@ class RL2(MemoryLearner):
     def initial_state(self) -> State:
         """Return the state before training, with the value function, its units, and Adam's moments."""
         state = super().initial_state()
-        told = self._told_tasks(self._drawn(0, 1)).shape[1]
+        told = self._told_tasks(self.drawn_tasks(0, 1)).shape[1]
         head = new_value_head(self.functional_policy.memory_size, told, self.settings.seed)
         head = {name: value.to(self.device) for name, value in head.items()}
         shared = flatten([*state.parameters.values(), *head.values()])
@@ -115,16 +120,12 @@ class RL2(MemoryLearner):
                 f"the tensors {CENTRE} and {SCALE} are {centre} and {unit}; expected a finite number, and one above 0"
             )
 
-    def _drawn(self, iteration: int, count: int) -> Any:
-        rng = task_tools.task_rng(self.settings.seed, "train", iteration)
-        return task_tools.draw_tasks(self._env, count, rng, "train")
-
     def training_tasks(self, iteration: int) -> Any:
-        """Return the tasks of an iteration's trials, newly drawn; those given to ``learn`` take turns."""
+        """Return the tasks of an iteration's trials, newly drawn and augmented; those given to ``learn`` take turns."""
         if self._given_tasks is None:
-            return self._drawn(iteration, self.trials)
+            return self.augmented(self.drawn_tasks(iteration, self.trials), iteration)
         turns = np.arange(self.trials) % task_tools.count_tasks(self._given_tasks)
-        return task_tools.take_tasks(self._given_tasks, turns)
+        return self.augmented(task_tools.take_tasks(self._given_tasks, turns), iteration)
 
     def _told_tasks(self, tasks: Any) -> Tensor:
         """Return what the value function is told of tasks, ``[task, number]``; no numbers if it is plain."""
@@ -170,7 +171,10 @@ class RL2(MemoryLearner):
         """Return what an iteration learns from, and the value function with its units, adjusted to the returns."""
         learning, outer, policy = self.settings.learning, self.settings.outer, self.functional_policy
         steps, rewards = self.as_seen(state, rollouts)
-        memory = remembered(policy, state.parameters, steps, outer.minibatch_trials, self._chunk)
+        at_once = outer.minibatch_trials
+        if by_hand.applies(policy, self.device):
+            at_once = max(at_once, _ROWS // int(steps.lengths.max()))
+        memory = remembered(policy, state.parameters, steps, at_once, self._chunk)
         beyond = after_cut(policy, state.parameters, steps, memory)
         units = {name: state.own_tensors[name] for name in _UNITS}
 
@@ -224,15 +228,16 @@ class RL2(MemoryLearner):
         vector = flatten(shared.values())
         moments = {name: part for name, part in state.own_tensors.items() if name not in _UNITS}
         rng = seeding.Stream(self.settings.seed, (seeding.TRAINING, iteration, 1)).noise()
+        gradient_of: Callable[..., tuple[Parameters, Parts, int]] = loss_gradient
+        if by_hand.applies(policy, vector.device):
+            gradient_of = functools.partial(by_hand.loss_gradient, scratch=Scratch())
         sums: dict[str, Tensor] = {}
         norms: list[Tensor] = []
         for _ in range(outer.epochs):
             sums, norms, rows = {}, [], 0
             order = torch.from_numpy(rng.permutation(len(batch.steps.lengths)))
             for trials in torch.tensor_split(order, -(-len(order) // outer.minibatch_trials)):
-                gradient, parts, count = loss_gradient(
-                    policy, named(shapes, vector), batch, trials, weights, self._chunk
-                )
+                gradient, parts, count = gradient_of(policy, named(shapes, vector), batch, trials, weights, self._chunk)
                 flat = flatten(gradient.values())
                 norm = flat.norm()
                 flat = flat * (outer.max_gradient_norm / norm.clamp(min=outer.max_gradient_norm))

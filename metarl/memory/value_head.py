@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from metarl.agents import Parameters
 from metarl.agents.seeded import Seeded
 
-_HIDDEN, _LAST = "value_net.0", "value_net.2"
+HIDDEN, LAST = "value_net.0", "value_net.2"  # the layers
 CENTRE, SCALE = "value_centre", "value_scale"  # the units of the last layer's output
 
 
@@ -28,7 +28,7 @@ def new_value_head(memory: int, task: int, seed: int) -> Parameters:
         f"{name}.{kind}": (getattr(layer, kind) if kind == "weight" else torch.zeros(layer.out_features))
         .detach()
         .float()
-        for name, layer in ((_HIDDEN, hidden), (_LAST, last))
+        for name, layer in ((HIDDEN, hidden), (LAST, last))
         for kind in ("weight", "bias")
     }
 
@@ -41,8 +41,8 @@ def standard_values(head: Parameters, memory: Tensor, tasks: Tensor) -> Tensor:
         memory: ``[row, memory]``, after the steps' observations.
         tasks: ``[row, number]``, the task of each row's trial; no numbers if the value function is not told it.
     """
-    hidden = nn.functional.linear(torch.cat([memory, tasks], dim=1), head[f"{_HIDDEN}.weight"], head[f"{_HIDDEN}.bias"])
-    values: Tensor = nn.functional.linear(torch.tanh(hidden), head[f"{_LAST}.weight"], head[f"{_LAST}.bias"])
+    hidden = nn.functional.linear(torch.cat([memory, tasks], dim=1), head[f"{HIDDEN}.weight"], head[f"{HIDDEN}.bias"])
+    values: Tensor = nn.functional.linear(torch.tanh(hidden), head[f"{LAST}.weight"], head[f"{LAST}.bias"])
     return values[:, 0]
 
 
@@ -63,10 +63,10 @@ def rescaled(head: Parameters, units: Parameters, returns: Tensor, share: float)
     # Returns without any spread have no unit of their own; a small one would blow rounding errors up.
     spread = (second - after.square()).clamp(min=0.0).sqrt()
     following = torch.maximum(spread, 1e-3 * (1.0 + after.abs()))
-    weight, bias = head[f"{_LAST}.weight"], head[f"{_LAST}.bias"]
+    weight, bias = head[f"{LAST}.weight"], head[f"{LAST}.bias"]
     moved = {
         **head,
-        f"{_LAST}.weight": weight * (scale / following),
-        f"{_LAST}.bias": (scale * bias + centre - after) / following,
+        f"{LAST}.weight": weight * (scale / following),
+        f"{LAST}.bias": (scale * bias + centre - after) / following,
     }
     return moved, {CENTRE: after, SCALE: following}

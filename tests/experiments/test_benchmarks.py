@@ -120,3 +120,4 @@ def test_the_speed_of_learning_with_memory_is_measured_beside_others(capsys: pyt
     assert "32 sequences of 10 steps, memory 64:" in printed
     assert printed.count("ours ÷ this 1.00") >= 2
     assert "8 trials of 5 pulls: RL² " in printed
+    assert "2 trials of 200 steps of HalfCheetahVel: RL² " in printed

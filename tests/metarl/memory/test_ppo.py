@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small import LENGTHS_DIFFER, remembering, trials_of
 from torch import Tensor
 
 from metarl.agents import Parameters
+from metarl.agents.policies import GruPolicy
+from metarl.agents.policies.gru import Scratch
 from metarl.agents.trials import pack
+from metarl.memory import by_hand
 from metarl.memory.ppo import Batch, Weights, loss_gradient, loss_parts, memories
 from metarl.memory.value_head import CENTRE, SCALE, new_value_head, rescaled, standard_values
 
@@ -19,10 +26,15 @@ WEIGHTS = Weights(clip=0.2, entropy=0.05, value=0.7)
 CASES: dict[str, dict[str, Any]] = {
     "different lengths": {"family": LENGTHS_DIFFER},
     "choices": {"family": LENGTHS_DIFFER, "family_kwargs": {"actions": "multi"}},
+    "floor, layers": {
+        "family": LENGTHS_DIFFER,
+        "policy_kwargs": {"hidden_sizes": (5, 3, 4), "activation": "relu", "log_std_min": 0.0},
+    },
     "plain": {"family": "metarl/BernoulliBandit-v0", "family_kwargs": {"pulls": 4}, "outer": {"critic": "plain"}},
 }
 
 
+@functools.cache
 def problem(case: str) -> tuple[Any, Parameters, Batch]:
     """Return a policy, all parameters in double precision, moved a little, and what they learn from."""
     model = remembering(**CASES[case])
@@ -87,6 +99,43 @@ def test_chunks_give_the_whole_gradient_where_they_hold_whole_trials_and_of_what
         assert same != past, name  # only what acts through the memory has a longer way back
     for name, value in sums.items():
         torch.testing.assert_close(in_chunks[name], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(max_examples=8, deadline=None)
+@given(
+    trials=st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True),
+    chunk=st.one_of(st.none(), st.integers(1, 7)),
+    weights=st.builds(
+        Weights, clip=st.floats(0.01, 0.5), entropy=st.sampled_from([0.0, 0.3]), value=st.sampled_from([0.1, 2.0])
+    ),
+)
+def test_the_gradient_by_hand_is_that_of_automatic_differentiation(
+    case: str, trials: list[int], chunk: int | None, weights: Weights
+) -> None:
+    policy, shared, batch = problem(case)
+    assert by_hand.applies(policy, torch.device("cpu"))
+    expected, parts, count = loss_gradient(policy, shared, batch, torch.tensor(trials), weights, chunk)
+    scratch = Scratch()
+    for _ in range(2):  # the second time with what the first left behind
+        found, sums, rows = by_hand.loss_gradient(policy, shared, batch, torch.tensor(trials), weights, chunk, scratch)
+        assert rows == count
+        assert list(found) == list(expected)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(sums, parts, rtol=1e-10, atol=1e-12)
+
+
+def test_policies_with_trained_features_keep_to_automatic_differentiation() -> None:
+    class Own(GruPolicy):
+        pass
+
+    policy = remembering(family=LENGTHS_DIFFER).functional_policy
+    assert by_hand.applies(policy, torch.device("cpu"))
+    assert not by_hand.applies(policy, torch.device("meta"))
+    assert not by_hand.applies(Own(policy.network, policy.action_space, None), torch.device("cpu"))
+    of_dict = spaces.Dict({"a": spaces.Box(-1.0, 1.0, (2,)), "b": spaces.Box(-1.0, 1.0, (1,))})
+    other = GruPolicy.build(of_dict, policy.action_space, seed=0)
+    assert not by_hand.applies(other, torch.device("cpu"))
 
 
 def test_the_gradient_of_trials_is_the_mean_over_their_steps() -> None:
