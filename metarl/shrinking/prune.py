@@ -32,8 +32,8 @@ def Prune(  # noqa: N802
 
     Without the neurons that matter least, the network is smaller and runs faster, and everything takes it as any other:
     ``MetaLearner(Prune(model), family)``, ``learn``, ``save``. How importance is measured stands in
-    ``metarl.shrinking.neurons``. Without the weights of least magnitude the network has its size, and they stay 0 in all
-    inner and meta-updates; it is what ``policy.prune`` does to a new policy.
+    ``metarl.shrinking.neurons``. Without the weights of least magnitude the network has its size, and they stay 0 in
+    all inner and meta-updates; it is what ``policy.prune`` does to a new policy.
 
     The value function stays as it is. What a learner has besides its parameters (the moments of an optimizer, learned
     step sizes) begins anew.
