@@ -6,6 +6,7 @@ import csv
 import functools
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -133,13 +134,14 @@ def common_steps(entries: Sequence[Entry]) -> int:
 def baselines(entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
     """Return the baselines among the rows, and the step of each with which other rows after one step are compared.
 
-    It is one step too, but the last step of a baseline with more steps than other rows, that is, with a larger budget.
+    A learner without settings of its own is a baseline too, where there are rows of it with settings. The step is one,
+    but the last of a baseline with more steps than other rows, that is, with a larger budget.
     """
-    shortest = common_steps(entries)
+    shortest, kinds = common_steps(entries), Counter(entry.learner for entry in entries)
     return [
         (entry, min(1, entry.steps) if entry.steps <= max(1, shortest) else entry.steps)
         for entry in entries
-        if entry.learner in BASELINES
+        if entry.learner in BASELINES or (entry.label == entry.learner and kinds[entry.learner] > 1)
     ]
 
 

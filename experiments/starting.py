@@ -18,7 +18,7 @@ from metarl.learners.registry import find_learner, load_learner
 from metarl.settings import Settings, as_dict
 from metarl.state import State
 
-_SECTIONS = ("seed", "device", "family_kwargs", "learning", "inner", "outer", "evaluation")
+_SECTIONS = ("seed", "device", "family_kwargs", "learning", "inner", "outer", "augment", "evaluation")
 _ARCHITECTURE = ("name", "hidden_sizes", "activation")
 
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from metarl.replay.show import show as show
     from metarl.results.combined import combine as combine
     from metarl.results.evaluation import Evaluation as Evaluation
+    from metarl.shrinking.prune import Prune as Prune
 
 # The modules of the names that are imported on first use.
 _LAZY = {
@@ -58,6 +59,7 @@ _LAZY = {
     "export": "metarl.exporting.export",
     "Evaluation": "metarl.results.evaluation",
     "MetaLearner": "metarl.learners.meta_learner",
+    "Prune": "metarl.shrinking.prune",
     "Replay": "metarl.replay.replay",
     "show": "metarl.replay.show",
 }

@@ -102,8 +102,8 @@ class MetaAgent(Evaluated, Recommended):
         self._normalizer = empty if normalizer is None else replace(normalizer, returns=empty.returns)
         self.validate()
         self.state = self.initial_state()
-        speed = (learning.workers, learning.step_timeout)
-        self.sampler = Sampler(settings.family, settings.family_kwargs, *speed, settings.evaluation.record)
+        more = (learning.workers, learning.step_timeout, settings.evaluation.record, settings.augment)
+        self.sampler = Sampler(settings.family, settings.family_kwargs, *more)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for ``copy`` and ``pickle``, without what ``__setstate__`` or first use makes again."""

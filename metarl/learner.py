@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Never, Self
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from metarl import checkpoints, seeding
+from metarl import checkpoints
 from metarl.agent import MetaAgent
 from metarl.agents import Normalizer, Parameters, Policy
+from metarl.augmenting.drawn import TrainingTasks
 from metarl.envs import RandomTask, make
 from metarl.envs import tasks as task_tools
 from metarl.envs.references import as_family
@@ -35,7 +36,7 @@ from metarl.training.standstill import Standstill
 from metarl.version import __version__
 
 
-class BaseLearner(MetaAgent):
+class BaseLearner(MetaAgent, TrainingTasks):
     """A meta-learner: shared parameters, and the meta-training that makes them adapt well.
 
     A learner is a subclass with ``meta_iteration`` and ``outer_settings``: the dataclasses that ``[outer]`` can be,
@@ -51,6 +52,7 @@ class BaseLearner(MetaAgent):
         learning: a dict of the settings of ``[learning]``, as for ``inner``, ``outer`` and ``evaluation``.
         inner: settings of the inner update.
         outer: settings of the meta-update.
+        augment: settings of augmentation in training.
         evaluation: settings of validation and test.
         policy_kwargs: settings of ``[policy]`` (hidden_sizes, activation, output_gain, log_std_init, log_std_min)
             and any other argument of the stable-baselines3 policy (net_arch, activation_fn, ...).
@@ -82,6 +84,7 @@ class BaseLearner(MetaAgent):
         learning: dict[str, Any] | None = None,
         inner: dict[str, Any] | None = None,
         outer: dict[str, Any] | None = None,
+        augment: dict[str, Any] | None = None,
         evaluation: dict[str, Any] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         seed: int = 1,
@@ -103,6 +106,7 @@ class BaseLearner(MetaAgent):
                 learning=learning,
                 inner=inner,
                 outer=outer,
+                augment=augment,
                 evaluation=evaluation,
                 **unknown,
             ),
@@ -293,6 +297,7 @@ class BaseLearner(MetaAgent):
             ValueError: no episode ends and there is no time limit, or no ``info`` has what a setting names.
             RolloutError: an observation or reward is not finite.
         """
+        self.check_augmentation()
         if self.iteration == 0 and not self._family_checked:
             check_family(self.settings)
         self._family_checked = True
@@ -312,27 +317,6 @@ class BaseLearner(MetaAgent):
         Raises:
             ValueError: an own tensor has values that the learner's cannot have.
         """
-
-    def training_tasks(self, iteration: int) -> Any:
-        """Return an iteration's batch of tasks: newly drawn, or those given to ``learn``."""
-        if self._given_tasks is not None:
-            return self._given_tasks
-        rng = task_tools.task_rng(self.settings.seed, "train", iteration)
-        return task_tools.draw_tasks(self._env, self.settings.learning.tasks, rng, "train")
-
-    def refuse_given_tasks(self, reason: str) -> None:
-        """Raise an error if tasks were given to ``learn``, for learners that choose their own.
-
-        Raises:
-            ValueError: tasks were given.
-        """
-        if self._given_tasks is not None:
-            raise ValueError(f"learner {self.name} {reason}; leave tasks out")
-
-    def training_streams(self, tasks: Any, iteration: int, step: int) -> list[seeding.Stream]:
-        """Return each task's random stream for the episodes after ``step`` inner steps of an iteration."""
-        numbers = range(task_tools.count_tasks(tasks))
-        return seeding.streams(self.settings.seed, seeding.TRAINING, iteration, step, tasks=numbers)
 
     @property
     def num_timesteps(self) -> int:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from metarl.agents import Noise, Normalizer, Parameters, Policy, Rollouts
 from metarl.agents.observations import map_observations
 from metarl.agents.policies import Actor, NoNoise
+from metarl.augmenting.episodes import AugmentedVector
+from metarl.augmenting.settings import Augmenting
 from metarl.envs import BatchedFamily, RolloutError, make_in_processes
 from metarl.envs import tasks as task_tools
 from metarl.envs.sync import error_text
@@ -28,6 +30,7 @@ MAX_STEPS = 100_000
 # Squares of returns are summed in single precision, which ends at 3.4e38.
 MAX_REWARD = 1e12
 KEPT_VECTORS = 2
+NOTHING = Augmenting()
 
 
 class Sampler:
@@ -39,6 +42,7 @@ class Sampler:
         workers: processes that step a family without a batched implementation; ``auto`` measures which number is best.
         step_timeout: seconds that a worker may take for a step.
         record: names of entries of ``info`` that rollouts keep besides those of success.
+        augment: how the episodes of training streams are augmented.
 
     Attributes:
         seconds: the time that ``collect`` took so far.
@@ -51,8 +55,10 @@ class Sampler:
         workers: int | str = "auto",
         step_timeout: float = 60.0,
         record: Sequence[str] = (),
+        augment: Augmenting = NOTHING,
     ) -> None:
         self.family = family
+        self.augment = augment
         self.family_kwargs = family_kwargs
         self.workers = workers
         self.step_timeout = step_timeout
@@ -112,13 +118,15 @@ class Sampler:
                 seeds = [foreign_seed(seed) for seed in seeds]
             options = {"tasks": task_tools.repeat_tasks(tasks, episodes)}
             with self._timed(), self._naming(env, tasks, episodes), all_threads():
-                first = _reset(env, seeds, options)
+                augmented = self.augment.changes_episodes and all(stream.is_training for stream in streams)
+                played = AugmentedVector(env, self.augment, streams, episodes) if augmented else env
+                first = _reset(played, seeds, options)
                 actor = policy.actor(parameters, normalizer)
                 drawn = None if deterministic else actor.noise([stream.noise() for stream in streams], episodes)
                 noise = NoNoise() if drawn is None else drawn
                 double = bool(normalizer.observations)
                 player = play or play_episodes
-                return player(env, actor, noise, first, n_tasks, episodes, double=double, record=self.record)
+                return player(played, actor, noise, first, n_tasks, episodes, double=double, record=self.record)
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:

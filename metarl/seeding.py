@@ -17,6 +17,7 @@ EVALUATION = 11
 ADAPTATION = 12
 PROTOCOLS = 13
 REPLAY = 14
+AUGMENTATION = 15
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,20 @@ class Stream:
         """Return a seed for each episode's environment, below 2^32."""
         return _environment_sequence(self).generate_state(episodes).tolist()  # type: ignore[no-any-return]
 
+    def augmentation(self) -> np.random.Generator:
+        """Return the generator of what augmentation changes in the episodes."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(*self.key, 2)))
+
+    def of_task(self) -> Stream:
+        """Return the stream of what stays the same for a training task after any number of inner steps."""
+        purpose, iteration, *_, task = self.key
+        return Stream(self.seed, (AUGMENTATION, purpose, iteration, task))
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it is a stream of training episodes."""
+        return self.key[0] == TRAINING
+
 
 @functools.lru_cache(maxsize=1024)  # trials ask for the first episodes' seeds, then for all
 def _environment_sequence(stream: Stream) -> np.random.SeedSequence:
@@ -43,6 +58,11 @@ def _environment_sequence(stream: Stream) -> np.random.SeedSequence:
 def streams(seed: int, *key: int, tasks: range) -> list[Stream]:
     """Return the random streams of tasks, given by their numbers, under a key."""
     return [Stream(seed, (*key, task)) for task in tasks]
+
+
+def augmentation(seed: int, iteration: int) -> np.random.Generator:
+    """Return the generator of what augmentation makes of an iteration's tasks."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(AUGMENTATION, iteration)))
 
 
 def foreign_seed(seed: int) -> int:

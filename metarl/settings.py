@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from metarl.agents.frozen import trained as of_trained
+from metarl.augmenting.settings import Augmenting
 from metarl.envs.references import as_family
 from metarl.fields import (
     FORBID,
@@ -43,6 +44,7 @@ class Learning:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     iterations: Count = setting(100, "how often the shared parameters are updated", "meta-updates")
     tasks: Count = setting(20, "tasks that are newly drawn in each iteration")
+    train_tasks: NoneOrCount = setting(0, "tasks from which those of each iteration are chosen; 0: new ones are drawn")
     episodes: Count = setting(20, "episodes of each task, before adaptation and after each inner step")
     gamma: Unit = setting(0.99, "discount of rewards", "factor for each step")
     gae_lambda: Unit = setting(0.9, "lambda of generalized advantage estimation: lower is less noise and more bias")
@@ -211,6 +213,7 @@ class Settings:
     inner: Inner = field(default_factory=Inner)
     outer: Any = None  # one of the learner's ``outer_settings``, with the learner's ``options``
     policy: PolicyNetwork = field(default_factory=PolicyNetwork)
+    augment: Augmenting = field(default_factory=Augmenting)
     evaluation: Evaluating = field(default_factory=Evaluating)
 
     @property

@@ -29,6 +29,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "envs": "envs",
         "agents": "agents",
         "basics": "",
+        "augmenting": "augmenting root envs basics",
         "checkpoints": "checkpoints root sb3 agents envs basics",
         "gradients": "gradients agents basics",
         "sb3": "sb3 agents envs basics",
@@ -36,15 +37,18 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "results": "results root basics agents",
         "recommending": "recommending envs",
         "protocols": "protocols results root training basics agents envs",
-        "root": "root guide training checkpoints recommending protocols results basics gradients sb3 agents envs names",
+        "root": "root augmenting guide training checkpoints recommending protocols results basics gradients sb3 agents "
+        "envs names",
         "replay": "replay protocols root basics agents envs",
         "exporting": "exporting memory root guide sb3 gradients agents envs basics names",
+        "shrinking": "shrinking root agents",
         "training": "training root guide checkpoints results basics gradients sb3 agents envs",
         "names": "names root checkpoints",
         "memory": "memory names root training checkpoints basics gradients sb3 agents envs",
-        "learners": "learners memory results names root training checkpoints basics gradients sb3 agents envs",
-        "front": "front learners memory replay exporting results names root guide training checkpoints gradients sb3 "
-        "agents envs",
+        "learners": "learners augmenting memory results names root training checkpoints basics gradients sb3 agents "
+        "envs",
+        "front": "front learners memory replay exporting shrinking results names root guide training checkpoints "
+        "gradients sb3 agents envs",
         "experiments": "experiments front learners memory replay exporting protocols results names root guide training "
         "checkpoints basics gradients sb3 agents envs",
     }.items()

@@ -67,6 +67,10 @@ class BanditVectorEnv(BatchedFamily):
         pulls = min(self.pulls, self.max_episode_steps or self.pulls)
         return pulls * float(np.max(np.asarray(task, dtype=np.float64)))
 
+    def mirror_tasks(self, tasks: Any, rng: np.random.Generator) -> NDArray[Any]:
+        """Return the means ``[task, arm]`` with the arms of each task in random order."""
+        return rng.permuted(np.asarray(tasks), axis=1)
+
 
 class BernoulliBanditVectorEnv(BanditVectorEnv):
     """``metarl/BernoulliBandit-v0``, batched in numpy; the data sheet is in ``BernoulliBanditEnv``."""
@@ -119,6 +123,10 @@ class BanditEnv(SingleFamily):
     def oracle_return(self, task: Any) -> float:
         """Return the expected return of pulling the best arm all the time."""
         return self.batch.oracle_return(task)
+
+    def mirror_tasks(self, tasks: Any, rng: np.random.Generator) -> NDArray[Any]:
+        """Return the means with the arms of each task in random order."""
+        return self.batch.mirror_tasks(tasks, rng)
 
     def draw_picture(self) -> NDArray[np.uint8]:
         """Draw two bars for each arm: its mean in grey, its share of the pulls in blue."""

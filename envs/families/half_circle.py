@@ -24,7 +24,7 @@ class HalfCircleNavigation2DVectorEnv(PointVectorEnv):
         render_mode: str | None = None,
         reward: str = "dense",
     ) -> None:
-        self.task_space = spaces.Box(0.0, np.pi, (), np.float32)
+        self.task_space: spaces.Box = spaces.Box(0.0, np.pi, (), np.float32)
         self.default_task = np.array(np.pi / 2, dtype=np.float32)
         self._sparse = check_reward(reward) == "sparse"
         super().__init__(num_envs, max_episode_steps, render_mode)
@@ -48,6 +48,15 @@ class HalfCircleNavigation2DVectorEnv(PointVectorEnv):
     def oracle_return(self, task: Any) -> float:
         """Return the best return of an agent that knows the goal and goes straight to it."""
         return float(self._rewards(self.straight_distances(self.goals(task), self.horizon())).sum())
+
+    def mirror_tasks(self, tasks: Any, rng: np.random.Generator) -> NDArray[Any]:
+        """Return angles ``[task]``, each reflected in the vertical axis, or not, at random.
+
+        Done to positions and actions too, this changes no reward beyond rounding.
+        """
+        angles = np.asarray(tasks)
+        other = np.clip(np.pi - angles, self.task_space.low, self.task_space.high)
+        return np.where(rng.random(len(angles)) < 0.5, other, angles).astype(angles.dtype)
 
 
 class HalfCircleNavigation2DEnv(PointEnv):
@@ -76,3 +85,7 @@ class HalfCircleNavigation2DEnv(PointEnv):
     def oracle_return(self, task: Any) -> float:
         """Return the best return of an agent that knows the goal; see the batched class."""
         return self.batch.oracle_return(task)
+
+    def mirror_tasks(self, tasks: Any, rng: np.random.Generator) -> NDArray[Any]:
+        """Return angles, each reflected or not, at random; see the batched class."""
+        return self.batch.mirror_tasks(tasks, rng)

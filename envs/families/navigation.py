@@ -175,6 +175,15 @@ class Navigation2DVectorEnv(PointVectorEnv):
         steps = int(max(1, np.ceil((offset.max() - GOAL_RADIUS) / STEP_LENGTH)))
         return -float(self.straight_distances(offset, min(steps, self.max_episode_steps or steps)).sum())
 
+    def mirror_tasks(self, tasks: Any, rng: np.random.Generator) -> NDArray[Any]:
+        """Return goals ``[task, 2]``, each under one of the square's eight symmetries, drawn at random.
+
+        They reflect the two coordinates and exchange them. Done to positions and actions too, they change no reward.
+        """
+        goals = np.asarray(tasks)
+        exchanged = np.where(rng.random((len(goals), 1)) < 0.5, goals[:, ::-1], goals)
+        return np.asarray(exchanged * rng.choice([-1.0, 1.0], goals.shape), goals.dtype)
+
 
 class Navigation2DEnv(PointEnv):
     """Find an unseen goal in the plane (``metarl/Navigation2D-v0``).
@@ -197,3 +206,7 @@ class Navigation2DEnv(PointEnv):
     def oracle_return(self, task: Any) -> float:
         """Return the best return of an agent that knows the goal; see ``Navigation2DVectorEnv.oracle_return``."""
         return self.batch.oracle_return(task)
+
+    def mirror_tasks(self, tasks: Any, rng: np.random.Generator) -> NDArray[Any]:
+        """Return goals under symmetries drawn at random; see the batched class."""
+        return self.batch.mirror_tasks(tasks, rng)

@@ -33,6 +33,7 @@ TITLES = {
     "inner": "`[inner]`: the inner update",
     "outer": "`[outer]`: the meta-update, which depends on the learner",
     "policy": "`[policy]`: the policy and its initial weights",
+    "augment": "`[augment]`: more tasks from a few, and other views of episodes, in training only",
     "evaluation": "`[evaluation]`: validation during training, and the test at its end",
 }
 

@@ -34,9 +34,14 @@ def template(settings: Settings) -> str:
         kind = type(getattr(settings, section.name))
         if dataclasses.is_dataclass(kind):
             lines += ["", *_comment(_first_sentence(kind)), f"[{section.name}]"]
-            for one in fields_of(kind, section.name):
-                name = one.key.removeprefix(f"{section.name}.")
-                lines += _setting(one, name, values[section.name][name])
+            own = values[section.name]
+            named = [(one.key.removeprefix(f"{section.name}."), one) for one in fields_of(kind, section.name)]
+            for name, one in named:
+                if not isinstance(own[name], dict):
+                    lines += _setting(one, name, own[name])
+            for name, one in named:  # what follows a table's head belongs to it, so tables come last
+                if isinstance(own[name], dict):
+                    lines += [*_comment(one.text), _toml({section.name: {name: own[name]}})]
     return "\n".join(lines)
 
 

@@ -103,7 +103,7 @@ def check_settings(data: Mapping[str, Any], learner: Any) -> None:
     """
     own = Settings()
     _refuse_unknown("settings", data, {entry.name for entry in fields(Settings)})
-    for section in ("learning", "inner", "policy", "evaluation"):
+    for section in ("learning", "inner", "augment", "policy", "evaluation"):
         table = data.get(section)
         if isinstance(table, dict):
             _refuse_unknown(section, table, {entry.name for entry in fields(getattr(own, section))})

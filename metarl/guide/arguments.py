@@ -10,8 +10,8 @@ from metarl.guide import faults
 from metarl.guide.elsewhere import BATCH
 
 ARGUMENTS = (
-    *("policy", "family", "family_kwargs", "learning", "inner", "outer", "evaluation", "policy_kwargs", "seed"),
-    *("device", "verbose", "tensorboard_log"),
+    *("policy", "family", "family_kwargs", "learning", "inner", "outer", "augment", "evaluation"),
+    *("policy_kwargs", "seed", "device", "verbose", "tensorboard_log"),
 )
 
 

@@ -158,7 +158,8 @@ class Documented:
         self._written = (written or "").rstrip()
 
     def __get__(self, instance: object, owner: type[Any]) -> str:
-        sections = [(name, type(getattr(Settings(), name))) for name in ("learning", "inner", "policy", "evaluation")]
+        names = ("learning", "inner", "policy", "augment", "evaluation")
+        sections = [(name, type(getattr(Settings(), name))) for name in names]
         try:
             sections[2:2] = [("outer", kind) for kind in outer_kinds(owner)]
             lines = [line for section, kind in sections for line in _lines(section, kind)]

@@ -13,6 +13,7 @@ from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
 from metarl.agents.policies import MixturePolicy
 from metarl.agents.policies.mixture import LOGITS
 from metarl.agents.policies.selection import refuse_part
+from metarl.augmenting.refusals import MEANING, TASKS, refuse_settings
 from metarl.envs import tasks as task_tools
 from metarl.fields import Count, Positive, setting
 from metarl.gradients import task_axis
@@ -82,11 +83,19 @@ class MultiTask(BaseLearner):
         """
         refuse_part(self.settings.inner.adapts, self.name, "the weights of its mixture alone")
 
+    def validate(self) -> None:
+        """Check that the components' tasks are to stay what they are.
+
+        Raises:
+            ValueError: ``[augment]`` is to change them.
+        """
+        reason = "learner multi-task trains each component on one task, which it drew at its start"
+        refuse_settings(self.settings.augment, (*TASKS, *MEANING), reason)
+
     def initial_state(self) -> State:
         """Return the state before training, with the components' tasks and Adam's moments."""
         state = super().initial_state()
-        rng = task_tools.task_rng(self.settings.seed, "train", 0)
-        tasks = task_tools.draw_tasks(self._env, self.settings.outer.components, rng, "train")
+        tasks = self.drawn_tasks(0, self.settings.outer.components)
         vectors = torch.from_numpy(task_tools.to_vectors(task_tools.task_space(self._env), tasks)).to(self.device)
         components = flatten_tasks(self.functional_policy.components(state.parameters))
         return replace(state, own_tensors={_TASKS: vectors, **first_moments("adam", components)})

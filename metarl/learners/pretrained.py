@@ -21,6 +21,7 @@ from torch import Tensor
 
 from metarl import seeding
 from metarl.agents.observations import map_observations
+from metarl.augmenting.refusals import refuse_settings
 from metarl.envs import RandomTask, RolloutError, SingleFamily, make
 from metarl.envs import tasks as task_tools
 from metarl.envs.sync import error_text
@@ -78,9 +79,15 @@ class Pretrained(BaseLearner):
         """Check that minibatches are equal, and that stable-baselines3's PPO takes policy and observations.
 
         Raises:
-            ValueError: they are not, the policy has low-rank updates, ``learning.normalize_observations`` is set, since
-                PPO's environments here do not normalise observations, or observations have no axes.
+            ValueError: they are not, training is to be on a few tasks or augmented, the policy has low-rank updates,
+                ``learning.normalize_observations`` is set, since PPO's environments here do not normalise observations,
+                or observations have no axes.
         """
+        reason = "learner pretrained trains with stable-baselines3 on environments that draw their tasks themselves"
+        if self.settings.learning.train_tasks:
+            count = self.settings.learning.train_tasks
+            raise ValueError(f"learning.train_tasks is {count}, but {reason}; leave it out")
+        refuse_settings(self.settings.augment, tuple(vars(self.settings.augment)), reason)
         minibatches = self.settings.outer.minibatches
         if self.environments % minibatches:
             raise ValueError(

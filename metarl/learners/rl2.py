@@ -101,7 +101,7 @@ class RL2(MemoryLearner):
     def initial_state(self) -> State:
         """Return the state before training, with the value function, its units, and Adam's moments."""
         state = super().initial_state()
-        told = self._told_tasks(self._drawn(0, 1)).shape[1]
+        told = self._told_tasks(self.drawn_tasks(0, 1)).shape[1]
         head = new_value_head(self.functional_policy.memory_size, told, self.settings.seed)
         head = {name: value.to(self.device) for name, value in head.items()}
         shared = flatten([*state.parameters.values(), *head.values()])
@@ -120,16 +120,12 @@ class RL2(MemoryLearner):
                 f"the tensors {CENTRE} and {SCALE} are {centre} and {unit}; expected a finite number, and one above 0"
             )
 
-    def _drawn(self, iteration: int, count: int) -> Any:
-        rng = task_tools.task_rng(self.settings.seed, "train", iteration)
-        return task_tools.draw_tasks(self._env, count, rng, "train")
-
     def training_tasks(self, iteration: int) -> Any:
-        """Return the tasks of an iteration's trials, newly drawn; those given to ``learn`` take turns."""
+        """Return the tasks of an iteration's trials, newly drawn and augmented; those given to ``learn`` take turns."""
         if self._given_tasks is None:
-            return self._drawn(iteration, self.trials)
+            return self.augmented(self.drawn_tasks(iteration, self.trials), iteration)
         turns = np.arange(self.trials) % task_tools.count_tasks(self._given_tasks)
-        return task_tools.take_tasks(self._given_tasks, turns)
+        return self.augmented(task_tools.take_tasks(self._given_tasks, turns), iteration)
 
     def _told_tasks(self, tasks: Any) -> Tensor:
         """Return what the value function is told of tasks, ``[task, number]``; no numbers if it is plain."""

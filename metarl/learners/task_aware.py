@@ -17,6 +17,7 @@ from metarl.agents import Parameters, Policy, Rollouts, clipped_objective
 from metarl.agents.policies import ContextPolicy
 from metarl.agents.policies.context import CONTEXT
 from metarl.agents.policies.selection import refuse_part
+from metarl.augmenting.refusals import MEANING, refuse_settings
 from metarl.envs import task_vectors
 from metarl.envs import tasks as task_tools
 from metarl.fields import Count, Positive, setting
@@ -67,6 +68,14 @@ class TaskAware(BaseLearner):
             "learner task-aware appends the task to the observation, which", "learner pretrained takes any policy"
         )
         return ContextPolicy(policy, spaces.flatdim(task_tools.task_space(self._env)), self.settings.seed)
+
+    def validate(self) -> None:
+        """Check that the task says what actions do and what is rewarded.
+
+        Raises:
+            ValueError: ``[augment]`` changes that.
+        """
+        refuse_settings(self.settings.augment, MEANING, "learner task-aware is told the task, which does not say so")
 
     def adapting_parameters(self, policy: Policy) -> None:
         """Refuse a choice of what adapts.

@@ -25,7 +25,10 @@ FAMILY = "metarl/BernoulliBandit-v0"
         ({"learning": {"taks": 5}}, "the nearest is 'learning.tasks'"),
         ({"learning": {"step_size": 5}}, "the nearest is 'inner.step_size'"),  # it is called so elsewhere
         ({"evaluation": {"taks": 5}}, "the nearest is 'evaluation.tasks'"),  # not learning.tasks
-        ({"learning": {"horizon": 5}}, r"the settings of \[learning\] are iterations, tasks, episodes, gamma"),
+        (
+            {"learning": {"horizon": 5}},
+            r"the settings of \[learning\] are iterations, tasks, train_tasks, episodes, gamma",
+        ),
         ({"learning": {"batch": 5}}, "the nearest are 'learning.tasks' and 'learning.episodes'"),
         ({"learning": {"n_steps": 5}}, "the nearest are 'learning.tasks' and 'learning.episodes'"),
         ({"learning": {"lr": 5}}, "the nearest is 'inner.step_size'"),

@@ -19,7 +19,7 @@ from metarl.settings import Settings, outer_kinds, valid_keys
 def test_every_setting_has_a_meaning_and_says_what_it_can_be() -> None:
     found = meanings()
     expected = {key for name in LEARNERS for kind in outer_kinds(find_learner(name)) for key in valid_keys(kind)}
-    tables = {"learning", "inner", "outer", "policy", "evaluation"}
+    tables = {"learning", "inner", "outer", "policy", "augment", "evaluation"}
     assert {one.key for one in found} == expected - tables
     assert [one.key for one in found if not one.meaning or not one.expected] == []
 

@@ -1,0 +1,1 @@
+"""Smaller policies from large ones."""
