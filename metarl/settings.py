@@ -13,18 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from metarl.augmenting.settings import Augmenting
 from metarl.envs.references import as_family
-from metarl.fields import (
-    FORBID,
-    Count,
-    Counts,
-    Name,
-    Names,
-    Patterns,
-    Positive,
-    Switch,
-    Unit,
-    setting,
-)
+from metarl.fields import FORBID, Count, Counts, Name, Names, NoneOrCount, Patterns, Positive, Switch, Unit, setting
 from metarl.guide import faults
 from metarl.guide.arguments import refuse_argument
 from metarl.training.network import PolicyNetwork

@@ -80,9 +80,8 @@ class Pretrained(BaseLearner):
 
         Raises:
             ValueError: they are not, training is to be on a few tasks or augmented, the policy has low-rank updates
-                or pruned weights,
-                ``learning.normalize_observations`` is set, since PPO's environments here do not normalise observations,
-                or observations have no axes.
+                or pruned weights, ``learning.normalize_observations`` is set, since PPO's environments here do not
+                normalise observations, or observations have no axes.
         """
         reason = "learner pretrained trains with stable-baselines3 on environments that draw their tasks themselves"
         if self.settings.learning.train_tasks:
