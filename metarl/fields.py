@@ -15,6 +15,7 @@ Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 Inside = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]  # inside (0, 1), without its ends
 Unit = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+BelowOne = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 Switch = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(strict=True, min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(lambda names: [names] if isinstance(names, str) else names)]

@@ -11,26 +11,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from metarl.agents.frozen import trained as of_trained
 from metarl.augmenting.settings import Augmenting
 from metarl.envs.references import as_family
-from metarl.fields import (
-    FORBID,
-    Count,
-    Counts,
-    Finite,
-    Name,
-    Names,
-    NoneOrCount,
-    Patterns,
-    Positive,
-    Sizes,
-    Switch,
-    Unit,
-    setting,
-)
+from metarl.fields import FORBID, Count, Counts, Name, Names, NoneOrCount, Patterns, Positive, Switch, Unit, setting
 from metarl.guide import faults
 from metarl.guide.arguments import refuse_argument
+from metarl.training.network import PolicyNetwork
 from metarl.training.schedules import AnySchedule, read_schedule, scheduled, takes_schedule, with_values
 
 
@@ -98,73 +84,6 @@ class Inner:
         """Return the objective that a learner (or its class) descends."""
         own = learner.inner_objective
         return self.objective if self.objective != "auto" else own if isinstance(own, str) else "the learner's own"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyNetwork:
-    """The policy and its initial weights."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    name: Name = setting(
-        "MlpPolicy",
-        "MlpPolicy, CnnPolicy, SmallCnnPolicy, MultiInputPolicy, GruPolicy, or module:Class, a policy of your own",
-    )
-    hidden_sizes: Sizes = setting(
-        (64, 64),
-        "widths of the hidden layers; after an image's features in CnnPolicy; the last is the memory in GruPolicy",
-        "units",
-    )
-    activation: Literal["tanh", "relu"] = setting("tanh", "nonlinearity of the hidden layers")
-    output_gain: Positive = setting(
-        1.0, "initial size of the last layer's weights; with a small one learning can collapse", "factor"
-    )
-    log_std_init: Finite = setting(
-        0.0, "initial exploration noise; actions are in [-1, 1]", "log of a standard deviation"
-    )
-    log_std_min: Finite = setting(
-        -1.6094379124341003,
-        "floor on the exploration noise; -1.609 is a deviation of 0.2",
-        "log of a standard deviation",
-    )
-    features_extractor_class: str = setting(
-        "", "a torch.nn.Module before the hidden layers, module:Class; empty: the policy's own"
-    )
-    features_extractor_kwargs: dict[str, Any] = field(
-        default_factory=dict, metadata={"meaning": "arguments of features_extractor_class", "unit": ""}
-    )
-    freeze: Literal["none", "extractor"] | Patterns = setting(
-        "none",
-        "what neither adapts nor is trained: the features extractor, which is then computed once for each observation, "
-        'or names and patterns of parameters, as ["mlp_extractor.policy_net.0.*"]',
-    )
-    features_precision: Literal["single", "half"] = setting(
-        "single", "precision in which rollouts keep the features of a frozen features extractor"
-    )
-    lora_rank: NoneOrCount = setting(
-        0, "rank of low-rank updates of linear and convolutional layers, whose own weights are frozen; 0: none"
-    )
-    lora_layers: Names = setting(
-        (), 'layers with low-rank updates, names and patterns, as ["mlp_extractor.*"]; empty: all that are large enough'
-    )
-
-    def trained(self, seed: int) -> of_trained.Trained:
-        """Return what of the policy is trained; the seed is that of initial low-rank updates."""
-        return of_trained.Trained(
-            freeze=self.freeze,
-            half=self.features_precision == "half",
-            lora_rank=self.lora_rank,
-            lora_layers=self.lora_layers,
-            seed=seed,
-        )
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of ``build_policy`` besides what is trained."""
-        given = {name: value for name, value in vars(self).items() if name not in of_trained.SETTINGS}
-        if not self.features_extractor_class:
-            del given["features_extractor_class"]
-        if not self.features_extractor_kwargs:
-            del given["features_extractor_kwargs"]
-        return given
 
 
 @dataclass(frozen=True, kw_only=True)

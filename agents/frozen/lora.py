@@ -57,7 +57,7 @@ class LoraConv2d(nn.Conv2d):
     """
 
     def __init__(self, layer: nn.Conv2d, rank: int) -> None:
-        super().__init__(**_shape(layer))
+        super().__init__(**convolution_arguments(layer))
         self.load_state_dict(layer.state_dict())
         inputs = layer.weight[0].numel()
         self.lora_a = nn.Parameter(torch.empty(rank, *layer.weight.shape[1:]).uniform_(-(inputs**-0.5), inputs**-0.5))
@@ -70,14 +70,15 @@ class LoraConv2d(nn.Conv2d):
 
     def merged(self) -> nn.Conv2d:
         """Return the plain layer with the updated weights."""
-        plain = nn.Conv2d(**_shape(self))
+        plain = nn.Conv2d(**convolution_arguments(self))
         update = torch.einsum("or,rikl->oikl", self.lora_b[:, :, 0, 0], self.lora_a)
         state = {"weight": self.weight + update}
         plain.load_state_dict(state if self.bias is None else {**state, "bias": self.bias})
         return plain
 
 
-def _shape(layer: nn.Conv2d) -> dict[str, Any]:
+def convolution_arguments(layer: nn.Conv2d) -> dict[str, Any]:
+    """Return the arguments that make a convolution of the same shape."""
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "padding_mode")
     return {**{name: getattr(layer, name) for name in names}, "bias": layer.bias is not None}
 
@@ -140,7 +141,10 @@ def add_lora(module: ActorCriticPolicy, rank: int, layers: Sequence[str], seed: 
     with Seeded(seed):
         for name in chosen:
             part = known[name]
-            _put(changed, name, LoraLinear(part, rank) if isinstance(part, nn.Linear) else LoraConv2d(part, rank))  # type: ignore[arg-type]
+            if isinstance(part, nn.Linear):
+                replace_part(changed, name, LoraLinear(part, rank))
+            elif isinstance(part, nn.Conv2d):
+                replace_part(changed, name, LoraConv2d(part, rank))
     return changed
 
 
@@ -149,17 +153,8 @@ def lora_layers(module: nn.Module) -> list[str]:
     return [name for name, part in module.named_modules() if isinstance(part, LoraLinear | LoraConv2d)]
 
 
-def merge_lora(module: ActorCriticPolicy) -> ActorCriticPolicy:
-    """Put plain layers with the updated weights in the place of those with low-rank updates; return the policy."""
-    for name in lora_layers(module):
-        part = module.get_submodule(name)
-        assert isinstance(part, LoraLinear | LoraConv2d)
-        _put(module, name, part.merged().to(part.weight.device).train(part.training))
-    return module
-
-
-def _put(module: nn.Module, name: str, part: nn.Module) -> None:
-    """Replace a part by its name, wherever the module holds the same part."""
+def replace_part(module: nn.Module, name: str, part: nn.Module) -> None:
+    """Replace a part of a module by its name, wherever the module holds the same part."""
     old = module.get_submodule(name)
     for holder in list(module.modules()):
         for key, child in holder.named_children():

@@ -7,7 +7,8 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-SETTINGS = ("freeze", "features_precision", "lora_rank", "lora_layers")  # those of ``[policy]`` on what is trained
+# The settings of ``[policy]`` on what is trained.
+SETTINGS = ("freeze", "features_precision", "lora_rank", "lora_layers", "prune", "prune_scope")
 EXTRACTOR = ("features_extractor.", "pi_features_extractor.")
 
 
@@ -20,6 +21,8 @@ class Trained:
         half: whether a frozen front's features are kept in half precision.
         lora_rank: of low-rank updates, whose layers are frozen; 0 for none.
         lora_layers: names and patterns of the layers; none for all.
+        prune: the share of the actor's weights that are 0 for good.
+        prune_scope: ``global``, the smallest of all layers together, or ``layer``, the same share of each.
         seed: of the initial low-rank updates.
     """
 
@@ -27,6 +30,8 @@ class Trained:
     half: bool = False
     lora_rank: int = 0
     lora_layers: Sequence[str] = ()
+    prune: float = 0.0
+    prune_scope: str = "global"
     seed: int = 0
 
     def frozen(self, names: Iterable[str]) -> frozenset[str]:

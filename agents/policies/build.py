@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from metarl.agents.frozen.extractors import with_extractor
 from metarl.agents.frozen.front import Front, behind
 from metarl.agents.frozen.lora import add_lora, lora_layers
+from metarl.agents.frozen.masked import add_masks
 from metarl.agents.frozen.trained import ALL_TRAINED, EXTRACTOR, Trained
 from metarl.agents.observations import channels_first, subspaces
 from metarl.agents.policies.module import ActorModule, ModulePolicy
@@ -54,6 +55,13 @@ def wrap_module(
         ValueError: the policy explores with state-dependent noise, or has modules that updates do not support; or it
             lacks what ``trained`` names.
     """
+    if trained.prune and trained.lora_rank:
+        raise ValueError(
+            f"policy.prune is {trained.prune} and policy.lora_rank {trained.lora_rank}; low-rank updates would fill in "
+            "the weights that are pruned, so leave one of them out"
+        )
+    if trained.prune:
+        module = add_masks(module, trained.prune, trained.prune_scope)
     if trained.lora_rank:
         module = add_lora(module, trained.lora_rank, trained.lora_layers, trained.seed)
     names = [name.removeprefix("policy.") for name, _ in ActorModule(module).named_parameters()]
@@ -231,6 +239,11 @@ def _refuse_trained(name: str, kind: type[Policy], trained: Trained) -> None:
     if trained.lora_rank and (kind is GruPolicy or not takes):
         raise ValueError(
             f"policy.lora_rank is {trained.lora_rank}, and policy {name!r} has no low-rank updates; use one of "
+            f"{', '.join(MODULES)}"
+        )
+    if trained.prune and (kind is GruPolicy or not takes):
+        raise ValueError(
+            f"policy.prune is {trained.prune}, and the weights of policy {name!r} are not pruned; use one of "
             f"{', '.join(MODULES)}"
         )
     if trained.freeze != "none" and not takes:

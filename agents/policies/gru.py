@@ -10,6 +10,7 @@ as this one. On a GPU torch's is a single kernel, and is used.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 GATES = 3  # r, z and n
-_PART = 1024  # rows
+_PART = 2048  # rows
 Linear = tuple[NDArray[Any], NDArray[Any]]  # transposed weights [input, output] and biases
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]  # weight_ih, weight_hh, bias_ih, bias_hh
 
@@ -66,7 +67,7 @@ class Steps:
         whole: ``[row, width]``.
         sizes: how many rows each time step has.
         tensors: the rows of each time step.
-        arrays: the same memory as arrays.
+        arrays: the same memory as arrays, ``[row, ...]``.
     """
 
     whole: Tensor
@@ -82,15 +83,16 @@ class Scratch:
         self._memory: dict[str, Tensor] = {}
         self._steps: dict[str, Steps] = {}
 
-    def steps(self, name: str, sizes: list[int], width: int, like: Tensor) -> Steps:
-        """Return uninitialised memory, which is valid until more of this name is taken."""
-        held, rows = self._steps.get(name), sum(sizes)
-        if held is None or held.sizes != sizes or held.whole.shape[1] != width or held.whole.dtype != like.dtype:
+    def steps(self, name: str, sizes: list[int], shape: tuple[int, ...], like: Tensor) -> Steps:
+        """Return uninitialised memory, rows of this shape, which is valid until more of this name is taken."""
+        held, rows, width = self._steps.get(name), sum(sizes), math.prod(shape)
+        if held is None or held.sizes != sizes or held.arrays[0].shape[1:] != shape or held.whole.dtype != like.dtype:
             memory = self._memory.get(name)
             if memory is None or memory.numel() < rows * width or memory.dtype != like.dtype:
                 memory = self._memory[name] = like.new_empty(rows * width)
             whole = memory[: rows * width].view(rows, width)
-            held = self._steps[name] = Steps(whole, sizes, torch.split(whole, sizes), _blocks(whole.numpy(), sizes))
+            arrays = _blocks(whole.numpy().reshape(rows, *shape), sizes)
+            held = self._steps[name] = Steps(whole, sizes, torch.split(whole, sizes), arrays)
         return held
 
 
@@ -142,13 +144,13 @@ def forwards(
     rows, size = len(inputs), hidden.shape[1]
     two = 2 * size
     # The sigmoid is (1 + tanh(x / 2)) / 2, and numpy's tanh is far faster than its exp; halving the weights is exact.
-    gates = scratch.steps("gates", sizes, two, inputs)
+    gates = scratch.steps("gates", sizes, (two,), inputs)
     torch.addmm(0.5 * (bias_ih + bias_hh)[:two], inputs, (0.5 * weight_ih[:two]).t(), out=gates.whole)
-    new = scratch.steps("new", sizes, size, inputs)
+    new = scratch.steps("new", sizes, (size,), inputs)
     torch.addmm(bias_ih[two:], inputs, weight_ih[two:].t(), out=new.whole)
-    kept = scratch.steps("kept", sizes, size, inputs)
+    kept = scratch.steps("kept", sizes, (size,), inputs)
     kept.whole[:] = bias_hh[two:]
-    states = scratch.steps("states", [sizes[0], *sizes], size, inputs)  # before the first step, and after each
+    states = scratch.steps("states", [sizes[0], *sizes], (size,), inputs)  # before the first step, and after each
     states.whole[: sizes[0]] = hidden
     to_gates, to_kept = (0.5 * weight_hh[:two]).t().contiguous(), weight_hh[two:].t().contiguous()
     even = sizes[0] == sizes[-1]
@@ -191,7 +193,7 @@ def backwards(
     n = passed.new.numpy()
     reset, update = passed.gates.numpy()[:, :size], np.ascontiguousarray(passed.gates.numpy()[:, size:])
     # What the gradient of the state after a step is multiplied by, for all steps at once.
-    of_steps = scratch.steps("factors", sizes, GATES * size, passed.new)
+    of_steps = scratch.steps("factors", sizes, (GATES, size), passed.new)
     factors = of_steps.whole.numpy().reshape(rows, GATES, size)
     changes = 1.0 - update
     difference = passed.before.numpy() - n
@@ -204,8 +206,8 @@ def backwards(
     to_reset = np.subtract(1.0, reset, out=changes)
     to_reset *= passed.kept.numpy()
     np.multiply(to_reset, factors[:, 2], out=factors[:, 0])
-    linear = scratch.steps("linear", sizes, GATES * size, passed.new)
-    flowing = scratch.steps("flowing", sizes, size, passed.new)
+    linear = scratch.steps("linear", sizes, (GATES, size), passed.new)
+    flowing = scratch.steps("flowing", sizes, (size,), passed.new)
     of_linear = linear.whole
     carried = passed.new.new_zeros(sizes[0], size)
     carried[: len(following)] = following
@@ -213,9 +215,9 @@ def backwards(
     above, stays = _blocks(gradient.numpy(), sizes), _blocks(update, sizes)
     for i in reversed(range(len(sizes))):
         count = sizes[i]
-        now, wide = flowing.arrays[i], (count, GATES, size)
+        now = flowing.arrays[i]
         np.add(back[:count], above[i], out=now)
-        np.multiply(now[:, None], of_steps.arrays[i].reshape(wide), out=linear.arrays[i].reshape(wide))
+        np.multiply(now[:, None], of_steps.arrays[i], out=linear.arrays[i])
         np.multiply(now, stays[i], out=back[:count])
         (carried if count == sizes[0] else carried[:count]).addmm_(linear.tensors[i], weight_hh)
     of_new, of_gates = (
@@ -267,7 +269,7 @@ class _Gru(torch.autograd.Function):
 def _blocks(rows: NDArray[Any], sizes: list[int]) -> tuple[NDArray[Any], ...]:
     """Return the rows of each time step."""
     if sizes[0] == sizes[-1]:
-        return tuple(rows.reshape(len(sizes), sizes[0], -1))
+        return tuple(rows.reshape(len(sizes), sizes[0], *rows.shape[1:]))
     ends = np.cumsum(sizes).tolist()
     return tuple(rows[end - count : end] for end, count in zip(ends, sizes, strict=True))
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from metarl.agents.distributions import Distribution
 from metarl.agents.frozen.front import Front
-from metarl.agents.frozen.lora import lora_layers, merge_lora
+from metarl.agents.frozen.merged import changed_layers, merge
 from metarl.agents.normalization import NormalizedExtractor, Normalizer
 from metarl.agents.observations import Observations, map_observations, parts, subspaces
 from metarl.agents.policies.acting import Actor
@@ -162,8 +162,8 @@ class ModulePolicy(Policy):
                     own[name].copy_(self.floored(value) if name == "log_std" else value)
             if self.front is not None:
                 module.features_extractor.load_state_dict(self.front.extractor.state_dict())
-            updated = tuple(f"{name}." for name in lora_layers(module))
-            merge_lora(module)
+            updated = tuple(f"{name}." for name in changed_layers(module))
+            merge(module)
         if normalizer is not None and normalizer.observations:
             _warn_of_rounding(self.observation_space, normalizer)
             _normalize_inside(module, normalizer)

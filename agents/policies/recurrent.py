@@ -333,9 +333,9 @@ class GruActor(Actor):
         host = {name: value.detach().cpu() for name, value in {**frozen, **parameters}.items()}
         self._policy = policy
         network = policy.network
-        self._plain = type(network.features_extractor) is FlattenExtractor and isinstance(
-            network.observation_space, spaces.Box
-        )
+        space = network.observation_space
+        flattened = type(network.features_extractor) is FlattenExtractor and isinstance(space, spaces.Box)
+        self._plain = flattened and not is_image_space(space)  # images are scaled
         self._extractor = copy.deepcopy(network.features_extractor)
         prefix = "features_extractor."
         own = {name.removeprefix(prefix): value for name, value in host.items() if name.startswith(prefix)}

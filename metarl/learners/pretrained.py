@@ -79,9 +79,9 @@ class Pretrained(BaseLearner):
         """Check that minibatches are equal, and that stable-baselines3's PPO takes policy and observations.
 
         Raises:
-            ValueError: they are not, training is to be on a few tasks or augmented, the policy has low-rank updates,
-                ``learning.normalize_observations`` is set, since PPO's environments here do not normalise observations,
-                or observations have no axes.
+            ValueError: they are not, training is to be on a few tasks or augmented, the policy has low-rank updates
+                or pruned weights, ``learning.normalize_observations`` is set, since PPO's environments here do not
+                normalise observations, or observations have no axes.
         """
         reason = "learner pretrained trains with stable-baselines3 on environments that draw their tasks themselves"
         if self.settings.learning.train_tasks:
@@ -94,11 +94,12 @@ class Pretrained(BaseLearner):
                 f"outer.environments is {self.environments}, which outer.minibatches = {minibatches} does not divide; "
                 "minibatches are of equal size, so choose a multiple"
             )
-        if self.settings.policy.lora_rank:
-            raise ValueError(
-                f"policy.lora_rank is {self.settings.policy.lora_rank}, and learner pretrained trains a policy of "
-                "stable-baselines3, which has no low-rank updates; leave it out"
-            )
+        for name in ("lora_rank", "prune"):
+            if value := getattr(self.settings.policy, name):
+                raise ValueError(
+                    f"policy.{name} is {value}, and learner pretrained trains a policy of stable-baselines3, which has "
+                    "neither low-rank updates nor pruned weights; leave it out"
+                )
         if self.settings.learning.normalize_observations:
             raise ValueError(
                 "learner pretrained normalises no observations; set learning.normalize_observations = false"

@@ -1,18 +1,19 @@
-"""Smaller networks by structured pruning, of learners and of stable-baselines3's models."""
+"""Pruning of learners and of stable-baselines3's models: fewer neurons, or weights that are 0 for good."""
 
 from __future__ import annotations
 
 import copy
 import math
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from metarl.agents import Parameters
-from metarl.agents.policies import Layer
+from metarl.agents import Parameters, wrap_module
+from metarl.agents.frozen.trained import Trained
+from metarl.agents.policies import Layer, ModulePolicy
 from metarl.agents.policies.perceptron import perceptron_layers
 from metarl.learner import BaseLearner
 from metarl.shrinking.neurons import Scope, importance, kept_neurons, without_neurons
@@ -20,23 +21,37 @@ from metarl.shrinking.neurons import Scope, importance, kept_neurons, without_ne
 Model = TypeVar("Model")
 
 
-def Prune(model: Model, amount: float = 0.5, *, scope: Scope = "global") -> Model:  # noqa: N802
-    """Return a copy of a model whose actor has fewer hidden neurons, those that matter least being gone.
+def Prune(  # noqa: N802
+    model: Model,
+    amount: float = 0.5,
+    *,
+    by: Literal["neurons", "weights"] = "neurons",
+    scope: Scope = "global",
+) -> Model:
+    """Return a copy of a model whose actor has fewer hidden neurons, or fewer weights that are not 0.
 
-    The network is smaller and runs faster, and everything takes it as any other: ``MetaLearner(Prune(model), family)``,
-    ``learn``, ``save``. The value function keeps its size. What a learner has besides its parameters (the moments of an
-    optimizer, learned step sizes) begins anew. How importance is measured stands in ``metarl.shrinking.neurons``.
+    Without the neurons that matter least, the network is smaller and runs faster, and everything takes it as any other:
+    ``MetaLearner(Prune(model), family)``, ``learn``, ``save``. How importance is measured stands in
+    ``metarl.shrinking.neurons``. Without the weights of least magnitude the network has its size, and they stay 0 in
+    all inner and meta-updates; it is what ``policy.prune`` does to a new policy.
+
+    The value function stays as it is. What a learner has besides its parameters (the moments of an optimizer, learned
+    step sizes) begins anew.
 
     Args:
-        model: a PPO or A2C model of stable-baselines3, or a learner, with a perceptron as actor (``MlpPolicy``, or what
-            is behind a frozen features extractor).
-        amount: the share of hidden neurons that go, in [0, 1).
+        model: a PPO or A2C model of stable-baselines3, or a learner, with a perceptron as actor (``MlpPolicy``, or
+            what is behind a frozen features extractor).
+            With ``by="weights"``, a learner with any of stable-baselines3's policies.
+        amount: the share of hidden neurons, or of weights, that go, in [0, 1).
+        by: ``neurons`` or ``weights``.
         scope: ``global`` takes the least important of all layers together, ``layer`` the same share of each.
 
     Raises:
         ValueError: the actor has no hidden layers of this kind, or an argument is wrong.
     """
-    _check(amount, scope)
+    _check(amount, scope, by)
+    if by == "weights":
+        return _with_masks(model, amount, scope)  # type: ignore[no-any-return]
     if isinstance(model, BaseLearner):
         return _pruned_learner(model, amount, scope)  # type: ignore[return-value]
     if isinstance(model, OnPolicyAlgorithm):
@@ -47,10 +62,12 @@ def Prune(model: Model, amount: float = 0.5, *, scope: Scope = "global") -> Mode
     )
 
 
-def _check(amount: Any, scope: Any) -> None:
+def _check(amount: Any, scope: Any, by: Any) -> None:
     number = isinstance(amount, int | float) and not isinstance(amount, bool) and math.isfinite(amount)
     if not number or not 0 <= amount < 1:
         raise ValueError(f"amount is {amount!r}; expected a share from 0 to below 1, as 0.5; 1 would prune everything")
+    if by not in ("neurons", "weights"):
+        raise ValueError(f"by is {by!r}; expected 'neurons' or 'weights'")
     if scope not in ("global", "layer"):
         raise ValueError(f"scope is {scope!r}; expected 'global' or 'layer'")
 
@@ -80,6 +97,32 @@ def _pruned_learner(learner: BaseLearner, amount: float, scope: Scope) -> BaseLe
         parameters={name: value.to(learner.device) for name, value in parameters.items()},
         critic={name: value.clone() for name, value in state.critic.items()},
         normalizer=state.normalizer,
+    )
+    return pruned
+
+
+def _with_masks(model: Any, amount: float, scope: Scope) -> Any:
+    """Return a learner of which a share of the weights is 0 for good."""
+    if not isinstance(model, BaseLearner):
+        raise ValueError(
+            f"{type(model).__name__} cannot keep weights at 0 while it learns; expected a learner, as "
+            f"MAML.from_pretrained(model, family, policy_kwargs={{'prune': {amount}}})"
+        )
+    policy = model.functional_policy
+    if not isinstance(policy, ModulePolicy) or policy.front is not None or policy.frozen:
+        raise ValueError(
+            f"the weights of a {type(policy).__name__} with frozen parts, low-rank updates or a memory are not pruned; "
+            "prune a learner with MlpPolicy, CnnPolicy or MultiInputPolicy"
+        )
+    module = policy.module(model.parameters, model.state.critic)
+    masked = wrap_module(module, policy.log_std_min, Trained(prune=amount, prune_scope=scope))
+    chosen = replace(model.given_settings.policy, prune=float(amount), prune_scope=scope)
+    settings = replace(model.given_settings, policy=chosen)
+    pruned = type(model).from_settings(settings, model.policy_kwargs, masked.buffers())
+    weights = {name: value.to(model.device) for name, value in masked.parameters().items()}
+    parameters = {**weights, **{name: part for name, part in model.parameters.items() if name == "log_std"}}
+    pruned.state = replace(
+        pruned.state, parameters=parameters, critic=dict(model.state.critic), normalizer=model.state.normalizer
     )
     return pruned
 

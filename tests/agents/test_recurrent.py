@@ -10,9 +10,10 @@ import pytest
 import torch
 from gymnasium import spaces
 from small import LENGTHS_DIFFER, SIGN, remembering, steps_of, trials_of
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 
-from metarl.agents.policies import build_policy
+from metarl.agents.policies import GruPolicy, build_policy
 from metarl.agents.policies.gru import gru
 from metarl.memory.ppo import remembered
 
@@ -24,7 +25,7 @@ def weights(inputs: int, hidden: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return parts[0], parts[1], parts[2], parts[3]
 
 
-@pytest.mark.parametrize("sizes", [[4, 4, 3, 3, 1], [3, 3, 3], [1], [2, 1], [700] * 3, [900, 300, 299, 40]])
+@pytest.mark.parametrize("sizes", [[4, 4, 3, 3, 1], [3, 3, 3], [1], [2, 1], [700] * 3, [1300, 900, 299, 40]])
 def test_the_unit_and_its_gradient_are_those_of_torch(sizes: list[int]) -> None:
     counts, own = torch.tensor(sizes), weights(5, 6)
     generator = torch.Generator().manual_seed(1)
@@ -135,3 +136,16 @@ def test_spaces_that_are_not_supported_are_named() -> None:
         build_policy(
             model.observation_space, spaces.MultiBinary(3), name="GruPolicy", seed=1, log_std_min=None, **settings
         )
+
+
+def test_flattened_images_are_acted_on_as_they_are_learned_from() -> None:
+    space = spaces.Box(0, 255, (1, 6, 6), np.uint8)
+    policy = GruPolicy.build(space, spaces.Discrete(3), seed=0, features_extractor_class=FlattenExtractor)
+    parameters = policy.parameters()
+    images = np.random.default_rng(0).integers(0, 256, (1, 4, 1, 6, 6), dtype=np.uint8)
+    actor = policy.actor(parameters)
+    actor.act(images, None)
+    assert actor.memory is not None
+    told, start = torch.zeros(4, policy.told_size), torch.zeros(4, policy.memory_size)
+    learned_from = policy.remember(parameters, torch.from_numpy(images[0]), told, torch.tensor([4]), start)
+    np.testing.assert_allclose(actor.memory.hidden, learned_from, atol=1e-5)

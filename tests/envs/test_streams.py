@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
 from metarl.envs.streams import GAMMA, Streams, mix
+from metarl.envs.tasks import uniform_tasks
 
 ROWS = np.arange(3)
 
@@ -53,3 +57,15 @@ def test_numbers_are_uniform_and_normal_and_streams_differ() -> None:
 
 def test_streams_without_seeds_differ() -> None:
     assert len(np.unique(Streams(100).uniform(np.arange(100), 3))) == 300
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_uniform_tasks_are_the_spaces_own_samples(shape: tuple[int, ...], kind: type[np.floating[Any]]) -> None:
+    bounds = np.arange(np.prod(shape, dtype=int), dtype=kind).reshape(shape)
+    space = spaces.Box(bounds - 1, 3 * bounds + 0.5, shape, kind)
+    drawn = uniform_tasks(space, 5, np.random.default_rng(4))
+    space.seed(int(np.random.default_rng(4).integers(2**31)))
+    expected = np.stack([space.sample() for _ in range(5)])
+    assert drawn.dtype == kind
+    np.testing.assert_array_equal(drawn, expected)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from metarl import MAML
 from metarl.experiments.command import main, parse
 from metarl.experiments.compare import parse_rows
-from metarl.experiments.comparison import FILES, Entry, difference, draw, write_tables, zoom
+from metarl.experiments.comparison import FILES, Entry, difference, differences, draw, write_tables, zoom
 from metarl.statistics import bootstrap_interval
 
 TINY = ["learning.iterations=1", "learning.tasks=2", "learning.episodes=2", "family_kwargs.max_episode_steps=5",
@@ -315,6 +315,14 @@ def test_an_interval_over_seeds_and_tasks_has_the_width_that_theory_says() -> No
     low, high = bootstrap_interval(many)
     width = 2 * 1.96 * many.mean(axis=1).std() / 40**0.5
     assert high - low == pytest.approx(width, rel=0.15)
+
+
+def test_a_learner_is_the_baseline_of_its_rows_with_settings() -> None:
+    names = {"maml": 0.0, "maml augment.mix=1.0": 2.0, "reptile": 1.0}
+    rows = [entry(name.split()[0], np.full((2, 2, 3), value), label=name) for name, value in names.items()]
+    found = {(part.learner, part.baseline): part.mean for part in differences(rows)}
+    assert found == {("maml augment.mix=1.0", "maml"): 2.0, ("reptile", "maml"): 1.0}
+    assert list(differences([rows[0], rows[2]])) == []
 
 
 def test_differences_are_taken_task_by_task_for_the_seeds_in_common() -> None:

@@ -129,7 +129,7 @@ def test_a_convolution_has_updates_and_the_head_none() -> None:
             {},
             "so that what is frozen would depend on what adapts",
         ),
-        ("pretrained", {"lora_rank": 2}, {}, "which has no low-rank updates; leave it out"),
+        ("pretrained", {"lora_rank": 2}, {}, "which has neither low-rank updates nor"),
         ("rl2", {"lora_rank": 2}, {}, "policy 'GruPolicy' has no low-rank updates; use one of"),
         (
             "maml",

@@ -133,3 +133,63 @@ def test_what_cannot_be_pruned_is_one_sentence() -> None:
         Prune(small(), scope="all")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^DQN cannot be pruned"):
         Prune(DQN("MlpPolicy", "CartPole-v1", buffer_size=10))
+
+
+def zeros(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return where weights are 0."""
+    return {name: value == 0.0 for name, value in parameters.items() if name.endswith("weight")}
+
+
+@pytest.mark.parametrize("learner", ["maml", "meta-sgd", "reptile", "fomaml"])
+def test_pruned_weights_stay_zero_in_all_updates(learner: str, tmp_path: Path) -> None:
+    model = small(learner, policy_kwargs={"prune": 0.4})
+    before = zeros(model.parameters)
+    count = sum(part.numel() for part in before.values())
+    assert sum(int(part.sum()) for part in before.values()) == round(0.4 * count)
+    shared = {name: value.clone() for name, value in model.parameters.items()}
+    model.learn(iterations=2)
+    assert same(zeros(model.parameters), before)
+    assert not torch.equal(model.parameters["action_net.weight"], shared["action_net.weight"])
+    model.save(tmp_path / "model.zip")
+    again = type(model).load(tmp_path / "model.zip").learn(iterations=1)
+    assert same(zeros(again.parameters), before)
+    policy = again.adapt(metarl.sample_tasks(NAVIGATION, 1, seed=1)[0])
+    assert type(policy.action_net) is nn.Linear
+    assert same(zeros({name: dict(policy.named_parameters())[name] for name in before}), before)
+
+
+def test_masks_are_of_all_layers_together_or_of_each_and_a_learner_is_pruned_as_it_is() -> None:
+    model = small().learn(iterations=1)
+    each = Prune(model, 0.5, by="weights", scope="layer")
+    assert [int(part.sum()) for part in zeros(each.parameters).values()] == [6, 15, 5]
+    pruned = Prune(model, 0.5, by="weights")
+    weights = torch.cat([value.flatten() for name, value in model.parameters.items() if name.endswith("weight")])
+    kept = torch.cat([value.flatten() for name, value in pruned.parameters.items() if name.endswith("weight")])
+    largest = weights.abs() > weights.abs().median()
+    assert torch.equal(kept, torch.where(largest, weights, 0.0))
+    assert torch.equal(pruned.parameters["log_std"], model.parameters["log_std"])
+    frozen = zeros(pruned.parameters)
+    assert same(zeros(pruned.learn(iterations=1).parameters), frozen)
+
+
+@pytest.mark.parametrize(
+    ("learner", "policy", "message"),
+    [
+        ("maml", {"prune": 1.0}, "policy.prune"),
+        ("maml", {"prune": 0.5, "lora_rank": 2}, "so leave one of them out"),
+        ("pretrained", {"prune": 0.5}, "neither low-rank updates nor pruned weights"),
+        ("rl2", {"prune": 0.5}, "and the weights of policy 'GruPolicy' are not pruned"),
+    ],
+)
+def test_pruning_that_cannot_be_is_one_sentence(learner: str, policy: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=r"^[^\n]*" + message):
+        small(learner, policy_kwargs=policy)
+
+
+def test_weights_of_models_that_do_not_keep_them_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^DQN cannot keep weights at 0 while it learns; expected a learner"):
+        Prune(DQN("MlpPolicy", "CartPole-v1", buffer_size=10), by="weights")
+    with pytest.raises(ValueError, match=r"^the weights of a ContextPolicy with .* are not pruned"):
+        Prune(small("cavia"), by="weights")
+    with pytest.raises(ValueError, match=r"^by is 'channels'; expected 'neurons' or 'weights'"):
+        Prune(small(), by="channels")  # type: ignore[arg-type]
