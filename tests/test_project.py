@@ -80,7 +80,8 @@ def test_the_page_on_the_short_way_runs_as_it_stands(tmp_path: Path) -> None:
 def test_the_pages_on_worlds_run_and_are_listed(page: Path, tmp_path: Path) -> None:
     assert f"({page.name})" in (page.parent / "README.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
-    for words in re.findall(r"^metarl (.*?)(?:#.*)?$", page.read_text(), flags=re.MULTILINE):
+    commands = page.read_text().replace("\\\n", "")
+    for words in re.findall(r"^metarl (.*?)(?:#.*)?$", commands, flags=re.MULTILINE):
         assert parse(shlex.split(words)).command
     done = forked.run(cwd=tmp_path, code="\n".join([*code, "print('done')"]))
     assert done.returncode == 0, done.stderr

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     held = own + (child * options.workers if options.workers > 1 else 0.0)
     print(
-        f"{options.tasks} tasks x {options.episodes} episodes of {tuple(observations.shape[2:])} "
+        f"{options.tasks} tasks x {options.episodes} episodes of images {tuple(observations.shape[2:])} "
         f"{observations.dtype}, {options.learner}, freeze = {options.freeze}, memory = {options.memory}: "
         f"{seconds:.1f} s an iteration ({model.sampler.seconds:.1f} s of it rollouts; {busy:.1f} s of processors), "
         f"{held:.2f} GB at most"

@@ -36,13 +36,6 @@ def test_the_environment_is_one_of_thirty_lines_that_knows_nothing_of_metarl() -
     assert "render_mode" not in ENVIRONMENT
 
 
-def test_the_script_runs(folder: Path) -> None:
-    done = forked.run(code=quick(SCRIPT), cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert "adaptation steps" in done.stdout
-    assert (folder / "cart.zip").exists()
-
-
 def test_the_whole_in_one_script_of_the_main_program_runs(folder: Path) -> None:
     (folder / "my_env.py").unlink()
     whole = ENVIRONMENT + quick(SCRIPT).replace("from my_env import Cart\n", "")
@@ -88,7 +81,8 @@ def test_the_commands_run(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_pages_script_adapts(folder: Path) -> None:
-    done = forked.run(code=SCRIPT, cwd=folder)
+    done = forked.run(code=SCRIPT.replace("iterations=20", "iterations=10"), cwd=folder)
     means = [float(row) for row in re.findall(r"^ +\d  +(-\d+\.\d+)", done.stdout, flags=re.MULTILINE)]
     assert len(means) == 4, done.stdout + done.stderr
     assert means[1] > means[0] + 10, done.stdout
+    assert (folder / "cart.zip").exists()
