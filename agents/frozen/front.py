@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from metarl.agents.observations import map_observations, parts
 
 AT_ONCE = 64  # observations, so that the memory of its layers stays small
-Precision = np.float16 | np.float32
 
 
 class Front:

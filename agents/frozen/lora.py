@@ -15,6 +15,7 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
+from metarl.agents.frozen.trained import is_critic
 from metarl.agents.seeded import Seeded
 
 A, B = "lora_a", "lora_b"
@@ -96,12 +97,7 @@ def _most(part: nn.Module) -> int:
 
 def actor_layers(module: ActorCriticPolicy) -> dict[str, nn.Module]:
     """Return the layers of a policy's actor that can have a low-rank update, by name."""
-    critic = ("value_net", "mlp_extractor.value_net", "vf_features_extractor")
-    return {
-        name: part
-        for name, part in module.named_modules()
-        if _fits(part) and not any(f"{name}.".startswith(f"{prefix}.") for prefix in critic)
-    }
+    return {name: part for name, part in module.named_modules() if _fits(part) and not is_critic(f"{name}.")}
 
 
 def add_lora(module: ActorCriticPolicy, rank: int, layers: Sequence[str], seed: int) -> ActorCriticPolicy:

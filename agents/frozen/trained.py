@@ -11,6 +11,13 @@ from dataclasses import dataclass
 SETTINGS = ("freeze", "features_precision", "lora_rank", "lora_layers", "prune", "prune_scope")
 EXTRACTOR = ("features_extractor.", "pi_features_extractor.")
 
+CRITIC = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
+
+
+def is_critic(name: str) -> bool:
+    """Return whether a parameter of a stable-baselines3 policy, by its name, belongs only to the value function."""
+    return name.startswith(CRITIC)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:

@@ -19,11 +19,11 @@ from metarl.agents.frozen.extractors import with_extractor
 from metarl.agents.frozen.front import Front, behind
 from metarl.agents.frozen.lora import add_lora, lora_layers
 from metarl.agents.frozen.masked import add_masks
-from metarl.agents.frozen.trained import ALL_TRAINED, EXTRACTOR, Trained
+from metarl.agents.frozen.trained import ALL_TRAINED, EXTRACTOR, Trained, is_critic
 from metarl.agents.observations import channels_first, subspaces
 from metarl.agents.policies.module import ActorModule, ModulePolicy
 from metarl.agents.policies.perceptron import PerceptronPolicy, perceptron_layers
-from metarl.agents.policies.policy import Policy, is_critic
+from metarl.agents.policies.policy import Policy
 from metarl.agents.policies.recurrent import ACTIVATIONS, GruPolicy
 from metarl.agents.policies.soundness import refuse_unsound_modules, refuse_unsound_policy
 from metarl.agents.seeded import Seeded
@@ -71,10 +71,21 @@ def wrap_module(
     extracting = {name for name in names if name.startswith(EXTRACTOR)}
     if trained.freeze == "extractor" or (extracting and extracting <= frozen):
         return _behind_front(module, log_std_min, frozen - extracting, trained)
+    return _wrapped(module, log_std_min, frozen)
+
+
+def _wrapped(
+    module: ActorCriticPolicy,
+    log_std_min: float | None,
+    frozen: frozenset[str],
+    front: Front | None = None,
+    whole: ActorCriticPolicy | None = None,
+) -> ModulePolicy:
+    """Return a perceptron for the fast path where nothing of it is frozen, else any policy that updates support."""
     if perceptron_layers(module) is not None and not frozen:
-        return PerceptronPolicy(module, log_std_min)
+        return PerceptronPolicy(module, log_std_min, front=front, whole=whole)
     refuse_unsound_modules(module)
-    policy = ModulePolicy(module, log_std_min, frozen=frozen)
+    policy = ModulePolicy(module, log_std_min, frozen=frozen, front=front, whole=whole)
     refuse_unsound_policy(policy)
     return policy
 
@@ -83,7 +94,6 @@ def _behind_front(
     module: ActorCriticPolicy, log_std_min: float | None, frozen: frozenset[str], trained: Trained
 ) -> ModulePolicy:
     """Return the policy behind a policy's features extractor, which is frozen."""
-    extractor = module.pi_features_extractor
     within = [name for name in lora_layers(module) if name.startswith(EXTRACTOR)]
     if within:
         raise ValueError(
@@ -91,14 +101,8 @@ def _behind_front(
             "that what is frozen would depend on what adapts; leave freeze out, since the layers with updates are "
             "frozen, or choose layers behind it, as policy.lora_layers = ['mlp_extractor.*', 'action_net']"
         )
-    front = Front(module.observation_space, extractor, half=trained.half)
-    rest = behind(module, front)
-    if perceptron_layers(rest) is not None and not frozen:
-        return PerceptronPolicy(rest, log_std_min, front=front, whole=module)
-    policy = ModulePolicy(rest, log_std_min, frozen=frozen, front=front, whole=module)
-    refuse_unsound_modules(rest)
-    refuse_unsound_policy(policy)
-    return policy
+    front = Front(module.observation_space, module.pi_features_extractor, half=trained.half)
+    return _wrapped(behind(module, front), log_std_min, frozen, front, module)
 
 
 def find_policy_class(name: str) -> type[ActorCriticPolicy] | type[Policy]:

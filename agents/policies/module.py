@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from metarl.agents.distributions import Distribution
 from metarl.agents.frozen.front import Front
 from metarl.agents.frozen.merged import changed_layers, merge
+from metarl.agents.frozen.trained import is_critic
 from metarl.agents.normalization import NormalizedExtractor, Normalizer
 from metarl.agents.observations import Observations, map_observations, parts, subspaces
 from metarl.agents.policies.acting import Actor
-from metarl.agents.policies.policy import Parameters, Policy, is_critic
+from metarl.agents.policies.policy import Parameters, Policy
 from metarl.agents.samples import Samples
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
@@ -157,11 +158,11 @@ class ModulePolicy(Policy):
             module = copy.deepcopy(self.initial_module if self._whole is None else self._whole)
         own = dict(module.named_parameters())
         with torch.inference_mode(False), torch.no_grad():
-            for name, value in {**self._constant(self.initial_module), **parameters, **(critic or {})}.items():
-                if name in own:
-                    own[name].copy_(self.floored(value) if name == "log_std" else value)
             if self.front is not None:
-                module.features_extractor.load_state_dict(self.front.extractor.state_dict())
+                behind = self.initial_module.state_dict()
+                module.load_state_dict({**self.front.tensors(), **behind}, strict=False)
+            for name, value in {**parameters, **(critic or {})}.items():
+                own[name].copy_(self.floored(value) if name == "log_std" else value)
             updated = tuple(f"{name}." for name in changed_layers(module))
             merge(module)
         if normalizer is not None and normalizer.observations:

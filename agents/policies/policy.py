@@ -23,12 +23,6 @@ from metarl.agents.policies.acting import Actor
 from metarl.agents.samples import Samples
 
 Parameters = dict[str, Tensor]
-_CRITIC = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
-
-
-def is_critic(name: str) -> bool:
-    """Return whether a parameter of a stable-baselines3 policy, by its name, belongs only to the value function."""
-    return name.startswith(_CRITIC)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from metarl.agents.policies import Layer, ModulePolicy
 from metarl.agents.policies.perceptron import perceptron_layers
 from metarl.learner import BaseLearner
 from metarl.shrinking.neurons import Scope, importance, kept_neurons, without_neurons
+from metarl.state import State
 
 Model = TypeVar("Model")
 
@@ -92,11 +93,16 @@ def _pruned_learner(learner: BaseLearner, amount: float, scope: Scope) -> BaseLe
     critic = [value.shape[0] for name, value in state.critic.items() if _is_hidden(name)]
     arguments = {**learner.policy_kwargs, "net_arch": {"pi": widths, "vf": critic}}
     pruned = type(learner).from_settings(learner.given_settings, arguments, learner.functional_policy.buffers())
+    return _taking_over(pruned, parameters, state)
+
+
+def _taking_over(pruned: BaseLearner, parameters: Parameters, before: State) -> BaseLearner:
+    """Return a new learner with other parameters, and with the value function and statistics of a state."""
     pruned.state = replace(
         pruned.state,
-        parameters={name: value.to(learner.device) for name, value in parameters.items()},
-        critic={name: value.clone() for name, value in state.critic.items()},
-        normalizer=state.normalizer,
+        parameters={name: value.to(pruned.device) for name, value in parameters.items()},
+        critic={name: value.clone() for name, value in before.critic.items()},
+        normalizer=before.normalizer,
     )
     return pruned
 
@@ -119,12 +125,9 @@ def _with_masks(model: Any, amount: float, scope: Scope) -> Any:
     chosen = replace(model.given_settings.policy, prune=float(amount), prune_scope=scope)
     settings = replace(model.given_settings, policy=chosen)
     pruned = type(model).from_settings(settings, model.policy_kwargs, masked.buffers())
-    weights = {name: value.to(model.device) for name, value in masked.parameters().items()}
-    parameters = {**weights, **{name: part for name, part in model.parameters.items() if name == "log_std"}}
-    pruned.state = replace(
-        pruned.state, parameters=parameters, critic=dict(model.state.critic), normalizer=model.state.normalizer
-    )
-    return pruned
+    # The module has the floor applied to the exploration noise; the learner's own value is kept.
+    noise = {name: part for name, part in model.parameters.items() if name == "log_std"}
+    return _taking_over(pruned, {**masked.parameters(), **noise}, model.state)
 
 
 def _is_hidden(name: str) -> bool:
