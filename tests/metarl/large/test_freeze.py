@@ -15,7 +15,6 @@ from small import NAVIGATION, SIGN, copied, remembering, same, small
 from stable_baselines3 import PPO
 
 import metarl
-from metarl.agents import build_policy
 from metarl.agents.frozen.trained import Trained
 from metarl.experiments.command import main
 from metarl.learners.registry import find_learner
@@ -96,16 +95,9 @@ def test_images_and_dicts_have_fronts() -> None:
     ):
         kind = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
         key = {"key": "eye"} if isinstance(space, spaces.Dict) else {}
-        policy = build_policy(
+        policy = networks.small_policy(
             space,
-            spaces.Discrete(3),
             name=kind,
-            seed=1,
-            hidden_sizes=[4],
-            activation="tanh",
-            output_gain=1.0,
-            log_std_init=0.0,
-            log_std_min=None,
             trained=Trained(freeze="extractor"),
             features_extractor_class=extractor,
             features_extractor_kwargs=key,

@@ -83,19 +83,12 @@ def test_second_derivatives_and_step_sizes_reach_the_updates() -> None:
 def test_a_convolution_has_updates_and_the_head_none() -> None:
     from gymnasium import spaces
 
-    from metarl.agents import build_policy
     from metarl.agents.frozen.trained import Trained
 
-    policy = build_policy(
+    policy = networks.small_policy(
         spaces.Box(0, 255, (20, 20, 3), "uint8"),
-        spaces.Discrete(3),
-        name="MlpPolicy",
-        seed=1,
         hidden_sizes=[8],
         activation="relu",
-        output_gain=1.0,
-        log_std_init=0.0,
-        log_std_min=None,
         trained=Trained(lora_rank=2, lora_layers=["features_extractor.*"]),
         features_extractor_class=networks.Pixels,
     )

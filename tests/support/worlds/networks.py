@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
+
+from metarl.agents import Policy, build_policy
 
 
 class Wide(nn.Module):
@@ -57,3 +60,17 @@ class Pixels(nn.Module):
         """Return the features."""
         found: Tensor = self.convolution(observations[self.key] if self.key else observations)
         return torch.relu(found)
+
+
+def small_policy(space: spaces.Space[Any], **changes: Any) -> Policy:
+    """Return a policy with one hidden layer and three choices, of which ``changes`` may be any argument."""
+    usual: dict[str, Any] = {
+        "name": "MlpPolicy",
+        "seed": 1,
+        "hidden_sizes": [4],
+        "activation": "tanh",
+        "output_gain": 1.0,
+        "log_std_init": 0.0,
+        "log_std_min": None,
+    }
+    return build_policy(space, spaces.Discrete(3), **{**usual, **changes})
