@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -36,8 +36,9 @@ class Exchange:
         self._given: list[Tensor] = [torch.empty(0)] * SHARES
         self._met = threading.Barrier(SHARES, timeout=TIMEOUT)
 
-    def gather_as(self, index: int) -> Callable[[Tensor], list[Tensor]]:
-        def gather(own: Tensor) -> list[Tensor]:
+    def gather_as(self, index: int) -> Callable[[Tensor, Sequence[int]], list[Tensor]]:
+        def gather(own: Tensor, rows: Sequence[int]) -> list[Tensor]:
+            assert len(own) == rows[index]
             self._given[index] = own
             self._met.wait()
             found = [part.clone() for part in self._given]
@@ -58,7 +59,7 @@ def in_shares(work: Callable[[int], Any]) -> list[Any]:
 
     def run(index: int) -> None:
         try:
-            with task_axis.dealt_to(task_axis.Share(index, SHARES, exchange.gather_as(index))):
+            with task_axis.dealt_to(task_axis.Share(index=index, count=SHARES, gather=exchange.gather_as(index))):
                 found[index] = work(index)
         except BaseException as error:
             failed.append(error)
@@ -163,7 +164,7 @@ def test_the_tasks_are_dealt_whole_in_groups() -> None:
 def test_too_few_tasks_for_the_shares_are_refused_in_a_sentence() -> None:
     model = small(learning={"tasks": 2})
     with (
-        task_axis.dealt_to(task_axis.Share(0, 2, lambda own: [own])),
+        task_axis.dealt_to(task_axis.Share(index=0, count=2, gather=lambda own, rows: [own])),
         pytest.raises(
             ValueError,
             match=r"^2 tasks cannot be dealt to 2 shares in groups of 2; use fewer shares or at least 3 tasks$",
