@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -47,6 +48,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--quiet", action="store_true", help="print only the result, and errors")
     train.add_argument("--profile", action="store_true", help="write a trace of one iteration for ui.perfetto.dev")
+
+    train.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="play and differentiate the tasks in N processes, to the same bits; as 'torchrun --nproc-per-node N -m "
+        "metarl train ...'",
+    )
+    train.add_argument(
+        "--rank-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long one of several processes may keep the others waiting (default: 300)",
+    )
 
     init = commands.add_parser("init", help="print a configuration to edit, with the meaning of every setting")
     init.add_argument("config", nargs="?", help=f"{_CONFIG}, or an environment; as for train")
@@ -167,6 +183,7 @@ _WITH_SETTINGS = {"train": "overrides", "init": "overrides", "compare": "overrid
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's options; an error exits with status 2 and a sentence."""
     parser = _parser()
+    arguments = sys.argv[1:] if arguments is None else arguments
     options, rest = parser.parse_known_args(arguments)
     # Settings may come before and after the options, which argparse does not support.
     settings = [text for text in rest if not text.startswith("-") and options.command in _WITH_SETTINGS]
@@ -178,4 +195,5 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         setattr(options, into, [*getattr(options, into), *settings])
     if options.command in ("train", "init"):
         _name_first(options)
+    options.arguments = list(arguments)
     return options

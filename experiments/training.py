@@ -24,6 +24,7 @@ from metarl.checkpoints import read_checkpoint
 from metarl.experiments import mending
 from metarl.experiments.configuration import to_toml
 from metarl.experiments.runs import CHANGEABLE, Run, same_run, set_aside
+from metarl.experiments.several.facts import refuse_ranks
 from metarl.experiments.starting import learner_from
 from metarl.experiments.streams import complain
 from metarl.files import naming
@@ -141,7 +142,7 @@ class Profile(BaseCallback):
 
 @_failed_threads_quiet()
 def start_run(
-    settings: Settings, out: Path, name: str | None, standard: str, source: Path | None = None
+    settings: Settings, out: Path, name: str | None, standard: str, source: Path | None = None, ranks: int = 1
 ) -> tuple[Run, BaseLearner]:
     """Return a new run's folder and learner, ready to train; if that fails, no folder is left.
 
@@ -151,9 +152,10 @@ def start_run(
         name: of the run's folder; None for ``standard``, numbered.
         standard: the default name.
         source: what to start from (see ``learner_from``); None for random parameters.
+        ranks: how many processes train it.
 
     Raises:
-        ValueError: see ``BaseLearner``, ``learner_from`` and ``Run.create``.
+        ValueError: see ``BaseLearner``, ``learner_from``, ``refuse_ranks`` and ``Run.create``.
     """
     origin = None
     if source is None:
@@ -162,6 +164,7 @@ def start_run(
         learner, origin = learner_from(settings, source)
     try:
         find_protocol(settings.evaluation.protocol).refuse(learner, steps=None)
+        refuse_ranks(learner, ranks)
         learner.check_family()
         run = Run.create(out, name, standard, learner.given_settings, learner.save, origin)
         run.lock()
@@ -177,7 +180,7 @@ def start_run(
 
 
 @_failed_threads_quiet()
-def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = ()) -> tuple[Run, BaseLearner]:
+def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = (), ranks: int = 1) -> tuple[Run, BaseLearner]:
     """Return a run's folder and learner, in the state of its last checkpoint.
 
     Other files that do not agree with the checkpoint are repaired, see ``mending``. If settings change, what they were
@@ -186,10 +189,11 @@ def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = ()) -> tuple
     Args:
         folder: of the run.
         overrides: settings to change, of ``CHANGEABLE``; a finished run needs more ``learning.iterations``.
+        ranks: how many processes go on with it.
 
     Raises:
         ValueError: the folder is not a run, its checkpoint is damaged, the run is finished and gets no more
-            iterations, or a setting cannot be changed or has a wrong value.
+            iterations, a setting cannot be changed or has a wrong value, or there are too many processes.
     """
     fixed = [key for key, _ in overrides if key not in CHANGEABLE]
     if fixed:
@@ -207,6 +211,7 @@ def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = ()) -> tuple
     run.sweep()
     learner: BaseLearner = load_learner(run.last, device=dict(overrides).get("device"), allow=True)
     try:
+        refuse_ranks(learner, ranks)
         settings = mending.mend_config(run, learner)
         before = replace(learner.given_settings, device=read_checkpoint(run.last).facts["settings"]["device"])
         # Where a process was killed while it changed settings, the change is made only in the configuration.

@@ -155,7 +155,7 @@ def gather_rollouts(own: Rollouts, rows: Sequence[int] | None = None) -> Rollout
 
     plain = replace(own, infos={}).map(note)
     flat = [part.reshape(len(part), math.prod(part.shape[1:])).contiguous().view(torch.uint8) for part in tensors]
-    columns = iter(gather(torch.cat(flat, dim=1), rows).split([part.shape[1] for part in flat], dim=1))
+    columns = iter(torch.split(gather(torch.cat(flat, dim=1), rows), [part.shape[1] for part in flat], dim=1))
     return plain.map(lambda part: next(columns).contiguous().view(part.dtype).reshape(-1, *part.shape[1:]))
 
 
@@ -216,6 +216,14 @@ def standardize(own: Tensor) -> Tensor:
     values = gather(own)
     spread = values.std(correction=0)
     return torch.where(spread > 0, (own - values.mean()) / spread.clamp(min=1e-8), 0.0)
+
+
+def first_other(own: int) -> int | None:
+    """Return the first share that has another number below 2^63 than share 0; None if all have the same."""
+    if _share.get() is None:
+        return None
+    numbers = gather_one(torch.tensor(own))
+    return int((numbers != numbers[0]).int().argmax()) or None
 
 
 def first_not_finite(own: Tensor) -> Tensor:

@@ -68,8 +68,8 @@ def of_all_shares(own: list[list[Told]], groups: Sequence[range]) -> list[list[T
     named: dict[str, NDArray[Any]] = {}
     for number, of_points in enumerate(own):
         for place, told in enumerate(of_points):
-            for name, values in {**told.values, "": told.steps_before}.items():
-                named[f"{number} {place} {name}"] = values
+            start = f"{number} {place} "
+            named |= {start: told.steps_before, **{start + name: values for name, values in told.values.items()}}
     shares = task_axis.gather_arrays(named)
     return [
         [

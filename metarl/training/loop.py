@@ -187,6 +187,13 @@ def _iterate(learner: TrainedLearner, callbacks: BaseCallback, bar: Any) -> None
         raise
     settings = learner.settings
     following = advance(outcome, gamma=settings.learning.gamma, log_std_min=settings.policy.log_std_min)
+    if task_axis.is_dealt() and (other := task_axis.first_other(following.digest())) is not None:
+        learner.state = before
+        raise ValueError(
+            f"iteration {iteration}: processes 0 and {other} computed other bits, as on processors of different kinds, "
+            f"or where meta_iteration of {type(learner).__name__} does not reduce over tasks by "
+            "metarl.gradients.task_axis; use machines of one kind, or a single process"
+        )
     learner.state = replace(following, progress_remaining=remaining)
     stands = learner.standstill.sentence(outcome.metrics, following.line_search_failures > before.line_search_failures)
     if stands is not None and settings.learning.check:
