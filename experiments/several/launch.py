@@ -30,6 +30,7 @@ def start(count: int, arguments: Sequence[str]) -> int:
     """
     # The ranks say themselves, in a sentence, what the launcher's report would spread over a page.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // count)))
     with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(
