@@ -60,7 +60,7 @@ class State:
         digest = hashlib.blake2b(digest_size=8)
         for tensors in self.tensors().values():
             for name in sorted(tensors):
-                digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+                digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return int.from_bytes(digest.digest()) >> 1
 
     def restored(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> State:

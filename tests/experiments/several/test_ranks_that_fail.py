@@ -19,7 +19,7 @@ KEPT = r"; the checkpoint after iteration \d+ is in runs/run/checkpoints/last.zi
 GO_ON = r"; go on with: \S*metarl train --resume runs/run\n$"
 
 
-def refused(done: list[ranked.Done], sentence: str, status: int = 2) -> None:
+def assert_refused(done: list[ranked.Done], sentence: str, status: int = 2) -> None:
     """Check that all ended with the status, and that the sentence is all that is said, by rank 0."""
     assert [one.returncode for one in done] == [status] * len(done), [one.stderr for one in done]
     assert re.fullmatch(f"metarl: {sentence}\n", done[0].stderr), done[0].stderr
@@ -41,15 +41,15 @@ def test_what_cannot_be_is_refused_before_a_folder_is_made(
     done = ranked.run(count, *TRAIN, *settings, cwd=tmp_path)
     if "--processes" in settings:
         assert done.pop().returncode == 2
-    refused(done, sentence)
+    assert_refused(done, sentence)
     assert not (tmp_path / "runs").exists()
 
 
 def test_ranks_with_other_settings_or_families_are_named(tmp_path: Path) -> None:
     done = ranked.run(2, *TRAIN, cwd=tmp_path, others={1: [*TRAIN, "seed=2"]})
-    refused(done, r"rank 1 has other settings than rank 0 \('seed = 2', not 'seed = 1'\); start all .*")
+    assert_refused(done, r"rank 1 has other settings than rank 0 \('seed = 2', not 'seed = 1'\); start all .*")
     done = ranked.run(2, *TRAIN, cwd=tmp_path, others={1: ["train", "no-such-thing"]})
-    refused(done, "rank 1: .*no-such-thing.*")
+    assert_refused(done, "rank 1: .*no-such-thing.*")
     assert not (tmp_path / "runs").exists()
 
 
@@ -59,7 +59,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         done = ranked.run(1, *TRAIN, "--rank-timeout", "2", cwd=tmp_path, MASTER_PORT=port, WORLD_SIZE="2")
-    refused(done, f"the processes could not meet at 127.0.0.1:{port}: the port is in use; check .*")
+    assert_refused(done, f"the processes could not meet at 127.0.0.1:{port}: the port is in use; check .*")
 
 
 @pytest.mark.parametrize("processes", ["0", "-2"])
@@ -83,7 +83,7 @@ def test_an_environment_that_raises_is_named_with_its_rank_and_task(tmp_path: Pa
     (tmp_path / "breaks.toml").write_text("\n".join(lines))
     done = ranked.run(2, "train", "breaks.toml", "--name", "run", "--quiet", cwd=tmp_path)
     where = r"rank 1: iteration 1: toy_ranks:Breaks, task \[0\.69.*\], sub-environment \d+"
-    refused(done, f"{where} raised OSError: broken, at step 1{KEPT}; go on with: .*", 1)
+    assert_refused(done, f"{where} raised OSError: broken, at step 1{KEPT}; go on with: .*", 1)
 
 
 def begun(cwd: Path) -> list[forked.Process]:
