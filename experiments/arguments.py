@@ -47,7 +47,11 @@ def _parser() -> argparse.ArgumentParser:
         help="start from the parameters of a run's folder, a checkpoint, or a PPO or A2C model of stable-baselines3",
     )
     train.add_argument("--quiet", action="store_true", help="print only the result, and errors")
-    train.add_argument("--profile", action="store_true", help="write a trace of one iteration for ui.perfetto.dev")
+    train.add_argument(
+        "--profile",
+        action="store_true",
+        help="write a trace of one iteration for ui.perfetto.dev, and say what several processes send each other",
+    )
 
     train.add_argument(
         "--processes",

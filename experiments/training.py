@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
-from torch._C._profiler import _ExperimentalConfig
-from torch.profiler import profile
 
 from metarl.checkpoints import read_checkpoint
 from metarl.experiments import mending
@@ -111,33 +109,6 @@ def _failed_threads_quiet() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = previous
-
-
-class Profile(BaseCallback):
-    """Writes ``profile.json``, a trace of one iteration that https://ui.perfetto.dev opens.
-
-    It is the second iteration, since the first one warms up; the first if there is only one.
-    """
-
-    def __init__(self, folder: Path, iterations: int) -> None:
-        super().__init__()
-        self._path = folder / "profile.json"
-        self._wait = min(iterations - 1, 1)
-        self._profiler: profile | None = None
-
-    def _on_rollout_start(self) -> None:
-        if self._wait == 0:
-            config = _ExperimentalConfig(profile_all_threads=True)
-            self._profiler = profile(experimental_config=config)
-            self._profiler.start()
-        self._wait -= 1
-
-    def _on_step(self) -> bool:
-        if self._profiler is not None:
-            self._profiler.stop()
-            self._profiler.export_chrome_trace(str(self._path))
-            self._profiler = None
-        return True
 
 
 @_failed_threads_quiet()
@@ -276,6 +247,11 @@ def how_to_go_on(run: Run) -> str:
     return f"go on with: {program('metarl')} train --resume {shlex.quote(str(run.folder))}"
 
 
+def was_begun(out: Path, name: str | None) -> bool:
+    """Return whether there is a run of this name that can be resumed."""
+    return name is not None and Run(out / name).last.is_file()
+
+
 def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True) -> None:
     """Train and test the run ``name``; if it was begun before, it is resumed.
 
@@ -287,7 +263,7 @@ def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True
         FloatingPointError: numbers of the update are not finite.
     """
     folder = out / name
-    begun = Run(folder).last.is_file()
+    begun = was_begun(out, name)
     if os.path.lexists(folder) and not begun:
         kept = set_aside(folder)
         complain(f"{str(folder)!r} has no checkpoint; it is kept as {str(kept)!r}, and the run begins anew")
@@ -300,14 +276,16 @@ def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True
 
 
 @_failed_threads_quiet()
-def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progress_bar: bool = True) -> Evaluation:
+def finish_run(
+    run: Run, learner: BaseLearner, *, progress_bar: bool = True, further: Sequence[BaseCallback] = ()
+) -> Evaluation:
     """Train to the end, choose the best parameters on validation tasks, and test them once.
 
     Args:
         run: the run's folder.
         learner: the run's learner.
-        profiled: write a trace of one iteration into the folder.
         progress_bar: show a progress bar.
+        further: callbacks that are called too.
     """
     missing = learner.given_settings.learning.iterations - learner.iteration
     if learner.iteration == 0:
@@ -316,8 +294,9 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
     try:
         if missing > 0:
             last = SaveLast(run)
-            callbacks = [last, *([Profile(run.folder, missing)] if profiled else [])]
-            learner.learn(iterations=missing, callback=callbacks, reset_num_timesteps=False, progress_bar=progress_bar)
+            learner.learn(
+                iterations=missing, callback=[last, *further], reset_num_timesteps=False, progress_bar=progress_bar
+            )
             # A learner that does not train is validated without a step, whose callback would have saved it.
             last.write_cost(learner) if learner.trains else last.save(learner)
     except BaseException:

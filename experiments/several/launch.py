@@ -19,6 +19,11 @@ from metarl.envs.processes import available_cores
 INTERRUPTED, TERMINATED = 130, 143
 
 
+def restarts() -> int:
+    """Return how often torchrun will start all ranks anew after a failure; 0 if this process is none of its."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+
+
 def start(count: int, arguments: Sequence[str]) -> int:
     """Run ``metarl`` with the same arguments in so many processes; return the exit status, that of rank 0.
 

@@ -199,8 +199,8 @@ def _iterate(learner: TrainedLearner, callbacks: BaseCallback, bar: Any) -> None
     if stands is not None and settings.learning.check:
         learner.say_once(f"iteration {iteration}: {stands}")
     callbacks.update_locals({"self": learner, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})
-    callbacks.on_rollout_end()
     by_task, by_success = _of_all_shares(learner, outcome.rollouts)
+    callbacks.on_rollout_end()
     if iteration == 1 and by_task:
         learner.adaptation_check.start = by_task[0].double().numpy()
     returns, successes = ([float(part.mean(dim=0)) for part in parts] for parts in (by_task, by_success))
@@ -214,6 +214,8 @@ def _iterate(learner: TrainedLearner, callbacks: BaseCallback, bar: Any) -> None
         seconds=time.perf_counter() - began,
         seconds_rollouts=learner.sampler.seconds - played,
     )
+    if settings.learning.restart_workers:
+        learner.logger.record("rollout/worker_restarts", learner.sampler.restarts, exclude="csv")
     if returns:
         bar.set_postfix_str(_progress("return", returns, ".2f") + _progress("; success", successes, ".0%"))
     bar.update()
