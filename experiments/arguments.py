@@ -89,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         help="runs at a time, one thread each (default: 1, on all cores)",
     )
     compare.add_argument("--out", type=Path, default=Path("comparison"), help="the folder (default: comparison)")
+    compare.add_argument(
+        "--no-wait", action="store_true", help="end when no run is free, without waiting for those of other processes"
+    )
 
     picture = commands.add_parser("picture", help="draw how a run adapts to test tasks")
     picture.add_argument("run", type=Path, help="a run's folder")

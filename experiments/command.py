@@ -199,9 +199,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from metarl.experiments import compare, comparison, training
+    from metarl.experiments import compare, training
     from metarl.experiments.configuration import parse_override
-    from metarl.experiments.reporting import write_report
 
     try:
         for name in ("seeds", "parallel"):
@@ -218,33 +217,45 @@ def _compare(options: argparse.Namespace) -> int:
         streams.say(f"Rows of the tables in {options.out} that are kept: {', '.join(kept)}")
     try:
         with training.sigterm_raises():
-            failed = compare.run_all(jobs, options.out, options.parallel)
+            failed = compare.run_all(jobs, options.out, options.parallel, waits=not options.no_wait)
+            for sentence in failed:
+                _complain(sentence)
+            with compare.tables_alone(options.out):
+                written = _write_comparison(options.out, asked)
+    except ValueError as error:
+        return _complain(_one_line(error))
     except KeyboardInterrupt as stop:
         status = TERMINATED if isinstance(stop, training.Terminated) else INTERRUPTED
         return _complain("stopped; the same command goes on where it stopped", status)
-    for sentence in failed:
-        _complain(sentence)
+    return written or (FAILED if failed else 0)
+
+
+def _write_comparison(out: Path, asked: tuple[Any, ...]) -> int:
+    """Write the tables of the runs that are done; return the exit status."""
+    from metarl.experiments import compare, comparison
+    from metarl.experiments.reporting import write_report
+
     try:
         # Again, since another comparison may have added rows to the tables in the meantime.
         jobs = compare.plan(*asked)
-        entries = compare.read_entries(jobs, options.out)
-        lost = compare.lost_rows(entries, options.out)
+        entries = compare.read_entries(jobs, out)
+        lost = compare.lost_rows(entries, out)
     except ValueError as error:
         return _complain(_one_line(error), FAILED)
     if lost:
-        words = f"the tables in {options.out} stay as they were, since they have seeds of {lost[0]!r} that failed now"
+        words = f"the tables in {out} stay as they were, since they have seeds of {lost[0]!r} that failed now"
         return _complain(words, FAILED)
     if entries:
-        streams.say(comparison.write_tables(entries, options.out))
-        comparison.draw(entries, options.out / "comparison.png")
-        done = [options.out / job.name for job in jobs if (options.out / job.name).is_dir()]
+        streams.say(comparison.write_tables(entries, out))
+        comparison.draw(entries, out / "comparison.png")
+        done = [out / job.name for job in jobs if (out / job.name).is_dir()]
         try:
-            write_report(done, options.out / "comparison.html", replace=True)
+            write_report(done, out / "comparison.html", replace=True)
         except ValueError as error:
             return _complain(f"the tables are written, but no report: {_one_line(error)}", FAILED)
         beside = "comparison.csv, differences.csv, comparison.png and comparison.html"
-        streams.say(f"Written to {options.out / 'comparison.md'}, {beside}")
-    return FAILED if failed else 0
+        streams.say(f"Written to {out / 'comparison.md'}, {beside}")
+    return 0
 
 
 def _picture(options: argparse.Namespace) -> int:
