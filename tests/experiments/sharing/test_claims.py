@@ -115,9 +115,7 @@ def test_what_waits_goes_on_when_the_holder_has_ended(claims: Claims) -> None:
     assert order == ["first", "second"]
 
 
-def worker(
-    claims: Claims, meanwhile: Callable[[str], None], done: set[str]
-) -> Callable[[Claims, int, str], str | None]:
+def worker(meanwhile: Callable[[str], None], done: set[str]) -> Callable[[Claims, int, str], str | None]:
     """Return work that takes its claim as training does, while another process does something."""
 
     def work(own: Claims, number: int, name: str) -> str | None:
