@@ -11,12 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from metarl.experiments import streams
-from metarl.experiments.arguments import BAD_INPUT, parse
+from metarl.experiments.arguments import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED, parse
 from metarl.files import in_words
-
-FAILED = 1
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -199,63 +195,15 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from metarl.experiments import compare, training
-    from metarl.experiments.configuration import parse_override
+    from metarl.experiments.sharing.commands import run_compare
 
-    try:
-        for name in ("seeds", "parallel"):
-            if getattr(options, name) < 1:
-                raise ValueError(f"--{name} is {getattr(options, name)}; expected a whole number of at least 1")
-        overrides = [parse_override(text) for text in options.overrides]
-        rows = compare.parse_rows(options.learners)
-        asked = (options.config, rows, options.seeds, options.out, overrides, options.vary)
-        jobs = compare.plan(*asked)
-    except (ValueError, TypeError) as error:
-        return _complain(_one_line(error))
-    kept = dict.fromkeys(job.row.label for job in jobs if job.row not in rows)
-    if kept:
-        streams.say(f"Rows of the tables in {options.out} that are kept: {', '.join(kept)}")
-    try:
-        with training.sigterm_raises():
-            failed = compare.run_all(jobs, options.out, options.parallel, waits=not options.no_wait)
-            for sentence in failed:
-                _complain(sentence)
-            with compare.tables_alone(options.out):
-                written = _write_comparison(options.out, asked)
-    except ValueError as error:
-        return _complain(_one_line(error))
-    except KeyboardInterrupt as stop:
-        status = TERMINATED if isinstance(stop, training.Terminated) else INTERRUPTED
-        return _complain("stopped; the same command goes on where it stopped", status)
-    return written or (FAILED if failed else 0)
+    return run_compare(options, main)
 
 
-def _write_comparison(out: Path, asked: tuple[Any, ...]) -> int:
-    """Write the tables of the runs that are done; return the exit status."""
-    from metarl.experiments import compare, comparison
-    from metarl.experiments.reporting import write_report
+def _sweep(options: argparse.Namespace) -> int:
+    from metarl.experiments.sharing.commands import run_sweep
 
-    try:
-        # Again, since another comparison may have added rows to the tables in the meantime.
-        jobs = compare.plan(*asked)
-        entries = compare.read_entries(jobs, out)
-        lost = compare.lost_rows(entries, out)
-    except ValueError as error:
-        return _complain(_one_line(error), FAILED)
-    if lost:
-        words = f"the tables in {out} stay as they were, since they have seeds of {lost[0]!r} that failed now"
-        return _complain(words, FAILED)
-    if entries:
-        streams.say(comparison.write_tables(entries, out))
-        comparison.draw(entries, out / "comparison.png")
-        done = [out / job.name for job in jobs if (out / job.name).is_dir()]
-        try:
-            write_report(done, out / "comparison.html", replace=True)
-        except ValueError as error:
-            return _complain(f"the tables are written, but no report: {_one_line(error)}", FAILED)
-        beside = "comparison.csv, differences.csv, comparison.png and comparison.html"
-        streams.say(f"Written to {out / 'comparison.md'}, {beside}")
-    return 0
+    return run_sweep(options, main)
 
 
 def _picture(options: argparse.Namespace) -> int:
@@ -383,6 +331,7 @@ _WORK: dict[str, Callable[[argparse.Namespace], int]] = {
     "init": _init,
     "evaluate": _evaluate,
     "compare": _compare,
+    "sweep": _sweep,
     "picture": _picture,
     "show": _show,
     "export": _export,

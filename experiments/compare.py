@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback
 
 from metarl.checkpoints import read_checkpoint
 from metarl.envs import RolloutError
@@ -21,8 +20,9 @@ from metarl.experiments.comparison import FILES, Entry, read_rows
 from metarl.experiments.configuration import parse_override, read_configuration
 from metarl.experiments.processes import Failure
 from metarl.experiments.runs import Run, same_run
-from metarl.experiments.sharing.claims import DONE, FAILED, FOLDER, LEFT, Claim, Claims
+from metarl.experiments.sharing.claims import DONE, FAILED, FOLDER, LEFT, Claims
 from metarl.experiments.sharing.share import TAKEN, share
+from metarl.experiments.sharing.still_ours import LostError, StillOurs
 from metarl.experiments.streams import say
 from metarl.files import in_words, sweep_parts
 from metarl.learners.registry import find_learner, read_settings
@@ -205,23 +205,6 @@ def _done(job: Job, out: Path) -> bool:
     return True
 
 
-class _StillOurs(BaseCallback):
-    """Ends the training of a run that another process has taken in the meantime."""
-
-    def __init__(self, claim: Claim) -> None:
-        super().__init__()
-        self._claim = claim
-
-    def _on_step(self) -> bool:
-        if self._claim.lost:
-            raise _LostError
-        return True
-
-
-class _LostError(Exception):
-    """Another process took the run, since this one had not been heard of for long."""
-
-
 def run_all(jobs: Sequence[Job], out: Path, parallel: int, *, waits: bool = True) -> list[str]:
     """Train and test the runs that are not done yet, resuming interrupted ones; return a sentence for each failure.
 
@@ -285,9 +268,9 @@ def _train(claims: Claims, number: int, settings: Settings, out: Path, name: str
     if claim is None:
         return TAKEN
     try:
-        training.train(settings, out, name, progress_bar=progress_bar, callbacks=[_StillOurs(claim)])
+        training.train(settings, out, name, progress_bar=progress_bar, callbacks=[StillOurs(claim)])
         how = DONE
-    except _LostError:
+    except LostError:
         say(f"{name}: another process has taken it, since this one was not heard of for long")
         return TAKEN
     except (ValueError, RolloutError, FloatingPointError) as error:

@@ -11,7 +11,12 @@ from pathlib import Path
 import forked
 import pytest
 
+from metarl import MAML
 from metarl.experiments.command import main
+from metarl.experiments.compare import train_quietly
+from metarl.experiments.configuration import parse_override, read_configuration
+from metarl.experiments.sharing.claims import FOLDER, Claims
+from metarl.experiments.sharing.share import TAKEN
 
 TINY = ["learning.iterations=4", "learning.tasks=2", "learning.episodes=2", "family_kwargs.max_episode_steps=5",
         "evaluation.tasks=2", "evaluation.test_tasks=3", "evaluation.episodes=2", "evaluation.steps=1"]  # fmt: skip
@@ -86,7 +91,6 @@ def test_a_killed_process_s_run_is_taken_up_to_the_same_bits(tmp_path: Path) -> 
     assert killed.finish().returncode == -signal.SIGKILL
     done = other.finish(600)
     assert (done.returncode, started(done.stdout)) == (0, ["maml-2", "maml-1"]), done.stderr
-    assert f"Waiting for maml-1 (process {killed.pid} on " in done.stdout
     assert {path.name for path in (tmp_path / "comparison/.claims").glob("maml-1*")} == {"maml-1.1", "maml-1.2"}
     alone = ["train", "navigation", "learner=maml", "seed=1", "--out", "alone", "--name", "maml-1", *TINY]
     assert forked.run(*alone, cwd=tmp_path).returncode == 0
@@ -100,3 +104,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest
     assert main([*COMPARE, "--out", str(tmp_path / "file/comparison")]) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.startswith(f"metarl: the folder '{tmp_path}/file/comparison' cannot be written: Not a directory;")
+
+
+def test_a_process_that_was_replaced_writes_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    claims = Claims(tmp_path / FOLDER)
+    claims.prepare()
+    (claims.folder / "maml-1.2").touch()  # another machine took the run while this process was held up
+    overrides = [parse_override(text) for text in TINY]
+    settings = read_configuration("navigation", overrides)[1]
+    assert train_quietly(claims, 0, settings, tmp_path, "maml-1") == TAKEN
+    assert "maml-1: another process has taken it" in capsys.readouterr().out
+    assert MAML.load(tmp_path / "maml-1/checkpoints/last.zip").iteration == 0
+    assert not (tmp_path / "maml-1/results.json").exists()
