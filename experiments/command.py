@@ -14,12 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from metarl.experiments import streams
-from metarl.experiments.arguments import BAD_INPUT, parse
+from metarl.experiments.arguments import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED, parse
 from metarl.files import in_words
-
-FAILED = 1
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,12 +138,12 @@ def _finish(options: argparse.Namespace, run: Any, learner: Any, group: Any = No
     who = "" if group is None else "rank 0: "
     traffic = [] if group is None or not options.profile else [Traffic(group)]
     missing = learner.given_settings.learning.iterations - learner.iteration
-    further = [*([Profile(run.folder, missing)] if options.profile else []), *traffic]
+    callbacks = [*([Profile(run.folder, missing)] if options.profile else []), *traffic]
     try:
         if not options.quiet:
             streams.say(training.opening_words(run, learner))
         with contextlib.nullcontext() if group is None else watched(group):
-            evaluation = training.finish_run(run, learner, progress_bar=not options.quiet, further=further)
+            evaluation = training.finish_run(run, learner, progress_bar=not options.quiet, callbacks=callbacks)
     except Ended as end:
         return _complain(f"{end}; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", end.status)
     except (RolloutError, FloatingPointError, ValueError) as error:
@@ -158,7 +154,7 @@ def _finish(options: argparse.Namespace, run: Any, learner: Any, group: Any = No
         status = TERMINATED if isinstance(stop, training.Terminated) else INTERRUPTED
         return _complain(f"stopped; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", status)
     for each in traffic:
-        streams.say(f"{each.in_words().capitalize()}\n")
+        streams.say(f"{each.in_words()}\n")
     streams.say(training.closing_words(run, evaluation))
     return 0
 
@@ -264,52 +260,15 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from metarl.experiments import compare, comparison, training
-    from metarl.experiments.configuration import parse_override
-    from metarl.experiments.reporting import write_report
+    from metarl.experiments.sharing.commands import run_compare
 
-    try:
-        for name in ("seeds", "parallel"):
-            if getattr(options, name) < 1:
-                raise ValueError(f"--{name} is {getattr(options, name)}; expected a whole number of at least 1")
-        overrides = [parse_override(text) for text in options.overrides]
-        rows = compare.parse_rows(options.learners)
-        asked = (options.config, rows, options.seeds, options.out, overrides, options.vary)
-        jobs = compare.plan(*asked)
-    except (ValueError, TypeError) as error:
-        return _complain(_one_line(error))
-    kept = dict.fromkeys(job.row.label for job in jobs if job.row not in rows)
-    if kept:
-        streams.say(f"Rows of the tables in {options.out} that are kept: {', '.join(kept)}")
-    try:
-        with training.sigterm_raises():
-            failed = compare.run_all(jobs, options.out, options.parallel)
-    except KeyboardInterrupt as stop:
-        status = TERMINATED if isinstance(stop, training.Terminated) else INTERRUPTED
-        return _complain("stopped; the same command goes on where it stopped", status)
-    for sentence in failed:
-        _complain(sentence)
-    try:
-        # Again, since another comparison may have added rows to the tables in the meantime.
-        jobs = compare.plan(*asked)
-        entries = compare.read_entries(jobs, options.out)
-        lost = compare.lost_rows(entries, options.out)
-    except ValueError as error:
-        return _complain(_one_line(error), FAILED)
-    if lost:
-        words = f"the tables in {options.out} stay as they were, since they have seeds of {lost[0]!r} that failed now"
-        return _complain(words, FAILED)
-    if entries:
-        streams.say(comparison.write_tables(entries, options.out))
-        comparison.draw(entries, options.out / "comparison.png")
-        done = [options.out / job.name for job in jobs if (options.out / job.name).is_dir()]
-        try:
-            write_report(done, options.out / "comparison.html", replace=True)
-        except ValueError as error:
-            return _complain(f"the tables are written, but no report: {_one_line(error)}", FAILED)
-        beside = "comparison.csv, differences.csv, comparison.png and comparison.html"
-        streams.say(f"Written to {options.out / 'comparison.md'}, {beside}")
-    return FAILED if failed else 0
+    return run_compare(options, main)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from metarl.experiments.sharing.commands import run_sweep
+
+    return run_sweep(options, main)
 
 
 def _picture(options: argparse.Namespace) -> int:
@@ -437,6 +396,7 @@ _WORK: dict[str, Callable[[argparse.Namespace], int]] = {
     "init": _init,
     "evaluate": _evaluate,
     "compare": _compare,
+    "sweep": _sweep,
     "picture": _picture,
     "show": _show,
     "export": _export,

@@ -252,7 +252,9 @@ def was_begun(out: Path, name: str | None) -> bool:
     return name is not None and Run(out / name).last.is_file()
 
 
-def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True) -> None:
+def train(
+    settings: Settings, out: Path, name: str, *, progress_bar: bool = True, callbacks: Sequence[BaseCallback] = ()
+) -> None:
     """Train and test the run ``name``; if it was begun before, it is resumed.
 
     A folder without a checkpoint, which older versions may have left, holds no run that was begun: it is renamed.
@@ -269,7 +271,7 @@ def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True
         complain(f"{str(folder)!r} has no checkpoint; it is kept as {str(kept)!r}, and the run begins anew")
     run, learner = resume_run(folder) if begun else start_run(settings, out, name, name)
     try:
-        finish_run(run, learner, progress_bar=progress_bar)
+        finish_run(run, learner, progress_bar=progress_bar, callbacks=callbacks)
     finally:
         learner.close()
         run.unlock()
@@ -277,7 +279,7 @@ def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True
 
 @_failed_threads_quiet()
 def finish_run(
-    run: Run, learner: BaseLearner, *, progress_bar: bool = True, further: Sequence[BaseCallback] = ()
+    run: Run, learner: BaseLearner, *, progress_bar: bool = True, callbacks: Sequence[BaseCallback] = ()
 ) -> Evaluation:
     """Train to the end, choose the best parameters on validation tasks, and test them once.
 
@@ -285,7 +287,7 @@ def finish_run(
         run: the run's folder.
         learner: the run's learner.
         progress_bar: show a progress bar.
-        further: callbacks that are called too.
+        callbacks: called after each iteration, before it is saved.
     """
     missing = learner.given_settings.learning.iterations - learner.iteration
     if learner.iteration == 0:
@@ -294,9 +296,8 @@ def finish_run(
     try:
         if missing > 0:
             last = SaveLast(run)
-            learner.learn(
-                iterations=missing, callback=[last, *further], reset_num_timesteps=False, progress_bar=progress_bar
-            )
+            called = [*callbacks, last]
+            learner.learn(iterations=missing, callback=called, reset_num_timesteps=False, progress_bar=progress_bar)
             # A learner that does not train is validated without a step, whose callback would have saved it.
             last.write_cost(learner) if learner.trains else last.save(learner)
     except BaseException:

@@ -68,10 +68,10 @@ class Traffic(BaseCallback):
     def in_words(self) -> str:
         """Return the medians over iterations as a sentence."""
         if not self.iterations:
-            return "no iteration was made, so no messages were counted"
+            return "No iteration was made, so no messages were counted"
         messages, size, waiting, seconds = np.median(self.iterations, axis=0).tolist()
         return (
-            f"an iteration exchanges {messages:.0f} messages with {size / 1e6:,.3g} MB in all between "
-            f"{self._group.size} processes; rank 0 waits {1e3 * waiting:,.3g} of its {1e3 * seconds:,.3g} milliseconds for "
-            f"them (medians of {len(self.iterations)})"
+            f"An iteration exchanges {messages:.0f} messages with {size / 1e6:,.3g} MB in all between "
+            f"{self._group.size} processes; rank 0 waits for them for {share:.0%} of its {seconds:.3g} seconds "
+            f"(medians of {len(self.iterations)})"
         )
