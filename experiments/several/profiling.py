@@ -70,6 +70,7 @@ class Traffic(BaseCallback):
         if not self.iterations:
             return "No iteration was made, so no messages were counted"
         messages, size, waiting, seconds = np.median(self.iterations, axis=0).tolist()
+        share = waiting / seconds
         return (
             f"An iteration exchanges {messages:.0f} messages with {size / 1e6:,.3g} MB in all between "
             f"{self._group.size} processes; rank 0 waits for them for {share:.0%} of its {seconds:.3g} seconds "
