@@ -228,5 +228,5 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         setattr(options, into, [*getattr(options, into), *settings])
     if options.command in ("train", "init"):
         _name_first(options)
-    options.arguments = list(arguments)
+    options.words = list(arguments)
     return options

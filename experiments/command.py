@@ -69,7 +69,7 @@ def _train_or_say_why_not(options: argparse.Namespace) -> int:
             begin, finish = functools.partial(_begin, options), functools.partial(_finish, options)
             return ranks.train(options, functools.partial(_new_settings, options), begin, finish)
         if options.processes is not None and options.processes > 1:
-            return launch.start(options.processes, options.arguments)
+            return launch.start(options.processes, options.words)
         run, learner = _begin(options)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))

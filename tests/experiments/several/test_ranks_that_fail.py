@@ -82,7 +82,7 @@ def test_an_environment_that_raises_is_named_with_its_rank_and_task(tmp_path: Pa
     )
     (tmp_path / "breaks.toml").write_text("\n".join(lines))
     done = ranked.run(2, "train", "breaks.toml", "--name", "run", "--quiet", cwd=tmp_path)
-    where = r"rank 1: iteration 1: toy_ranks:Breaks, task \[0\.69.*\], sub-environment \d+"
+    where = r"rank 1: iteration 1: toy_ranks:Breaks, task \[0\.68.*\], sub-environment \d+"
     assert_refused(done, f"{where} raised OSError: broken, at step 1{KEPT}; go on with: .*", 1)
 
 
