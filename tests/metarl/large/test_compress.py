@@ -100,7 +100,7 @@ def test_a_compressed_model_is_one_of_stable_baselines3(form: str, share: float,
     full, less = ((tmp_path / name).stat().st_size for name in ("full.pt", "small.pt"))
     assert less < 1.1 * full / share
     small_one.save(tmp_path / "small.zip")
-    again = PPO.load(tmp_path / "small.zip")
+    again = PPO.load(tmp_path / "small.zip", env=model.get_env())
     np.testing.assert_array_equal(actions(again), actions(small_one))
     with pytest.raises(ValueError, match=r"^a compressed policy acts and does not learn; metarl\.Decompress"):
         small_one.learn(16)
