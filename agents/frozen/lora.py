@@ -153,6 +153,6 @@ def replace_part(module: nn.Module, name: str, part: nn.Module) -> None:
     """Replace a part of a module by its name, wherever the module holds the same part."""
     old = module.get_submodule(name)
     for holder in list(module.modules()):
-        for key, child in holder.named_children():
+        for key, child in list(holder._modules.items()):  # named_children leaves out a second name
             if child is old:
                 setattr(holder, key, part)

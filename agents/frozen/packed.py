@@ -177,6 +177,12 @@ def architecture_of(policy: ActorCriticPolicy) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key not in _MADE_ANEW and value is not None}
 
 
+def copied(policy: ActorCriticPolicy) -> ActorCriticPolicy:
+    """Return a copy of a policy, also of one that learns."""
+    # The latest distribution has a graph of derivatives, which cannot be copied deeply.
+    return copy.deepcopy(policy, {id(policy.action_dist): copy.copy(policy.action_dist)})
+
+
 def compressed(policy: ActorCriticPolicy, packing: Packing) -> CompressedPolicy:
     """Return a copy of a policy that acts with packed weights.
 
@@ -193,7 +199,7 @@ def compressed(policy: ActorCriticPolicy, packing: Packing) -> CompressedPolicy:
 
 def decompressed(policy: ActorCriticPolicy) -> ActorCriticPolicy:
     """Return a copy of a policy, in single precision."""
-    plain: Any = copy.deepcopy(policy)
+    plain: Any = copied(policy)
     if isinstance(policy, CompressedPolicy):
         plain.__class__ = ActorCriticPolicy
         for name, layer in list(plain.named_modules()):

@@ -91,6 +91,7 @@ def test_products_of_int8_are_near_and_each_row_is_by_itself() -> None:
 @pytest.mark.parametrize(("form", "share", "near"), [("int8", 4, 0.1), ("half", 2, 0.01), ("shared", 7, 1.0)])
 def test_a_compressed_model_is_one_of_stable_baselines3(form: str, share: float, near: float, tmp_path: Path) -> None:
     model = ppo([300, 300])  # layers of which int8 computes as whole numbers
+    model.learn(16)
     small_one = Compress(model, form)
     assert type(small_one) is PPO
     size = np.abs(actions(model)).max()
