@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from metarl.shrinking.compress import Compress as Compress
     from metarl.shrinking.compress import Compressed as Compressed
     from metarl.shrinking.compress import Decompress as Decompress
+    from metarl.shrinking.distill import distill as distill
     from metarl.shrinking.prune import Prune as Prune
 
 # The modules of the names that are imported on first use.
@@ -62,6 +63,7 @@ _LAZY = {
     "Decompress": "metarl.shrinking.compress",
     "combine": "metarl.results.combined",
     "defaults": "metarl.guide.sizes",
+    "distill": "metarl.shrinking.distill",
     "export": "metarl.exporting.export",
     "Evaluation": "metarl.results.evaluation",
     "MetaLearner": "metarl.learners.meta_learner",

@@ -65,7 +65,7 @@ def Compress(model: Any, form: str = "int8", *, bits: int | None = None) -> Any:
         return _with_policy(model, compressed(_checked(model.policy), packing))
     if isinstance(model, ActorCriticPolicy):
         return compressed(_checked(model), packing)
-    return Compressed(_learner(model), packing)
+    return Compressed(learner_to_shrink(model, "compressed"), packing)
 
 
 def Decompress(model: Any) -> Any:  # noqa: N802
@@ -110,17 +110,22 @@ def _with_policy(model: OnPolicyAlgorithm, policy: ActorCriticPolicy) -> OnPolic
     return found
 
 
-def _learner(model: Any) -> BaseLearner:
+def learner_to_shrink(model: Any, what: str) -> BaseLearner:
+    """Return the learner of a model, for what is done to it (``compressed``).
+
+    Raises:
+        ValueError: it is no learner, or one with memory.
+    """
     try:
         learner = learner_of(model)
     except ValueError as error:
         raise ValueError(
-            f"{type(model).__name__} cannot be compressed; expected a learner, an adapted policy, or a PPO or A2C "
-            "model of stable-baselines3"
+            f"{type(model).__name__} cannot be {what}; expected a learner, an adapted policy, or a PPO or A2C model of "
+            "stable-baselines3"
         ) from error
     if learner.remembers or not isinstance(learner, BaseLearner):
         raise ValueError(
-            f"learner {learner.name} acts with a memory, whose policies are not compressed; use one that adapts by "
+            f"learner {learner.name} acts with a memory, whose policies are not {what}; use one that adapts by "
             "gradients, such as maml"
         )
     return learner
