@@ -27,6 +27,7 @@ from metarl import seeding
 from metarl.adaptation_loop import adapt_on_rollouts
 from metarl.agents import Distribution, Parameters, Rollouts, Samples, mean_kl, policy_gradient_loss
 from metarl.agents.policies import ModulePolicy
+from metarl.agents.policies.build import find_policy_class
 from metarl.envs import tasks as task_tools
 from metarl.gradients.adaptation import StepSize
 from metarl.gradients.flat import named
@@ -107,20 +108,17 @@ def _distilled_model(
     where = env if env is not None or teacher is model else model.get_env()
     if where is None:
         raise ValueError(f"a {type(model).__name__} has no environment to play in; give one: distill(model, env=env)")
-    kind = type(model) if isinstance(model, OnPolicyAlgorithm) else PPO
     with torch.random.fork_rng(devices=[]):
-        student = kind(
-            name or _name_for(teacher),
-            where,
-            policy_kwargs={"net_arch": hidden_sizes},
-            seed=seed,
-            device=teacher.device,
-        )
+        torch.manual_seed(seed)
+        chosen = find_policy_class(name or _name_for(teacher))
+        student = _kind_for(model)(chosen, where, policy_kwargs={"net_arch": hidden_sizes}, device=teacher.device)
         _refuse_other_spaces(teacher, student.policy)
+        playing: Any = student.get_env()
+        playing.seed(seed)
         seen: list[Any] = []
         optimizer = torch.optim.Adam(student.policy.parameters(), lr=learning_rate)
         for number in range(rounds):
-            seen += _played(teacher if number == 0 else student.policy, student.get_env(), steps)
+            seen += _played(teacher if number == 0 else student.policy, playing, steps)
             _imitate(student.policy, teacher, seen, optimizer, epochs)
     student.policy.set_training_mode(False)
     return student
