@@ -40,6 +40,7 @@ class Packed(nn.Module):
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self.packing = packing
         self._unpacked: Tensor | None = None
+        self.register_load_state_dict_post_hook(_loaded)
 
     def parts(self) -> dict[str, Tensor]:
         """Return the packed parts."""
@@ -54,9 +55,14 @@ class Packed(nn.Module):
             self._unpacked = unpack(parts)
         return self._unpacked
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
+    def forget(self) -> None:
+        """Forget a weight that was unpacked, since the parts have changed."""
         self._unpacked = None
-        super()._load_from_state_dict(*arguments)
+
+
+def _loaded(layer: nn.Module, _: Any) -> None:
+    assert isinstance(layer, Packed)
+    layer.forget()
 
 
 class PackedLinear(Packed):

@@ -4,9 +4,9 @@ The student minimises the KL divergence of its action distribution from the teac
 states of the teacher's episodes in the first round and of its own episodes in the others, all rounds together (Ross et
 al. 2011, algorithm 3.1).
 
-A student of a learner has to adapt as the teacher does. In each round both play and adapt on tasks of the split
-``train``, the teacher on its own episodes; the student minimises the sum of the divergences before and after each inner
-step, through its own inner steps.
+A student of a learner has to adapt as the teacher does. In each round one of them plays and adapts, on tasks of the
+split ``train``. The student minimises the sum of the divergences before and after each inner step from the teacher that
+takes its inner steps on the same episodes, through its own inner steps.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from metarl.gradients.flat import named
 from metarl.learner import BaseLearner
 from metarl.shrinking.compress import Compressed, Decompress, learner_to_shrink
 
-_BATCH = 256
+_BATCH = 64  # observations of a step of Adam
+_TASKS = 2  # of a step of Adam
 _OF_THE_TEACHER = ("net_arch", "activation_fn", "features_extractor_class", "features_extractor_kwargs")
 
 
@@ -192,17 +193,17 @@ def _distilled_learner(
             "distil what it adapts to, as distill(learner.adapt(task), env=metarl.make(family, task=task))"
         )
     student = _new_student(learner, hidden_sizes, name, seed)
-    played: list[list[_Episodes]] = []
+    played: list[_Episodes] = []
     parameters = {key: value.clone().requires_grad_() for key, value in student.parameters.items()}
     optimizer = torch.optim.Adam(parameters.values(), lr=learning_rate)
     for number in range(rounds):
         tasks = learner.drawn_tasks(number + 1, learner.settings.learning.tasks)
-        played.append(_episodes(learner, student, tasks, number))
+        played += _episodes(learner, student, tasks, number)
         for _ in range(epochs):
-            for batch in played:
+            for start in range(0, len(played), _TASKS):
                 optimizer.zero_grad()
-                for task in batch:
-                    (_divergence(student, parameters, task) / len(batch)).backward()  # type: ignore[no-untyped-call]
+                for task in played[start : start + _TASKS]:
+                    _divergence(student, parameters, task).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         found = {key: value.detach().clone() for key, value in parameters.items()}
         student.state = replace(student.state, parameters=found)
@@ -252,27 +253,23 @@ class _Episodes:
 
 
 def _episodes(learner: BaseLearner, student: BaseLearner, tasks: Any, number: int) -> list[_Episodes]:
-    """Play and adapt, teacher and in later rounds student, on a batch of tasks."""
+    """Return what is played of a batch of tasks, by the teacher or in later rounds the student, and what is wanted."""
     count = task_tools.count_tasks(tasks)
     steps = learner.settings.inner.steps
 
-    def adapted(player: BaseLearner, purpose: int) -> tuple[list[Parameters], list[Rollouts]]:
-        each: list[Parameters] = []
+    player = learner if number == 0 else student
 
-        def collect(parameters: Parameters, step: int) -> Rollouts:
-            each.append(parameters)
-            streams = seeding.streams(player.settings.seed, purpose, number, step, tasks=range(count))
-            return player.collect(player.state, parameters, tasks, streams)
+    def collect(parameters: Parameters, step: int) -> Rollouts:
+        streams = seeding.streams(player.settings.seed, seeding.TRAINING, number, step, tasks=range(count))
+        return player.collect(player.state, parameters, tasks, streams)
 
-        def update(parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
-            return player.adapted(player.state, parameters, rollouts, step)
+    def update(parameters: Parameters, rollouts: Rollouts, step: int) -> Parameters:
+        return player.adapted(player.state, parameters, rollouts, step)
 
-        start = {key: value.expand(count, *value.shape) for key, value in player.parameters.items()}
-        return each, adapt_on_rollouts(start, collect, update, steps)[1]
-
-    teacher, rollouts = adapted(learner, seeding.TRAINING)
-    if number > 0:
-        _, rollouts = adapted(student, seeding.ADAPTATION)
+    _, rollouts = adapt_on_rollouts(_stacked(player, count), collect, update, steps)
+    teacher = [_stacked(learner, count)]
+    for step in range(steps):
+        teacher.append(learner.adapted(learner.state, teacher[-1], rollouts[step], step))
     samples = [student.samples(student.state, part) for part in rollouts]
     inner = [student.inner_samples(student.state, part) for part in rollouts]
     sizes = [student.step_size(student.state, step) for step in range(steps)]
@@ -286,6 +283,10 @@ def _episodes(learner: BaseLearner, student: BaseLearner, tasks: Any, number: in
             ]
         found.append(_Episodes(own, [part.task(task) for part in inner], wanted, sizes))
     return found
+
+
+def _stacked(learner: BaseLearner, count: int) -> Parameters:
+    return {key: value.expand(count, *value.shape) for key, value in learner.parameters.items()}
 
 
 def _divergence(student: BaseLearner, parameters: Parameters, task: _Episodes) -> Tensor:
