@@ -40,7 +40,7 @@ class Packed(nn.Module):
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self.packing = packing
         self._unpacked: Tensor | None = None
-        self.register_load_state_dict_post_hook(_loaded)
+        self.register_load_state_dict_post_hook(_loaded)  # type: ignore[no-untyped-call]
 
     def parts(self) -> dict[str, Tensor]:
         """Return the packed parts."""
