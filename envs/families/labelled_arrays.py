@@ -109,7 +109,7 @@ def as_array(name: str, given: Any) -> NDArray[Any]:
     """
     if np.ma.is_masked(given):
         raise ValueError(
-            f"{name} has {int(np.ma.count_masked(given))} masked entries; leave their rows out or fill them"
+            f"{name} has {np.ma.getmaskarray(given).sum()} masked entries; leave their rows out or fill them"
         )
     for step in ("detach", "cpu", "toarray"):
         given = getattr(given, step)() if hasattr(given, step) else given
