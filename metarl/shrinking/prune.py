@@ -65,7 +65,7 @@ def Prune(  # noqa: N802
 
 
 def _check(amount: Any, scope: Any, by: Any) -> None:
-    number = isinstance(amount, numbers.Real) and not isinstance(amount, bool) and math.isfinite(amount)
+    number = not isinstance(amount, bool) and isinstance(amount, numbers.Real) and math.isfinite(amount)
     if not number or not 0 <= amount < 1:
         raise ValueError(f"amount is {amount!r}; expected a share from 0 to below 1, as 0.5; 1 would prune everything")
     if by not in ("neurons", "weights"):
