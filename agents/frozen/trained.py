@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # The settings of ``[policy]`` on what is trained.
-SETTINGS = ("freeze", "features_precision", "lora_rank", "lora_layers", "prune", "prune_scope")
+SETTINGS = ("freeze", "features_precision", "lora_rank", "lora_layers", "prune", "prune_scope", "context_size")
 EXTRACTOR = ("features_extractor.", "pi_features_extractor.")
 
 CRITIC = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
