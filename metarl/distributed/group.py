@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,12 +152,13 @@ class Group:
         self._part()
         own = Words(sentence, status, speaks=True)
         with contextlib.suppress(RuntimeError):  # the store is gone
-            self._store.compare_set(_FAILED, "", json.dumps([sentence, status]))
+            self._store.compare_set(_FAILED, "", json.dumps([sentence, status, self.rank]))
             if self.rank == 0:
                 self._store.set(_SAID, "")
                 return own
             self._store.set(f"alive/{self.rank}", "failed")
             if _until(lambda: self._store.check([_SAID])):
+                self._store.set(f"done/{self.rank}", "")
                 return replace(own, speaks=False)
         return own
 
@@ -171,35 +172,47 @@ class Group:
         """
         self._part()
         others = [rank for rank in range(self.size) if rank != self.rank]
-        missing = others
+        told: dict[int, str] = {}
         try:
-            self._store.set(f"alive/{self.rank}", "stopped" if stopped else "lost")
+            self._store.set(f"alive/{self.rank}", f"stopped {stopped[1]}" if stopped else "lost")
 
             def all_told() -> bool:
-                nonlocal missing
-                missing = [rank for rank in missing if not self._store.check([f"alive/{rank}"])]
-                return not missing or self._store.check([_FAILED])
+                for rank in others:
+                    if rank not in told and self._store.check([f"alive/{rank}"]):
+                        told[rank] = self._store.get(f"alive/{rank}").decode()
+                return len(told) == len(others) or self._store.check([_FAILED])
 
             _until(all_told)
             if self._store.check([_FAILED]):
-                sentence, status = json.loads(self._store.get(_FAILED))
+                sentence, status, failed = json.loads(self._store.get(_FAILED))
                 speaks = self.rank == 0 and not self._store.check([_SAID])
                 if speaks:
                     self._store.set(_SAID, "")
+                    _until(lambda: self._store.check([f"done/{failed}"]))
                 return Words(sentence, status, speaks)
-            told = {rank: self._store.get(f"alive/{rank}") for rank in others if rank not in missing}
+            self._store.set(f"done/{self.rank}", "")
+            if self.rank == 0:
+                # Where this rank keeps the store, the others can read in it only as long as this one is there.
+                _until(lambda: all(self._store.check([f"done/{rank}"]) for rank in told))
         except RuntimeError:
-            # The store is gone with the rank that kept it.
-            return Words("rank 0 has ended without a word, or its machine cannot be reached", 1, self.rank == 1)
+            if 0 not in told:
+                return Words("rank 0 has ended without a word, or its machine cannot be reached", 1, self.rank == 1)
+        return self._from(told, stopped)
+
+    def _from(self, told: Mapping[int, str], stopped: tuple[str, int] | None) -> Words:
+        """Return what happened, from what the ranks that are there say of themselves."""
         speaks = self.rank < min(told, default=self.size)
+        missing = [rank for rank in range(self.size) if rank != self.rank and rank not in told]
         if missing:
             which = f"rank {missing[0]}" if len(missing) == 1 else f"ranks {', '.join(map(str, missing))}"
             return Words(f"{which} ended without a word, hangs, or cannot be reached", 1, speaks)
         if stopped:
             return Words(*stopped, speaks)
-        ended = [rank for rank, word in told.items() if word == b"stopped"]
+        ended = {rank: word for rank, word in told.items() if word.startswith("stopped")}
+        if 0 in ended:
+            return Words("stopped", int(ended[0].split()[1]), speaks)
         if ended:
-            return Words(f"rank {ended[0]} was told to stop by a signal", 1, speaks)
+            return Words(f"rank {min(ended)} was told to stop by a signal", 1, speaks)
         return Words("the connection between the ranks broke, though all of them are there", 1, speaks)
 
     def _part(self) -> None:
