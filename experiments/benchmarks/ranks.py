@@ -5,7 +5,8 @@
 It is setting A of ``metarl.experiments.benchmarks.update``: 2-D navigation, tasks x 20 episodes x 100 steps before and
 after one inner step. *Strong* scaling keeps the tasks of an iteration, *weak* scaling gives each process as many. Each
 process computes with one thread; one process with as many threads is the rival. Times are wall-clock seconds, so
-nothing else should run at the same time.
+nothing else should run at the same time; beside them stand seconds of the processor, of the process that needs most,
+which other programs change little: what is computed, without waiting.
 
 The model of an iteration on P processes, of which each computes its tasks, and then all gather the numbers of all
 tasks in a ring (as gloo and NCCL do):
@@ -100,11 +101,14 @@ def measure(
     with contextlib.nullcontext() if group is None else dealt_to(group.share):
         model.meta_iteration(model.state, next(numbers))
         before = (0, 0) if group is None else (group.messages, group.bytes)
+        began = time.process_time()
         seconds = medians_of(lambda: model.meta_iteration(model.state, next(numbers)), repeats)
+        cpu = (time.process_time() - began) / repeats
         sent = (0, 0) if group is None else (group.messages - before[0], group.bytes - before[1])
-    found = {"seconds": seconds, "messages": sent[0] / repeats, "bytes": sent[1] / repeats}
+    found = {"seconds": seconds, "cpu": cpu, "messages": sent[0] / repeats, "bytes": sent[1] / repeats}
     if group is not None:
         found |= network_of(group)
+        found["cpu"] = float(torch.stack(group.gather(torch.tensor([cpu]), [1] * processes)).max())
         group.leave()
     model.close()
     if rank == 0:
@@ -149,8 +153,8 @@ def work_of(one: dict[str, float], half: dict[str, float], several: dict[str, fl
         several: of several processes, which count messages.
         tasks: of ``one``.
     """
-    work = min(2.0 * (one["seconds"] - half["seconds"]), one["seconds"])
-    return Work(tasks, one["seconds"] - work, work, several["messages"], several["bytes"])
+    work = min(2.0 * (one["cpu"] - half["cpu"]), one["cpu"])
+    return Work(tasks, one["cpu"] - work, work, several["messages"], several["bytes"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -171,13 +175,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work = work_of(one, half, strong, tasks)
     twice = Work(tasks * count, work.rest, work.work * count, weak["messages"], weak["bytes"])
     network = Network(strong["latency"], strong["bandwidth"])
-    print(f"one process, 1 thread, {tasks} tasks: {one['seconds']:.3f} s; {tasks // 2} tasks: {half['seconds']:.3f} s")
-    print(f"one process, {count} threads, {tasks} tasks: {threaded['seconds']:.3f} s")
+    for threads, size, found in ((1, tasks, one), (1, tasks // 2, half), (count, tasks, threaded)):
+        print(
+            f"one process, {threads} thread(s), {size} tasks: {found['seconds']:.3f} s ({found['cpu']:.3f} s computed)"
+        )
     for name, found, model in (("strong", strong, work), ("weak", weak, twice)):
         print(
-            f"{name}: {count} processes, {model.tasks} tasks: {found['seconds']:.3f} s measured, "
-            f"{predicted(model, count, network):.3f} s by the model; {found['messages']:.0f} messages, "
-            f"{found['bytes'] / 1e6:.2f} MB"
+            f"{name}: {count} processes, {model.tasks} tasks: {found['seconds']:.3f} s measured "
+            f"({found['cpu']:.3f} s computed), {predicted(model, count, network):.3f} s by the model; "
+            f"{found['messages']:.0f} messages, {found['bytes'] / 1e6:.2f} MB"
         )
     print(f"messages between these processes: {1e6 * network.latency:.0f} us, {network.bandwidth / 1e9:.2f} GB/s")
     return 0
