@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from metarl.experiments.command import main, parse
+from metarl.experiments.sharing.sweep import plan
 
 TINY = ["learning.iterations=3", "learning.tasks=2", "learning.episodes=2", "family_kwargs.max_episode_steps=5",
         "evaluation.every=1", "evaluation.tasks=2", "evaluation.test_tasks=2", "evaluation.episodes=2",
@@ -95,6 +96,14 @@ def test_a_sweep_ends_with_the_command_of_the_best_and_goes_on(
     assert [row for row in rows(tmp_path / "sweep") if row["trial"] != "trial-2"] == found
     assert main([*SWEEP, "--trials", "2", "--seeds", "1"]) == 2
     assert "was begun with seeds = 2 and is to go on with seeds = 1; give what" in capsys.readouterr().err
+
+
+def test_a_setting_that_takes_only_whole_numbers_is_searched_in_them() -> None:
+    texts = ["inner.steps=1..5", "inner.step_size=1..2", "learner=promp", "outer.epochs=2..6", "outer.clip=0.1..0.5"]
+    found = plan("navigation", texts, [], seeds=1, trials=1, prunes=False)
+    assert {key: searched.integer for key, searched in found.space.items()} == {
+        "inner.steps": True, "inner.step_size": False, "outer.epochs": True, "outer.clip": False,
+    }  # fmt: skip
 
 
 def test_what_fails_or_is_pruned_is_in_the_table(
