@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,8 @@ class Study:
         try:
             yield
         finally:
-            lock.release()
+            with suppress(RuntimeError):  # another process took it, since this one had it for too long
+                lock.release()
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials, also those that were replaced."""
