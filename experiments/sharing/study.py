@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # an extra, which only those who search settings have
 
 JOURNAL = "journal.log"
 COMPLETE, PRUNED, FAIL, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"  # Optuna's names
-TRIES = 3  # of a trial whose processes die
+TRIES = 10  # of a trial whose processes die
 _REPLACES, _RUN, _TRY, _FAILURE = "replaces", "run", "try", "failure"
 
 
