@@ -6,8 +6,8 @@ The runs are of one configuration with several seeds. Of each, the learner is pr
 then each adapts to the same test tasks, and plays with the policies that it hands out, packed ones where it is
 compressed. Returns are means over tasks and runs after 0 and 1 adaptation steps, with bootstrap intervals over runs and
 tasks; differences to the full learner are those on the same tasks. Sizes are of the saved learner; memory is that of
-the tensors of an adapted policy; times are processor time of one thread: of ``predict`` for one observation, the median,
-and of ``adapt`` with its episodes, the mean.
+the tensors of an adapted policy; times are processor time of one thread: of ``predict`` for one observation, the
+median, and of ``adapt`` with its episodes, the mean.
 """
 
 from __future__ import annotations
