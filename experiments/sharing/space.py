@@ -31,8 +31,8 @@ class Searched:
         choices: one of these; empty for a range.
     """
 
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     log: bool = False
     integer: bool = False
     choices: tuple[Any, ...] = ()
