@@ -18,7 +18,7 @@ from metarl.agents.policies import ModulePolicy
 from metarl.checkpoints import checkpoint_path, stored_checkpoint
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
-from metarl.settings import PolicyNetwork, Settings, as_dict
+from metarl.settings import Settings, as_dict
 from metarl.state import State
 
 _SECTIONS = ("seed", "device", "family_kwargs", "learning", "inner", "outer", "augment", "evaluation")
@@ -74,7 +74,7 @@ def _from_model(settings: Settings, path: Path) -> BaseLearner:
     # What is trained of the model, and an extractor of one's own, which its file names in pickled code only.
     names = (*SETTINGS, "features_extractor_class", "features_extractor_kwargs")
     given = {name: getattr(settings.policy, name) for name in names}
-    usual = PolicyNetwork()
+    usual = Settings().policy
     policy_kwargs = {name: value for name, value in given.items() if value != getattr(usual, name)}
     learner: BaseLearner = find_learner(settings.learner).from_pretrained(
         path, settings.family, policy_kwargs=policy_kwargs, **sections
