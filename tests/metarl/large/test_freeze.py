@@ -170,7 +170,6 @@ def test_a_front_s_policy_goes_on_in_stable_baselines3() -> None:
             "the features extractor Wide does not take the observations",
         ),
         ({"policy_kwargs": {"features_extractor_class": WIDE}}, "Dropout, which draws at random"),
-        ({"inner": {"adapts": "context"}}, "which only learner cavia has; use learner 'cavia'"),
     ],
 )
 def test_bad_input_is_one_sentence(changes: dict[str, Any], message: str) -> None:
