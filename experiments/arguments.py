@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from metarl.version import __version__
 
-BAD_INPUT = 2
+FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # the exit statuses beside 0
 _CONFIG = "a shipped configuration (navigation), a TOML file"
 _VARY = "a parameter of the environment that varies, as gravity=5..15, gravity=5..15:log, size=5..8:int, length=0.5,1,2"
 
@@ -89,6 +90,23 @@ def _parser() -> argparse.ArgumentParser:
         help="runs at a time, one thread each (default: 1, on all cores)",
     )
     compare.add_argument("--out", type=Path, default=Path("comparison"), help="the folder (default: comparison)")
+    _add_sharing(compare, "run")
+
+    sweep = commands.add_parser("sweep", help="search settings with Optuna, in a study that processes can share")
+    sweep.add_argument("config", help=f"{_CONFIG}, or an environment; as for train")
+    sweep.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUES",
+        help="what is searched, as outer.learning_rate=1e-4..1e-2:log, inner.steps=1..5, policy.activation=tanh,relu; "
+        "and settings of all trials",
+    )
+    sweep.add_argument("--vary", action="append", default=[], metavar="NAME=LOW..HIGH", help=_VARY)
+    sweep.add_argument("--trials", type=int, default=20, help="in all, of all processes (default: 20)")
+    sweep.add_argument("--seeds", type=int, default=1, help="of each trial, whose value is their mean (default: 1)")
+    sweep.add_argument("--prune", action="store_true", help="stop trials that are worse than the median of the others")
+    sweep.add_argument("--study", type=Path, default=Path("sweep"), help="the folder (default: sweep)")
+    _add_sharing(sweep, "trial")
 
     picture = commands.add_parser("picture", help="draw how a run adapts to test tasks")
     picture.add_argument("run", type=Path, help="a run's folder")
@@ -151,6 +169,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_sharing(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument(
+        "--no-wait", action="store_true", help=f"end when no {what} is free, without waiting for other processes"
+    )
+    command.add_argument(
+        "--submitit",
+        metavar="JOBS",
+        help="submit jobs that share the work: how many, and settings of submitit, as '4 slurm_partition=gpu'",
+    )
+
+
 def _name_first(options: argparse.Namespace) -> None:
     """Let the configuration be named after settings too: it is the first word that is none, as they have a ``=``."""
     words = [*([] if options.config is None else [options.config]), *options.overrides]
@@ -161,13 +190,14 @@ def _name_first(options: argparse.Namespace) -> None:
 
 
 # The commands with settings or arguments KEY=VALUE, and where in the options these are.
-_WITH_SETTINGS = {"train": "overrides", "init": "overrides", "compare": "overrides", "check": "arguments"}
+_WITH_SETTINGS = {**dict.fromkeys(("train", "init", "compare", "sweep"), "overrides"), "check": "arguments"}
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's options; an error exits with status 2 and a sentence."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
+    options.words = list(sys.argv[1:] if arguments is None else arguments)
     # Settings may come before and after the options, which argparse does not support.
     settings = [text for text in rest if not text.startswith("-") and options.command in _WITH_SETTINGS]
     unknown = [text for text in rest if text not in settings]

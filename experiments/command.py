@@ -11,12 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from metarl.experiments import streams
-from metarl.experiments.arguments import BAD_INPUT, parse
+from metarl.experiments.arguments import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED, parse
 from metarl.files import in_words
-
-FAILED = 1
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -199,52 +195,15 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from metarl.experiments import compare, comparison, training
-    from metarl.experiments.configuration import parse_override
-    from metarl.experiments.reporting import write_report
+    from metarl.experiments.sharing.commands import run_compare
 
-    try:
-        for name in ("seeds", "parallel"):
-            if getattr(options, name) < 1:
-                raise ValueError(f"--{name} is {getattr(options, name)}; expected a whole number of at least 1")
-        overrides = [parse_override(text) for text in options.overrides]
-        rows = compare.parse_rows(options.learners)
-        asked = (options.config, rows, options.seeds, options.out, overrides, options.vary)
-        jobs = compare.plan(*asked)
-    except (ValueError, TypeError) as error:
-        return _complain(_one_line(error))
-    kept = dict.fromkeys(job.row.label for job in jobs if job.row not in rows)
-    if kept:
-        streams.say(f"Rows of the tables in {options.out} that are kept: {', '.join(kept)}")
-    try:
-        with training.sigterm_raises():
-            failed = compare.run_all(jobs, options.out, options.parallel)
-    except KeyboardInterrupt as stop:
-        status = TERMINATED if isinstance(stop, training.Terminated) else INTERRUPTED
-        return _complain("stopped; the same command goes on where it stopped", status)
-    for sentence in failed:
-        _complain(sentence)
-    try:
-        # Again, since another comparison may have added rows to the tables in the meantime.
-        jobs = compare.plan(*asked)
-        entries = compare.read_entries(jobs, options.out)
-        lost = compare.lost_rows(entries, options.out)
-    except ValueError as error:
-        return _complain(_one_line(error), FAILED)
-    if lost:
-        words = f"the tables in {options.out} stay as they were, since they have seeds of {lost[0]!r} that failed now"
-        return _complain(words, FAILED)
-    if entries:
-        streams.say(comparison.write_tables(entries, options.out))
-        comparison.draw(entries, options.out / "comparison.png")
-        done = [options.out / job.name for job in jobs if (options.out / job.name).is_dir()]
-        try:
-            write_report(done, options.out / "comparison.html", replace=True)
-        except ValueError as error:
-            return _complain(f"the tables are written, but no report: {_one_line(error)}", FAILED)
-        beside = "comparison.csv, differences.csv, comparison.png and comparison.html"
-        streams.say(f"Written to {options.out / 'comparison.md'}, {beside}")
-    return FAILED if failed else 0
+    return run_compare(options, main)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from metarl.experiments.sharing.commands import run_sweep
+
+    return run_sweep(options, main)
 
 
 def _picture(options: argparse.Namespace) -> int:
@@ -372,6 +331,7 @@ _WORK: dict[str, Callable[[argparse.Namespace], int]] = {
     "init": _init,
     "evaluate": _evaluate,
     "compare": _compare,
+    "sweep": _sweep,
     "picture": _picture,
     "show": _show,
     "export": _export,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,11 @@ from metarl.envs import RolloutError
 from metarl.experiments import training
 from metarl.experiments.comparison import FILES, Entry, read_rows
 from metarl.experiments.configuration import parse_override, read_configuration
-from metarl.experiments.processes import Failure, in_processes
+from metarl.experiments.processes import Failure
 from metarl.experiments.runs import Run, same_run
+from metarl.experiments.sharing.claims import DONE, FAILED, FOLDER, LEFT, Claims
+from metarl.experiments.sharing.share import TAKEN, share
+from metarl.experiments.sharing.still_ours import LostError, StillOurs
 from metarl.experiments.streams import say
 from metarl.files import in_words, sweep_parts
 from metarl.learners.registry import find_learner, read_settings
@@ -201,58 +205,89 @@ def _done(job: Job, out: Path) -> bool:
     return True
 
 
-def run_all(jobs: Sequence[Job], out: Path, parallel: int) -> list[str]:
+def run_all(jobs: Sequence[Job], out: Path, parallel: int, *, waits: bool = True) -> list[str]:
     """Train and test the runs that are not done yet, resuming interrupted ones; return a sentence for each failure.
+
+    Other processes may do the same in the same folder: each run is trained by one of them.
 
     Args:
         jobs: all runs.
         out: the folder of the runs' folders.
         parallel: how many runs are trained at a time; if more than one, each in its own process with one thread, which
             does not change the results by a single bit.
+        waits: for the runs of other processes.
+
+    Raises:
+        ValueError: the folder cannot be written.
     """
-    sweep_parts(out, re.compile("|".join(map(re.escape, FILES))))
-    todo = [job for job in jobs if not _done(job, out)]
+    claims = Claims(out / FOLDER)
+    claims.prepare()
+    todo = {job.name: job for job in jobs if not _done(job, out)}
+    calls = {name: (job.settings, out, name) for name, job in todo.items()}
+    work = train_quietly if parallel > 1 else _train_with_bar
     failed = []
     began = time.perf_counter()
-    for count, (job, sentence) in enumerate(_trained(todo, out, parallel), start=1):
-        if sentence is None:
-            means = _results(job, out).returns.mean(axis=1)
+    ends = share(work, calls, claims, lambda name: _done(todo[name], out), parallel=parallel, waits=waits)
+    for count, end in enumerate(ends, start=1):
+        place = "" if end.here else " in another process"
+        if end.failure is None:
+            means = _results(todo[end.name], out).returns.mean(axis=1)
             returns = ", ".join(
                 f"{means[step]:.2f} after {step}" for step in sorted({0, min(1, len(means) - 1), len(means) - 1})
             )
-            say(f"{job.name}: {returns} ({count} of {len(todo)}, {time.perf_counter() - began:.0f} s)")
+            say(f"{end.name}{place}: {returns} ({count} of {len(todo)}, {time.perf_counter() - began:.0f} s)")
         else:
-            failed.append(f"{job.name} failed: {sentence}")
-            say(f"{job.name}: failed ({count} of {len(todo)})")
+            failed.append(f"{end.name} failed{place}: {end.failure}")
+            say(f"{end.name}: failed{place} ({count} of {len(todo)})")
     return failed
 
 
-def _trained(todo: Sequence[Job], out: Path, parallel: int) -> Iterator[tuple[Job, Failure]]:
-    """Train runs; yield each when it has ended, with its failure or None."""
-    by_name = {job.name: job for job in todo}
-    if parallel > 1:
-        calls = {job.name: (job.settings, out, job.name) for job in todo}
-        for name, failure in in_processes(train_quietly, calls, parallel):
-            yield by_name[name], failure
-        return
-    for job in todo:
-        say(f"{job.name} ...")
-        yield job, _train(job.settings, out, job.name, progress_bar=True)
+def train_quietly(claims: Claims, number: int, settings: Settings, out: Path, name: str) -> Failure:
+    """Train and test a run without a progress bar; return its failure or None, or ``TAKEN``.
+
+    Args:
+        claims: on the runs in the folder.
+        number: of the latest claim on this run, which does not hold any more.
+        settings: of the run.
+        out: the folder of the runs' folders.
+        name: of the run's folder.
+    """
+    return _train(claims, number, settings, out, name, progress_bar=False)
 
 
-def train_quietly(settings: Settings, out: Path, name: str) -> Failure:
-    """Train and test a run without a progress bar; return its failure or None."""
-    return _train(settings, out, name, progress_bar=False)
+def _train_with_bar(claims: Claims, number: int, settings: Settings, out: Path, name: str) -> Failure:
+    return _train(claims, number, settings, out, name, progress_bar=True)
 
 
-def _train(settings: Settings, out: Path, name: str, *, progress_bar: bool) -> Failure:
+def _train(claims: Claims, number: int, settings: Settings, out: Path, name: str, *, progress_bar: bool) -> Failure:
+    how, failure = LEFT, None
     try:
-        training.train(settings, out, name, progress_bar=progress_bar)
-    except (ValueError, RolloutError, FloatingPointError) as error:
-        return " ".join(str(error).split())
+        claim = claims.take(name, number)
     except OSError as error:
         return in_words(error)
-    return None
+    if claim is None:
+        return TAKEN
+    try:
+        training.train(settings, out, name, progress_bar=progress_bar, callbacks=[StillOurs(claim)])
+        how = DONE
+    except LostError:
+        say(f"{name}: another process has taken it, since this one was not heard of for long")
+        return TAKEN
+    except (ValueError, RolloutError, FloatingPointError) as error:
+        how, failure = FAILED, " ".join(str(error).split())
+    except OSError as error:
+        how, failure = FAILED, in_words(error)
+    finally:
+        claim.end(how, failure or "")
+    return failure
+
+
+@contextlib.contextmanager
+def tables_alone(out: Path) -> Iterator[None]:
+    """Let no other process write the tables of a folder meanwhile, and delete what a killed one left of them."""
+    with Claims(out / FOLDER).waiting_for("tables"):
+        sweep_parts(out, re.compile("|".join(map(re.escape, FILES))))
+        yield
 
 
 def _results(job: Job, out: Path) -> Evaluation:

@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -18,31 +18,34 @@ from metarl.experiments.training import Terminated, sigterm_raises
 
 PATIENCE_SECONDS = 10.0
 Failure = str | None
+NextCall = Callable[[], tuple[str, tuple[Any, ...]] | None]
 
 
 def in_processes(
-    work: Callable[..., Failure], calls: Mapping[str, tuple[Any, ...]], parallel: int
+    work: Callable[..., Failure], next_call: NextCall, parallel: int, seconds: float
 ) -> Iterator[tuple[str, Failure]]:
-    """Call ``work(*arguments)`` for each of ``calls``, each in a new process with one thread.
+    """Call ``work(*arguments)`` again and again, each time in a new process with one thread, while there are calls.
 
     Yields the name of each call when it has ended, with its result: None, or a sentence about its failure. A process
     that ends without a result has failed. If the caller is interrupted or closes the iterator, all processes are ended.
 
     Args:
         work: a function that a new process can import.
-        calls: name to arguments, in the order in which they are started.
+        next_call: returns name and arguments of a call, or None if there is none now.
         parallel: the largest number of processes at a time.
+        seconds: after which ``next_call`` is asked again where it had none, while processes run.
     """
-    waiting = list(calls.items())
     running: dict[int, tuple[str, Any, Connection]] = {}  # by the process's sentinel
     try:
-        while waiting or running:
-            while waiting and len(running) < parallel:
-                name, arguments = waiting.pop(0)
+        while True:
+            while len(running) < parallel and (call := next_call()) is not None:
+                name, arguments = call
                 say(f"{name} ...")
                 process, answers = _start(work, arguments)
                 running[process.sentinel] = name, process, answers
-            for sentinel in wait(list(running)):
+            if not running:
+                return
+            for sentinel in wait(list(running), None if len(running) == parallel else seconds):
                 assert isinstance(sentinel, int)
                 name, process, answers = running.pop(sentinel)
                 yield name, _answer(process, answers)

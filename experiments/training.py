@@ -271,7 +271,9 @@ def how_to_go_on(run: Run) -> str:
     return f"go on with: {program('metarl')} train --resume {shlex.quote(str(run.folder))}"
 
 
-def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True) -> None:
+def train(
+    settings: Settings, out: Path, name: str, *, progress_bar: bool = True, callbacks: Sequence[BaseCallback] = ()
+) -> None:
     """Train and test the run ``name``; if it was begun before, it is resumed.
 
     A folder without a checkpoint, which older versions may have left, holds no run that was begun: it is renamed.
@@ -288,14 +290,21 @@ def train(settings: Settings, out: Path, name: str, *, progress_bar: bool = True
         complain(f"{str(folder)!r} has no checkpoint; it is kept as {str(kept)!r}, and the run begins anew")
     run, learner = resume_run(folder) if begun else start_run(settings, out, name, name)
     try:
-        finish_run(run, learner, progress_bar=progress_bar)
+        finish_run(run, learner, progress_bar=progress_bar, callbacks=callbacks)
     finally:
         learner.close()
         run.unlock()
 
 
 @_failed_threads_quiet()
-def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progress_bar: bool = True) -> Evaluation:
+def finish_run(
+    run: Run,
+    learner: BaseLearner,
+    *,
+    profiled: bool = False,
+    progress_bar: bool = True,
+    callbacks: Sequence[BaseCallback] = (),
+) -> Evaluation:
     """Train to the end, choose the best parameters on validation tasks, and test them once.
 
     Args:
@@ -303,6 +312,7 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
         learner: the run's learner.
         profiled: write a trace of one iteration into the folder.
         progress_bar: show a progress bar.
+        callbacks: called after each iteration, before it is saved.
     """
     missing = learner.given_settings.learning.iterations - learner.iteration
     if learner.iteration == 0:
@@ -311,8 +321,8 @@ def finish_run(run: Run, learner: BaseLearner, *, profiled: bool = False, progre
     try:
         if missing > 0:
             last = SaveLast(run)
-            callbacks = [last, *([Profile(run.folder, missing)] if profiled else [])]
-            learner.learn(iterations=missing, callback=callbacks, reset_num_timesteps=False, progress_bar=progress_bar)
+            called = [*callbacks, last, *([Profile(run.folder, missing)] if profiled else [])]
+            learner.learn(iterations=missing, callback=called, reset_num_timesteps=False, progress_bar=progress_bar)
             # A learner that does not train is validated without a step, whose callback would have saved it.
             last.write_cost(learner) if learner.trains else last.save(learner)
     except BaseException:

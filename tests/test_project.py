@@ -108,7 +108,7 @@ def test_the_readmes_example_runs_as_it_stands(tmp_path: Path) -> None:
 def test_the_readme_names_commands_that_exist() -> None:
     lines = [shlex.split(line, comments=True) for line in "\n".join(blocks("sh")).splitlines()]
     commands = [words[1:] for words in lines if words and words[0] == "metarl"]
-    assert len(commands) == 17
+    assert len(commands) == 18
     for words in commands:
         assert parse(words).command == words[0]
     makefile = (ROOT / "Makefile").read_text()
