@@ -152,7 +152,7 @@ def lora_layers(module: nn.Module) -> list[str]:
 def replace_part(module: nn.Module, name: str, part: nn.Module) -> None:
     """Replace a part of a module by its name, wherever the module holds the same part."""
     old = module.get_submodule(name)
-    for holder in list(module.modules()):
-        for key, child in holder.named_children():
-            if child is old:
-                setattr(holder, key, part)
+    for found, child in list(module.named_modules(remove_duplicate=False)):
+        if child is old:
+            holder, _, key = found.rpartition(".")
+            setattr(module.get_submodule(holder), key, part)

@@ -38,11 +38,12 @@ class ChangedParts:
     def __init__(self, policy: ChangedPerceptronPolicy, adapts: frozenset[str] | None, device: torch.device) -> None:
         self.policy = policy
         self.constants = policy.constants(device)
-        self.plain_adapts: frozenset[str] | None = None
+        moving = frozenset(policy.shapes) if adapts is None else adapts
+        updated = {f"{layer}.weight" for layer, _, kind in map(_split, moving) if kind in (A, B)}
+        in_plain = updated | (moving & policy.plain.shapes.keys())
+        self.plain_adapts = None if in_plain == policy.plain.shapes.keys() else frozenset(in_plain)
         self.adapting: Tensor | None = None
         if adapts is not None:
-            updated = {f"{layer}.weight" for layer, _, kind in map(_split, adapts) if kind in (A, B)}
-            self.plain_adapts = frozenset(updated | (adapts & policy.plain.shapes.keys()))
             counts = torch.tensor([shape.numel() for shape in policy.shapes.values()])
             marks = torch.tensor([float(name in adapts) for name in policy.shapes])
             self.adapting = marks.repeat_interleave(counts).to(device)

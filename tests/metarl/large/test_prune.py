@@ -176,6 +176,7 @@ def test_masks_are_of_all_layers_together_or_of_each_and_a_learner_is_pruned_as_
     ("learner", "policy", "message"),
     [
         ("maml", {"prune": 1.0}, "policy.prune"),
+        ("maml", {"prune": 0.9999}, "which leaves layer .* no weight, and so nothing of what is observed"),
         ("maml", {"prune": 0.5, "lora_rank": 2}, "so leave one of them out"),
         ("pretrained", {"prune": 0.5}, "neither low-rank updates nor pruned weights"),
         ("rl2", {"prune": 0.5}, "and the weights of policy 'GruPolicy' are not pruned"),
@@ -191,5 +192,5 @@ def test_weights_of_models_that_do_not_keep_them_are_refused() -> None:
         Prune(DQN("MlpPolicy", "CartPole-v1", buffer_size=10), by="weights")
     with pytest.raises(ValueError, match=r"^the weights of a ContextPolicy with .* are not pruned"):
         Prune(small("cavia"), by="weights")
-    with pytest.raises(ValueError, match=r"^by is 'channels'; expected 'neurons' or 'weights'"):
-        Prune(small(), by="channels")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^by is 'layers'; expected 'neurons', 'channels' or 'weights'"):
+        Prune(small(), by="layers")  # type: ignore[arg-type]
