@@ -35,8 +35,10 @@ class Packed(nn.Module):
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, packing: Packing) -> None:
         super().__init__()
-        for part, value in pack(layer.weight, packing).items():
+        parts = pack(layer.weight, packing)
+        for part, value in parts.items():
             self.register_buffer(f"weight:{part}", value)
+        self.names = {part: f"weight:{part}" for part in parts}
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self.packing = packing
         self._unpacked: Tensor | None = None
@@ -44,7 +46,7 @@ class Packed(nn.Module):
 
     def parts(self) -> dict[str, Tensor]:
         """Return the packed parts."""
-        return {name.removeprefix("weight:"): part for name, part in self.named_buffers()}
+        return {part: getattr(self, name) for part, name in self.names.items()}
 
     def weight(self) -> Tensor:
         """Return the weight in single precision."""

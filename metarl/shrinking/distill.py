@@ -187,7 +187,7 @@ def _distilled_learner(
     learning_rate: float,
     seed: int,
 ) -> BaseLearner:
-    if not learner.learns_to_adapt or not isinstance(learner.functional_policy, ModulePolicy):
+    if not learner.adapts_by_experience or not isinstance(learner.functional_policy, ModulePolicy):
         raise ValueError(
             f"learner {learner.name} does not adapt by gradient steps of its parameters alone and is not distilled; "
             "distil what it adapts to, as distill(learner.adapt(task), env=metarl.make(family, task=task))"

@@ -149,18 +149,18 @@ def _learner_without_channels(learner: BaseLearner, amount: float, scope: Scope)
         settings = replace(settings, policy=network)
     else:
         kwargs |= {CLASS: NarrowExtractor, ARGUMENTS: arguments}
-    numbers = module.state_dict()
+    tensors = module.state_dict()
     pruned = type(learner).from_settings(settings, kwargs)
-    buffers = {name: numbers.get(name, value) for name, value in pruned.functional_policy.buffers().items()}
+    buffers = {name: tensors.get(name, value) for name, value in pruned.functional_policy.buffers().items()}
     pruned = type(learner).from_settings(settings, kwargs, buffers)
     # The module has the floor applied to the exploration noise; the learner's own value is kept.
-    own = {name: numbers[name] for name in pruned.functional_policy.shapes}
+    own = {name: tensors[name] for name in pruned.functional_policy.shapes}
     noise = {name: part for name, part in learner.parameters.items() if name == "log_std"}
-    return _taking_over(pruned, {**own, **noise}, replace(state, critic=_named_as(pruned.state.critic, numbers)))
+    return _taking_over(pruned, {**own, **noise}, replace(state, critic=_named_as(pruned.state.critic, tensors)))
 
 
-def _named_as(names: Parameters, numbers: Parameters) -> Parameters:
-    return {name: numbers[name] for name in names}
+def _named_as(names: Parameters, tensors: Parameters) -> Parameters:
+    return {name: tensors[name] for name in names}
 
 
 def _with_masks(model: Any, amount: float, scope: Scope) -> Any:

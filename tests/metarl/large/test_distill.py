@@ -130,7 +130,7 @@ def test_what_cannot_be_distilled_is_one_sentence() -> None:
             small("cavia"),
             r"^learner cavia does not adapt by gradient steps of its parameters alone and is not",
         ),
-        (small("pretrained"), r"^learner pretrained does not adapt by gradient steps"),
+        (small("task-aware"), r"^learner task-aware does not adapt by gradient steps"),
     ]:
         with pytest.raises(ValueError, match=message):
             distill(model)
