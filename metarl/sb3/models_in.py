@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from metarl.agents import Normalizer, new_normalizer, wrap_module
+from metarl.agents.frozen.extractors import with_extractor
 from metarl.agents.frozen.packing import unpacked_tensors
 from metarl.agents.frozen.trained import ALL_TRAINED, SETTINGS, Trained
 from metarl.agents.normalization import Moments
@@ -219,6 +220,7 @@ def take_over(
             raise ValueError(f"{label} is {given!r}; expected a dict")
     if vec_normalize is not None and not isinstance(vec_normalize, VecNormalize):
         raise ValueError(_no_statistics(vec_normalize, family))
+    policy_kwargs = with_extractor(policy_kwargs)
     found = read_source(source, policy_kwargs)
     env = make(family, **family_kwargs)
     try:
