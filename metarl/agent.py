@@ -25,6 +25,7 @@ from metarl.agents import (
     build_policy,
     to_samples,
 )
+from metarl.agents.policies.context import with_context
 from metarl.agents.policies.selection import selected
 from metarl.envs import make, own_actions
 from metarl.envs import tasks as task_tools
@@ -133,6 +134,9 @@ class MetaAgent(Evaluated, Recommended):
             ValueError: the learner cannot train such a policy.
         """
         policy.need_no_memory(self.name)
+        given = self.settings
+        if given.inner.adapts == "context":
+            return with_context(policy, given.policy.context_size, given.seed, "inner.adapts = 'context'")
         return policy
 
     def adapting_parameters(self, policy: Policy) -> frozenset[str] | None:

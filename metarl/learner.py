@@ -262,6 +262,7 @@ class BaseLearner(MetaAgent, TrainingTasks):
         self.check_family()
         self._given_tasks, digests = None, set()
         if tasks is not None:
+            self.refuse_few_tasks()
             single = self.single_tasks(tasks)
             self._given_tasks = task_tools.stack_tasks(task_tools.task_space(self._env), single)
             digests = {task_digest(task) for task in single}

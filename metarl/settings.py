@@ -72,11 +72,11 @@ class Inner:
     objective: Literal["auto", "policy-gradient", "likelihood-ratio", "dice"] = setting(
         "auto", "loss that the inner update descends; auto: the learner's own"
     )
-    adapts: Literal["all", "head", "biases", "norms", "lora"] | Patterns = setting(
+    adapts: Literal["all", "head", "biases", "norms", "lora", "context"] | Patterns = setting(
         "all",
         "what inner updates change: all parameters, the head (last layer and noise), biases, normalisation layers "
-        '(norms), low-rank updates (lora), or names and patterns, as ["action_net.*", "log_std"]; the meta-update '
-        "changes all but what policy.freeze freezes",
+        "(norms), low-rank updates (lora), additional inputs (context), or names and patterns, as "
+        '["action_net.*", "log_std"]; the meta-update changes all but what policy.freeze freezes',
     )
     baseline: Literal["linear", "none"] = setting("linear", "what is subtracted from returns; none is for dice only")
 

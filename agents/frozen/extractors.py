@@ -51,9 +51,7 @@ class ModuleExtractor(BaseFeaturesExtractor):
 
 def _width(module: nn.Module, space: spaces.Space[Any]) -> int:
     """Return how many features a module has."""
-    batch = batch_space(space, 2)
-    batch.seed(0)
-    given = map_observations(lambda part: torch.as_tensor(np.asarray(part)), batch.sample())
+    given = some_observations(space, 2)
     name = type(module).__name__
     training = module.training
     try:
@@ -71,7 +69,32 @@ def _width(module: nn.Module, space: spaces.Space[Any]) -> int:
         raise ValueError(
             f"the features extractor {name} returns {shown} for 2 observations; expected one tensor with 2 rows"
         )
+    if found.dtype != torch.float32:
+        raise ValueError(
+            f"the features extractor {name} returns numbers of type {found.dtype}; expected torch.float32, as the last "
+            "line of its forward makes them with .float()"
+        )
     return int(found[0].numel())
+
+
+def some_observations(space: spaces.Space[Any], count: int) -> Any:
+    """Return the same random observations of a space at each call, ``[count, *obs]``, as tensors."""
+    batch = batch_space(space, count)
+    batch.seed(0)
+    return map_observations(lambda part: torch.as_tensor(np.asarray(part)), batch.sample())
+
+
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Whether outputs are the same but for rounding, which grows with the numbers that are computed with."""
+    if one.shape != other.shape:
+        return False
+    largest = float(one.abs().nan_to_num(posinf=0.0).max())
+    return torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-3 * largest, equal_nan=True)
+
+
+def name_of(extractor: nn.Module) -> str:
+    """Return the name of an extractor's class, or of that of the module in it."""
+    return type(extractor.module if isinstance(extractor, ModuleExtractor) else extractor).__name__
 
 
 def with_extractor(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import Tensor, nn
 
+from metarl.agents.frozen.extractors import agree, name_of, some_observations
 from metarl.agents.observations import map_observations, parts
 
 AT_ONCE = 64  # observations, so that the memory of its layers stays small
@@ -36,6 +37,9 @@ class Front:
         observation_space: of what it takes, images with channels first.
         extractor: of stable-baselines3's kind; it is copied.
         half: whether features are rounded to half precision, in which rollouts keep them.
+
+    Raises:
+        ValueError: the extractor fails, or its features of an observation are not always the same.
     """
 
     def __init__(self, observation_space: spaces.Space[Any], extractor: nn.Module, *, half: bool = False) -> None:
@@ -45,6 +49,7 @@ class Front:
         width = int(extractor.features_dim)  # type: ignore[arg-type]
         self.space = spaces.Box(-np.inf, np.inf, (width,), np.float32)
         self._begin()
+        self._refuse_unsteady()
 
     def _begin(self) -> None:
         self._elsewhere: dict[torch.device, nn.Module] = {}
@@ -58,6 +63,31 @@ class Front:
         """Restore the attributes."""
         self.__dict__.update(state)
         self._begin()
+
+    def _refuse_unsteady(self) -> None:
+        """Refuse an extractor of which features that are computed once would not be those of another time."""
+        name, given = name_of(self.extractor), some_observations(self.observation_space, 4)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                first, again = self.features(given), self.features(given)
+                alone = [self.features(map_observations(lambda part, n=n: part[n : n + 1], given)) for n in range(4)]
+        except Exception as error:  # a user's own code
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"the frozen features extractor {name} does not take the observations {self.observation_space}: "
+                f"{type(error).__name__}: {reason}"
+            ) from error
+        if not agree(first, again):
+            raise ValueError(
+                f"the frozen features extractor {name} returns other features when it is given the same observations "
+                "again; expected a function without random numbers and counters, since each observation's features "
+                "are kept"
+            )
+        if not agree(first, torch.cat(alone)):
+            raise ValueError(
+                f"the frozen features extractor {name} returns other features for an observation alone than among "
+                "others; compute each row by itself, without means or branches over rows"
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the extractor's own parameters and buffers by name, as those of a policy."""

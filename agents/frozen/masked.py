@@ -101,13 +101,19 @@ def add_masks(module: ActorCriticPolicy, amount: float, scope: str) -> ActorCrit
         scope: as for ``masks``.
 
     Raises:
-        ValueError: the actor has no linear or convolutional layer.
+        ValueError: the actor has no linear or convolutional layer, or one is left without weights.
     """
     changed = copy.deepcopy(module)
     known = actor_layers(changed)
     if not known:
         raise ValueError(f"policy.prune is {amount}, and the actor has no linear or convolutional layer; leave it out")
     found = masks({name: part.get_parameter("weight") for name, part in known.items()}, amount, scope)
+    empty = [name for name, mask in found.items() if not mask.any()]
+    if empty:
+        raise ValueError(
+            f"policy.prune is {amount}, which leaves layer {empty[0]!r} no weight, and so nothing of what is observed; "
+            "take a smaller share, or policy.prune_scope = 'layer', which takes the same of each layer"
+        )
     for name, part in known.items():
         if isinstance(part, nn.Linear):
             replace_part(changed, name, MaskedLinear(part, found[name]))

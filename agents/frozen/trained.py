@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # The settings of ``[policy]`` on what is trained.
-SETTINGS = ("freeze", "features_precision", "lora_rank", "lora_layers", "prune", "prune_scope")
+SETTINGS = ("freeze", "features_precision", "lora_rank", "lora_layers", "prune", "prune_scope", "context_size")
 EXTRACTOR = ("features_extractor.", "pi_features_extractor.")
 
 CRITIC = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
@@ -40,6 +40,30 @@ class Trained:
     prune: float = 0.0
     prune_scope: str = "global"
     seed: int = 0
+
+    def refuse_idle(self) -> None:
+        """Refuse layers for low-rank updates where there are none.
+
+        Raises:
+            ValueError: there are.
+        """
+        if self.lora_layers and not self.lora_rank:
+            raise ValueError(
+                f"policy.lora_layers is {list(self.lora_layers)!r}, and policy.lora_rank is 0, so no layer is updated; "
+                "set it to the rank of the updates, as 8"
+            )
+
+    def refuse_half(self) -> None:
+        """Refuse half precision of features where there is no frozen front; to be called then.
+
+        Raises:
+            ValueError: it is set.
+        """
+        if self.half:
+            raise ValueError(
+                "policy.features_precision is 'half', which is that of a frozen front's features, and there is none; "
+                "set policy.freeze = 'extractor' too, or leave it out"
+            )
 
     def frozen(self, names: Iterable[str]) -> frozenset[str]:
         """Return those of a policy's parameters, by name, that ``freeze`` means.

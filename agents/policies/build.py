@@ -60,6 +60,7 @@ def wrap_module(
             f"policy.prune is {trained.prune} and policy.lora_rank {trained.lora_rank}; low-rank updates would fill in "
             "the weights that are pruned, so leave one of them out"
         )
+    trained.refuse_idle()
     if trained.prune:
         module = add_masks(module, trained.prune, trained.prune_scope)
     if trained.lora_rank:
@@ -71,6 +72,7 @@ def wrap_module(
     extracting = {name for name in names if name.startswith(EXTRACTOR)}
     if trained.freeze == "extractor" or (extracting and extracting <= frozen):
         return _behind_front(module, log_std_min, frozen - extracting, trained)
+    trained.refuse_half()
     return _wrapped(module, log_std_min, frozen)
 
 
@@ -218,7 +220,9 @@ def build_policy(
             # The single precision of stable-baselines3's observations, whatever torch's default type is.
             module = kind(seen, action_space, lambda _: 3e-4, **arguments).float()
         except (TypeError, KeyError, AssertionError, RuntimeError) as error:
-            raise ValueError(f"{name} cannot be made with {arguments}: {error}") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            hint = "; SmallCnnPolicy takes small images, also of real numbers" if name == "CnnPolicy" else ""
+            raise ValueError(f"{name} cannot be made with {arguments}: {reason}{hint}") from error
         if isinstance(observation_space, spaces.Box) and not observation_space.shape:
             module.features_extractor.flatten = Rows()
         for part in (module.mlp_extractor.policy_net, module.action_net):
@@ -239,6 +243,7 @@ class Rows(nn.Module):
 
 def _refuse_trained(name: str, kind: type[Policy], trained: Trained) -> None:
     """Refuse settings of what is trained that a policy of one's own class does not take."""
+    trained.refuse_idle()
     takes = "trained" in inspect.signature(kind.build).parameters
     if trained.lora_rank and (kind is GruPolicy or not takes):
         raise ValueError(

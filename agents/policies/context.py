@@ -20,6 +20,26 @@ from metarl.agents.samples import Samples
 CONTEXT_WEIGHTS, CONTEXT = "context_weights", "context"
 
 
+def with_context(policy: Policy, size: int, seed: int, who: str) -> ContextPolicy:
+    """Return a policy with a context that adapts.
+
+    Args:
+        policy: the perceptron without a context, which may stand behind a frozen front.
+        size: of the context.
+        seed: of the context's initial weights.
+        who: asks for it, for the error.
+
+    Raises:
+        ValueError: the policy is not a perceptron.
+    """
+    policy.need_perceptron(
+        f"{who} appends a context to the observation, which",
+        "learner anil adapts the head of any policy",
+        behind_front=True,
+    )
+    return ContextPolicy(policy, size, seed)
+
+
 class ContextPolicy(Policy):
     """A perceptron with a context, additional inputs that are its last parameters.
 

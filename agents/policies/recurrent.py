@@ -205,6 +205,8 @@ class GruPolicy(Policy):
                 refuse_nothing(extractor)
                 front = Front(seen, extractor.float(), half=trained.half)
                 seen, extractor = front.space, FlattenExtractor(front.space)
+            else:
+                trained.refuse_half()
             network = GruNetwork(seen, action_space, extractor, sizes, ACTIVATIONS[activation], log_std_init)
             network.initialize(output_gain)
         refuse_unsound_parts(network)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from metarl.agents.frozen.lora import A, B
 from metarl.agents.frozen.trained import refuse_frozen
+from metarl.agents.policies.context import CONTEXT
 from metarl.agents.policies.policy import Policy
 
 
@@ -29,8 +30,8 @@ def selected(policy: Policy, part: str | Sequence[str], setting: str = "inner.ad
     Args:
         policy: whose parameters they are.
         part: ``all``; ``head``, the last layer and the exploration noise; ``biases``; ``norms``, the parameters of
-            normalisation layers; ``lora``, low-rank updates; or names and patterns (``fnmatch``), as
-            ``("action_net.*", "log_std")``.
+            normalisation layers; ``lora``, low-rank updates; ``context``, the additional inputs; or names and patterns
+            (``fnmatch``), as ``("action_net.*", "log_std")``.
         setting: its name, for errors.
 
     Raises:
@@ -41,6 +42,7 @@ def selected(policy: Policy, part: str | Sequence[str], setting: str = "inner.ad
     if isinstance(part, str):
         words: dict[str, Callable[[Policy], frozenset[str]]]
         words = {"head": head_of, "biases": _biases, "norms": lambda policy: policy.norms(), "lora": _lora}
+        words["context"] = lambda policy: frozenset({CONTEXT} & policy.shapes.keys())
         found = words[part](policy)
         if not found and part == "lora":
             raise ValueError(f"{setting} is 'lora', but policy.lora_rank is 0; set it to the rank of the updates, as 8")
@@ -49,9 +51,7 @@ def selected(policy: Policy, part: str | Sequence[str], setting: str = "inner.ad
                 f"{setting} is {part!r}, but the policy has none; its parameters are {', '.join(policy.shapes)}"
             )
         return found
-    single = "; a single word is all, head, biases, norms or lora" if len(part) == 1 else ""
-    if list(part) == ["context"]:
-        raise ValueError(f"{setting} is 'context', which only learner cavia has; use learner 'cavia'")
+    single = "; a single word is all, head, biases, norms, lora or context" if len(part) == 1 else ""
     chosen: set[str] = set()
     for pattern in part:
         matching = fnmatch.filter(policy.shapes, pattern)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from metarl.agents.frozen.extractors import agree
 from metarl.agents.observations import map_observations
 from metarl.agents.policies.module import ActorModule, ModulePolicy
 
@@ -55,7 +56,8 @@ def refuse_unsound_policy(policy: ModulePolicy) -> None:
     """Refuse a policy that cannot be computed for several tasks at once by ``vmap``, or whose buffers change with use.
 
     Raises:
-        ValueError: a module branches on values, changes something in place, or updates a buffer.
+        ValueError: a module branches on values, changes something in place, updates a buffer, or lets an observation's
+            output depend on the others.
     """
     before = policy.buffers()
     observations = _some(policy.observation_space)
@@ -71,13 +73,20 @@ def refuse_unsound_policy(policy: ModulePolicy) -> None:
         ) from error
     single = map_observations(lambda part: part[0], observations)
     with torch.no_grad():
-        policy.output(policy.parameters(), single)
+        together = policy.output(policy.parameters(), single)
+        rows = [map_observations(lambda part, n=n: part[n : n + 1], single) for n in range(len(together))]
+        alone = torch.cat([policy.output(policy.parameters(), row) for row in rows])
     after = policy.buffers(of_copy=True)
     changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
     if changed:
         raise ValueError(
             f"the policy's buffer {changed[0]!r} changes when the policy is used; what is trained has to be a "
             "parameter, and statistics of observations are kept by learning.normalize_observations"
+        )
+    if not agree(together, alone):
+        raise ValueError(
+            "the policy's output for an observation alone is another than among others; compute each row by itself, "
+            "without means or branches over rows"
         )
 
 

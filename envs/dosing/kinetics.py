@@ -39,11 +39,50 @@ def check_doses(doses: Any) -> Floats:
     Raises:
         ValueError: one is negative or not finite.
     """
-    given = np.asarray(doses, dtype=np.float64)
-    wrong = ~(np.isfinite(given) & (given >= 0.0))
+    return _numbers("a dose", doses, "mg/kg", "finite numbers from 0 on", least=0.0)
+
+
+def check_patient(clearance: Any, volume: Any) -> None:
+    """Check a patient, or several.
+
+    Raises:
+        ValueError: a clearance is negative, a volume is not positive, or one of them is not finite.
+    """
+    _numbers("a clearance", clearance, "L/h/kg", "finite numbers from 0 on", least=0.0)
+    _numbers("a volume", volume, "L/kg", "finite numbers above 0", least=np.nextafter(0.0, 1.0))
+
+
+def check_levels(levels: Any) -> Floats:
+    """Return measured concentrations in mg/L as an array.
+
+    Raises:
+        ValueError: one is not positive or not finite.
+    """
+    expected = "finite numbers above 0; give one below what can be measured as that limit"
+    return _numbers("a level", levels, "mg/L", expected, least=np.nextafter(0.0, 1.0))
+
+
+def check_route(route: Any) -> None:
+    """Check how doses are given.
+
+    Raises:
+        ValueError: it is none of the routes.
+    """
+    if route not in ROUTES:
+        raise ValueError(f"route is {route!r}; expected one of {', '.join(ROUTES)}")
+
+
+def _numbers(what: str, given: Any, unit: str, expected: str, least: float) -> Floats:
+    if np.ma.is_masked(given):
+        raise ValueError(f"{what} is masked; expected {expected}")
+    try:
+        found: Floats = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{what} is {str(given)[:80]} ({error}); expected {expected}, in {unit}") from error
+    wrong = ~(np.isfinite(found) & (found >= least))
     if wrong.any():
-        raise ValueError(f"a dose is {given[wrong][0]:g} mg/kg; expected finite numbers from 0 on")
-    return given
+        raise ValueError(f"{what} is {found[wrong][0]:g} {unit}; expected {expected}")
+    return found
 
 
 def to_actions(doses: Any) -> NDArray[np.float32]:
@@ -80,8 +119,12 @@ def concentrations(start: Any, gut: Any, clearance: Any, volume: Any, route: str
         the concentrations after 1, 2, ..., 6 hours, ``[..., hour]``, the last before the next dose; and the amounts
         ``[...]``.
 
+    Raises:
+        ValueError: the route is neither of these.
+
     Source: the Bateman function (Bateman 1910); Gabrielsson and Weiner 2016, one-compartment models.
     """
+    check_route(route)
     start, gut, volume = (np.asarray(each, dtype=np.float64)[..., None] for each in (start, gut, volume))
     hours = np.arange(1.0, INTERVAL + 1.0)
     rate = np.asarray(clearance, dtype=np.float64)[..., None] / volume

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from metarl.envs.dosing.kinetics import LARGEST_DOSE, Floats, check_doses, closeness, concentrations
+from metarl.envs.dosing.kinetics import LARGEST_DOSE, Floats, check_doses, check_patient, closeness, concentrations
 
 GRID = np.linspace(0.0, 60.0, 241)  # concentrations before a dose, mg/L
 DOSES = np.linspace(0.0, LARGEST_DOSE, 121)
@@ -23,8 +23,12 @@ def best_doses(clearance: float, volume: float, doses: int, route: str = "oral")
         doses: how many.
         route: ``oral`` or ``intravenous``.
 
+    Raises:
+        ValueError: the patient or the route makes no sense.
+
     Source: Bellman 1957, V_t(C) = max_d r(C, d) + V_{t+1}(C'), with linear interpolation between concentrations.
     """
+    check_patient(clearance, volume)
     levels, _ = concentrations(GRID[:, None], DOSES, clearance, volume, route)
     rewards, after = closeness(levels).mean(axis=-1), levels[..., -1]
     values = [np.zeros(len(GRID))]
@@ -43,8 +47,9 @@ def course(doses: Any, clearance: float, volume: float, route: str = "oral") -> 
     """Return the concentrations in the hours of a course of doses ``[dose]`` from the start: ``[dose, hour]``.
 
     Raises:
-        ValueError: a dose is negative or not finite.
+        ValueError: a dose is negative or not finite, or the patient or the route makes no sense.
     """
+    check_patient(clearance, volume)
     concentration, gut, found = 0.0, 0.0, []
     for dose in check_doses(doses):
         levels, left = concentrations(concentration, gut + dose, clearance, volume, route)

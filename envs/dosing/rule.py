@@ -15,6 +15,7 @@ from metarl.envs.dosing.kinetics import (
     WINDOW,
     Floats,
     check_doses,
+    check_levels,
     concentrations,
     log_deviation,
     to_actions,
@@ -48,14 +49,16 @@ def clearance_from_level(level: Any, given: Any, route: str = "oral") -> Floats:
         given: the doses before, ``[patient, dose]``.
         route: ``oral`` or ``intravenous``.
 
+    Raises:
+        ValueError: a level is not positive, a dose is negative, or one of them is not finite.
+
     Source: Sheiner and Beal 1982: the maximum a posteriori, here on a grid, with log-normal errors.
     """
-    doses = check_doses(given)
+    doses, measured = check_doses(given), check_levels(level)[:, None]
     concentration, gut = np.zeros((len(doses), len(CLEARANCES))), np.zeros((len(doses), 1))
     for dose in doses.T:
         levels, gut = concentrations(concentration, gut + dose[:, None], CLEARANCES, VOLUME, route)
         concentration = levels[..., -1]
-    measured = np.asarray(level, dtype=np.float64)[:, None]
     misfit = np.log(measured / concentration) / log_deviation(LEVEL_VARIATION)
     surprise = np.log(CLEARANCES / CLEARANCE) / log_deviation(CLEARANCE_VARIATION)
     found: Floats = CLEARANCES[(misfit**2 + surprise**2).argmin(axis=1)]

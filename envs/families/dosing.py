@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -60,11 +61,15 @@ class DosingVectorEnv(BatchedFamily):
         doses: int = DOSES,
         level_after: int = LEVEL_AFTER,
     ) -> None:
-        if route not in kinetics.ROUTES:
-            raise ValueError(f"route is {route!r}; expected one of {', '.join(kinetics.ROUTES)}")
+        kinetics.check_route(route)
         self.route = route
         self.doses = task_tools.whole_number("doses", doses, least=LAST)
         self.level_after = task_tools.whole_number("level_after", level_after, least=0)
+        if self.level_after >= self.doses:
+            raise ValueError(
+                f"level_after is {self.level_after}, and a course has {self.doses} doses; expected fewer, so that the "
+                "level can still be used, or 0 for none"
+            )
         self.single_observation_space = spaces.Box(0.0, HIGHEST, (3,), np.float32)
         self.single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.task_space = copy.deepcopy(PATIENTS)  # which may be widened
@@ -123,14 +128,25 @@ class DosingVectorEnv(BatchedFamily):
         return self._observations.copy()
 
     def oracle_doses(self, task: Any) -> NDArray[np.float64]:
-        """Return the best doses of a patient in mg/kg, ``[dose]``."""
+        """Return the best doses of a patient in mg/kg, ``[dose]``.
+
+        Raises:
+            ValueError: the patient's clearance or volume is missing or makes no sense.
+        """
         doses = min(self.doses, self.max_episode_steps or self.doses)
-        return best_doses(float(task["clearance"]), float(task["volume"]), doses, self.route)
+        return best_doses(*_patient(task), doses, self.route)
 
     def oracle_return(self, task: Any) -> float:
         """Return the best return of one who knows clearance and volume, up to the grid of doses."""
-        patient = float(task["clearance"]), float(task["volume"])
-        return float(kinetics.closeness(course(self.oracle_doses(task), *patient, self.route)).mean(axis=1).sum())
+        levels = course(self.oracle_doses(task), *_patient(task), self.route)
+        return float(kinetics.closeness(levels).mean(axis=1).sum())
+
+
+def _patient(task: Any) -> tuple[float, float]:
+    if not isinstance(task, Mapping) or not {"clearance", "volume"} <= set(task):
+        raise ValueError(f"the patient is {task!r}; expected a dict with the keys clearance and volume")
+    kinetics.check_patient(task["clearance"], task["volume"])
+    return float(task["clearance"]), float(task["volume"])
 
 
 class DosingEnv(SingleFamily):

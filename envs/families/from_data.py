@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from metarl.envs.families.labelled import LabelledVectorEnv
-from metarl.envs.families.labelled_data import DATA_SETS, arrays_of, as_text, labelled
+from metarl.envs.families.labelled_arrays import arrays_of, in_order, labelled
+from metarl.envs.families.labelled_data import DATA_SETS, as_text
 from metarl.envs.references import Family
 
 LABELLED = "metarl/Labelled-v0"
@@ -22,7 +24,8 @@ def tasks_from_data(
 
     Args:
         inputs: ``[row, ...]``; or, without labels, a pair ``(X, y)``, a scikit-learn Bunch, a ``torch.utils.data``
-            dataset or DataLoader of pairs, or the name of a data set (``digits``, ``languages``, ``diagnosis``).
+            dataset or DataLoader of pairs, the path of an ``.npz`` file with X and y, or the name of a data set
+            (``digits``, ``languages``, ``diagnosis``).
         labels: ``[row]``, numbers or texts.
         ways: how many classes a task has.
         shots: how many rows of each class an episode shows.
@@ -34,7 +37,11 @@ def tasks_from_data(
         ValueError: the data have one class, numbers that are not finite, other lengths, too few classes or rows, or
             other arguments are wrong.
     """
-    text = inputs if isinstance(inputs, str) and labels is None else as_text(labelled(*arrays_of(inputs, labels)))
+    inputs = os.fspath(inputs) if isinstance(inputs, os.PathLike) else inputs
+    if isinstance(inputs, str) and labels is None:
+        text = inputs
+    else:
+        text = as_text(in_order(labelled(*arrays_of(inputs, labels))))
     if isinstance(inputs, str) and inputs not in DATA_SETS and not inputs.endswith(".npz"):
         raise ValueError(f"the data are {inputs!r}; expected arrays, {', '.join(DATA_SETS)}, or an .npz file")
     kwargs = {"data": text, "ways": ways, "shots": shots, "held_out": held_out, "shift": shift}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from metarl.envs import tasks as task_tools
 from metarl.envs.batched import BatchedFamily, EnvIndices
-from metarl.envs.families.labelled_data import LabelledData, load_data
+from metarl.envs.families.labelled_arrays import LabelledData, content, standard, varies
+from metarl.envs.families.labelled_data import load_data
 from metarl.envs.single import SingleFamily
 
 HELD_OUT = ("auto", "classes", "rows")
@@ -73,6 +75,10 @@ class Pools:
             for number, rows in enumerate(lists):
                 self.rows[pool, number, : len(rows)] = rows
 
+    def of(self, pool: int) -> NDArray[np.int64]:
+        """Return the numbers of a pool's rows, class by class."""
+        return np.concatenate([self.rows[pool, number, :count] for number, count in enumerate(self.counts[pool])])
+
     def classes(self, pool: int) -> NDArray[np.int64]:
         """Return the numbers of the classes with rows in a pool."""
         return np.flatnonzero(self.counts[pool]).astype(np.int64)
@@ -97,10 +103,11 @@ class LabelledVectorEnv(BatchedFamily):
     ) -> None:
         self.ways = task_tools.whole_number("ways", ways, least=2)
         self.shots = task_tools.whole_number("shots", shots)
-        if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0.0 <= shift <= 1.0:
+        given: Any = shift  # a number of numpy too
+        if isinstance(given, bool) or not isinstance(given, numbers.Real) or not 0.0 <= float(given) <= 1.0:
             raise ValueError(f"shift is {shift!r}; expected a number from 0 to 1, in standard deviations")
         self.shift = float(shift)
-        found = load_data(data)
+        self.given = found = load_data(data)
         self.pools = Pools(found, self.ways, self.shots, held_out)
         self.inputs, self.names = self._standardised(found), found.names
         features = self.inputs.shape[1]
@@ -124,11 +131,9 @@ class LabelledVectorEnv(BatchedFamily):
 
     def _standardised(self, data: LabelledData) -> NDArray[np.float32]:
         """Return the inputs with mean 0 and deviation 1 over the training rows."""
-        seen = data.inputs[
-            np.concatenate([self.pools.rows[TRAINING, n, :c] for n, c in enumerate(self.pools.counts[TRAINING])])
-        ]
-        scale = seen.std(axis=0)
-        scaled = (data.inputs - seen.mean(axis=0)) / np.where(scale > 1e-6, scale, 1.0)
+        seen = data.inputs[self.pools.of(TRAINING)]
+        mean, scale = standard(seen)
+        scaled = (data.inputs - mean) / np.where(varies(seen, scale), scale, 1.0)
         result: NDArray[np.float32] = np.clip(scaled, -FARTHEST, FARTHEST).astype(np.float32)
         return result
 
@@ -184,6 +189,10 @@ class LabelledVectorEnv(BatchedFamily):
     def infos(self, ended: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
         """Return whether the last answer of an episode that ended was right."""
         return {"success": self._right & ended}
+
+    def contents(self, pool: int) -> list[bytes]:
+        """Return digests of the numbers of a pool's rows, as they were given."""
+        return [content(row) for row in self.given.inputs[self.pools.of(pool)]]
 
     def questions(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return what the current episodes show, ``[num_envs, question, feature]``, and the right labels."""

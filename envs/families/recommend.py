@@ -41,7 +41,9 @@ class RecommendVectorEnv(BatchedFamily):
     ) -> None:
         self.slate = task_tools.whole_number("slate", slate)
         self.slates = task_tools.whole_number("slates", slates)
-        self.features = clicks.catalogue(task_tools.whole_number("items", items, least=self.slate), FEATURES)
+        self.features = clicks.catalogue(task_tools.whole_number("items", items), FEATURES)
+        if items < self.slate:
+            raise ValueError(f"slate is {self.slate}, and the catalogue has {items} items; expected at most as many")
         self.single_observation_space = spaces.Box(-1.0, 1.0, (2 * FEATURES,), np.float32)
         self.single_action_space = spaces.Box(-1.0, 1.0, (FEATURES,), np.float32)
         self.task_space = spaces.Box(-1.0, 1.0, (FEATURES,), np.float32)

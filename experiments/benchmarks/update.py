@@ -56,10 +56,10 @@ from metarl.gradients.backend import ObjectiveTerm
 from metarl.gradients.curvature import Curvature, meta_gradients
 from metarl.gradients.devices import pick_device
 from metarl.gradients.meta_update import Clipped
-from metarl.learners.cavia import Context
 from metarl.learners.e_maml import SamplingCredit
 from metarl.learners.promp import KLPenalty, Penalty
 from metarl.sampler import Sampler
+from metarl.training.network import PolicyNetwork
 
 FAMILY = "metarl/Navigation2D-v0"
 EPISODES = 20
@@ -150,7 +150,7 @@ def _partly_adapting(
     last = problem.policy.layers[-1]
     return {
         "anil": (problem, frozenset({last.weight, last.bias, "log_std"}), (1, 0), (6, 2)),
-        "cavia": (problem.with_context(Context().context_size), frozenset({CONTEXT}), (2, 0), (9, 3)),
+        "cavia": (problem.with_context(PolicyNetwork().context_size), frozenset({CONTEXT}), (2, 0), (9, 3)),
     }
 
 

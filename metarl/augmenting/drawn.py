@@ -92,6 +92,18 @@ class TrainingTasks:
         if self._given_tasks is not None:
             raise ValueError(f"learner {self.name} {reason}; leave tasks out")
 
+    def refuse_few_tasks(self) -> None:
+        """Raise an error if ``learning.train_tasks`` is set, where tasks are given to ``learn``.
+
+        Raises:
+            ValueError: it is set.
+        """
+        if count := self.settings.learning.train_tasks:
+            raise ValueError(
+                f"learning.train_tasks is {count}, and tasks are given, which are trained on as they are; leave one of "
+                "them out"
+            )
+
     def training_streams(self, tasks: Any, iteration: int, step: int) -> list[seeding.Stream]:
         """Return each task's random stream for the episodes after ``step`` inner steps of an iteration."""
         numbers = range(task_tools.count_tasks(tasks))

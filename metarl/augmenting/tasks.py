@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
@@ -29,9 +30,29 @@ def mirrored(tasks: Any, share: float, mirror: Mirror, rng: np.random.Generator)
         share: the probability with which each task is mirrored.
         mirror: the family's ``mirror_tasks``.
         rng: of the choice, and for ``mirror``.
+
+    Raises:
+        ValueError: ``mirror`` returns a batch of another shape.
     """
     chosen = rng.random(task_tools.count_tasks(tasks)) < share
-    return _either(chosen, mirror(tasks, rng), tasks)
+    found = mirror(copy.deepcopy(tasks), rng)  # which may change them in place
+    if _shape(found) != _shape(tasks):
+        raise ValueError(
+            f"mirror_tasks returns a batch of shape {_shape(found)} for tasks of shape {_shape(tasks)}; expected the "
+            "same shape, a mirrored task in the place of each"
+        )
+    return _either(chosen, found, tasks)
+
+
+def _shape(batch: Any) -> Any:
+    if isinstance(batch, dict):
+        return {key: _shape(part) for key, part in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(_shape(part) for part in batch)
+    try:
+        return np.shape(batch)
+    except ValueError:  # tasks of several sizes
+        return (len(batch),)
 
 
 def mixed(space: spaces.Space[Any], tasks: Any, share: float, rng: np.random.Generator) -> Any:

@@ -15,8 +15,8 @@ from metarl.sb3.policy_arguments import decode
 from metarl.settings import Settings, structure
 from metarl.untrusted import in_words, walk
 
-# Settings that say how large tensors are, besides those of the policy.
-_SIZES = ("components", "context_size")
+# Settings that say how large tensors are, besides the layers of the policy.
+_SIZES = (("outer", "components"), ("policy", "context_size"))
 _PARAMETERIZED = "metarl/Parameterized-v0"
 _USUAL = 1_000_000  # numbers up to here do no harm as arguments of metarl's families
 
@@ -72,11 +72,11 @@ def checked_settings(
 
 def _refuse_larger_settings(data: Mapping[str, Any], numbers: int) -> None:
     """Refuse settings that ask a learner or one of metarl's families for more numbers than there are in all tensors."""
-    outer, arguments = data.get("outer"), data.get("family_kwargs")
-    if isinstance(outer, dict):
-        for name in _SIZES:
-            if isinstance(outer.get(name), int) and outer[name] > numbers:
-                raise ValueError(f"its tensors do not fit outer.{name} = {outer[name]}")
+    arguments = data.get("family_kwargs")
+    for section, name in _SIZES:
+        size = data[section].get(name) if isinstance(data.get(section), dict) else None
+        if isinstance(size, int) and size > numbers:
+            raise ValueError(f"its tensors do not fit {section}.{name} = {size}")
     if isinstance(arguments, dict):
         family = arguments.get("env") if data.get("family") == _PARAMETERIZED else data.get("family")
         if not isinstance(family, str) or not family.startswith("metarl/"):

@@ -57,16 +57,23 @@ def write_network(path: Path, network: ExportedNetwork, facts: Mapping[str, str]
     """
     refuse_file(path)
     suffix = path.suffix.lower()
+    twice = sorted({*network.inputs} & {*_onnx_outputs(network)})
+    if suffix == ".onnx" and twice:
+        raise ValueError(
+            f"the observation has the key {twice[0]!r}, which is the name of an output, and ONNX has one namespace; "
+            "rename it in the environment, or write a .pt2"
+        )
     try:
         with _quiet():
             content = _onnx(network, facts) if suffix == ".onnx" else _pt2(network, facts)
+            run = _runner(content, suffix, network)
     except Exception as error:  # layers of one's own can fail in many ways
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"torch cannot export this policy to {FORMATS[suffix]} ({type(error).__name__}: {reason}); its layers may "
             "use only operations of torch, and no branches that depend on numbers"
         ) from error
-    _refuse_different(network, _runner(content, suffix, network))
+    _refuse_different(network, run)
     with writing(path, "the exported policy") as beside:
         beside.write_bytes(content)
 
@@ -97,6 +104,11 @@ def _onnx(network: ExportedNetwork, facts: Mapping[str, str]) -> bytes:
         verbose=False,
     )
     assert exported is not None
+    # torch names values after its operations, as "mean", which an output may be called too.
+    graph = exported.model.graph
+    inner = [value for node in graph for value in node.outputs if value not in graph.outputs]
+    for number, value in enumerate(inner):
+        value.name = f"value_{number}"
     proto = exported.model_proto
     for name, fact in facts.items():
         entry = proto.metadata_props.add()

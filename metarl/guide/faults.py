@@ -20,7 +20,8 @@ _EXPECTED = {
     "name": "'MlpPolicy', 'CnnPolicy', 'SmallCnnPolicy', 'MultiInputPolicy', 'GruPolicy', or 'module:Class' for a "
     "policy of your own",
     "hidden_sizes": "whole numbers of at least 1, as in [64, 64]",
-    "adapts": "'all', 'head', 'biases', 'norms', or names and patterns, as in ['action_net.*', 'log_std']",
+    "adapts": "'all', 'head', 'biases', 'norms', 'lora', 'context', or names and patterns, as in "
+    "['action_net.*', 'log_std']",
     "seed": "a whole number of at least 0 and below 2**32, as in 1",
 }
 

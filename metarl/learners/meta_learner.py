@@ -14,7 +14,7 @@ from metarl.checkpoints import Allowed
 from metarl.envs import make, tasks_from_data
 from metarl.envs.families.from_data import DRAWING, LABELLED
 from metarl.envs.families.labelled import TEST, TRAINING
-from metarl.envs.families.labelled_data import are_data, arrays_of, labelled
+from metarl.envs.families.labelled_arrays import are_data, arrays_of, labelled
 from metarl.envs.registry import FamilyLike
 from metarl.envs.tasks import whole_number
 from metarl.learner import BaseLearner
@@ -117,7 +117,7 @@ class MetaLearner:
         """Return the mean return on a batch of tasks after 0, 1, ... adaptation steps.
 
         Of labelled data, as for ``fit``, the tasks are draws of the classes, or rows, that are held out for testing. A
-        warning says how many of the tasks, or which of the classes, the learner was fitted to.
+        warning says how many of the tasks or rows, or which of the classes, the learner was fitted to.
 
         Raises:
             ValueError: tasks that are not in the family's task space, or data that cannot be learned from.
@@ -126,7 +126,7 @@ class MetaLearner:
             return self.learner.evaluate(tasks=tasks)
         other = self._on_data(tasks)
         if self._learner is not None and self._learner.iteration > 0:
-            say_which_classes_are_known(self._learner, other)
+            say_what_is_known(self._learner, other)
         try:
             return other.evaluate(split="test")
         finally:
@@ -154,6 +154,9 @@ class MetaLearner:
         """Return a learner with the present one's settings and state, whose tasks are draws of other data."""
         pair = arrays_of(data)
         if self._undecided:
+            unknown = sorted(set(self._kwargs) - set(DRAWING))
+            if unknown:
+                raise ValueError(f"family_kwargs has {unknown[0]!r}; of labelled data it may give {', '.join(DRAWING)}")
             ways = self._ways or max(2, min(MOST_WAYS, len(labelled(*pair).names) // 2))
             family = tasks_from_data(*pair, **{"ways": ways, **_drawing(self._kwargs)})
             return self._make(family, **FOR_DATA)
@@ -221,19 +224,26 @@ def _drawing(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name in DRAWING}
 
 
-def say_which_classes_are_known(learner: BaseLearner, other: BaseLearner) -> None:
-    """Warn of an evaluation on other data whose tested classes, by their names, the learner has learned to tell apart.
+def say_what_is_known(learner: BaseLearner, other: BaseLearner) -> None:
+    """Warn of an evaluation on data of which the learner has learned the tested classes, by their names, or the rows.
 
     Args:
-        learner: was trained on tasks of labelled data; nothing is said where those hold rows out, and no classes.
+        learner: was trained on tasks of labelled data.
         other: is evaluated.
     """
     own, tested = (agent.env.unwrapped.batch for agent in (learner, other))  # type: ignore[attr-defined]
-    trained = {own.names[number] for number in own.pools.classes(TRAINING)}
-    names = [tested.names[number] for number in tested.pools.classes(TEST)]
-    known = [name for name in names if name in trained]
-    if own.pools.by_classes and known:
+    if own.pools.by_classes:
+        trained = {own.names[number] for number in own.pools.classes(TRAINING)}
+        names = [tested.names[number] for number in tested.pools.classes(TEST)]
+        known = [name for name in names if name in trained]
+        what = f"{len(known)} of the tested classes are among those of training ({', '.join(known[:5])})"
+    else:
+        rows, seen = tested.contents(TEST), set(own.contents(TRAINING))
+        known = [row for row in rows if row in seen]
+        what = f"{len(known)} of {len(rows)} tested rows are among those of training"
+    if known:
+        new = "classes" if own.pools.by_classes else "rows"
         learner.say_once(
-            f"{len(known)} of the tested classes are among those of training ({', '.join(known[:5])}), so the returns "
-            "on them do not show how the learner adapts to new classes; evaluate on data of other classes"
+            f"{what}, so the returns on them do not show how the learner adapts to new {new}; evaluate on data of "
+            f"other {new}"
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
+import numpy as np
 
 from metarl.envs import Trial, own_env
 from metarl.envs import tasks as task_tools
@@ -43,7 +45,8 @@ class Recommended:
             k: how many items, at most all of the catalogue.
 
         Raises:
-            ValueError: the family has no catalogue, ``k`` is below 1 or more than there are items, or see ``adapt``.
+            ValueError: the family has no catalogue or ranks it wrongly, ``k`` is below 1 or more than there are items,
+            or see ``adapt``.
         """
         own = own_env(self.env)
         rank = task_tools.attribute(own, "rank_items")
@@ -53,7 +56,7 @@ class Recommended:
                 "rank_items(action), as metarl/Recommend-v0 has"
             )
         k = task_tools.whole_number("k", k)
-        items = len(rank(own.action_space.sample()))
+        items = len(_ranked(rank, own.action_space.sample()))
         if k > items:
             raise ValueError(f"k is {k}, but the catalogue has {items} items; ask for at most {items}")
         adapter = hasattr(user, "observe") and hasattr(user, "policy")
@@ -70,4 +73,20 @@ class Recommended:
         mapped = standard_actions(own.action_space)
         if mapped is not None and policy.action_space != own.action_space:
             action = mapped[1](action)
-        return [int(item) for item in rank(action)[:k]]
+        return _ranked(rank, action)[:k]
+
+
+def _ranked(rank: Callable[[Any], Any], action: Any) -> list[int]:
+    """Return all items in the order that a family's ``rank_items`` gives for an action.
+
+    Raises:
+        ValueError: it returns other than the numbers of all items.
+    """
+    found = np.asarray(rank(action))
+    if found.ndim != 1 or found.dtype.kind not in "iu" or sorted(found.tolist()) != list(range(len(found))):
+        shown = " ".join(str(found).split())[:80]
+        raise ValueError(
+            f"rank_items(action) returns {shown}; expected each number from 0 to below the number of items once, the "
+            "best item's first"
+        )
+    return [int(item) for item in found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -64,7 +65,7 @@ def Prune(  # noqa: N802
 
 
 def _check(amount: Any, scope: Any, by: Any) -> None:
-    number = isinstance(amount, int | float) and not isinstance(amount, bool) and math.isfinite(amount)
+    number = not isinstance(amount, bool) and isinstance(amount, numbers.Real) and math.isfinite(amount)
     if not number or not 0 <= amount < 1:
         raise ValueError(f"amount is {amount!r}; expected a share from 0 to below 1, as 0.5; 1 would prune everything")
     if by not in ("neurons", "weights"):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict
 
 from metarl.agents.frozen.trained import SETTINGS, Trained
-from metarl.fields import FORBID, BelowOne, Finite, Name, Names, NoneOrCount, Patterns, Positive, Sizes, setting
+from metarl.fields import FORBID, BelowOne, Count, Finite, Name, Names, NoneOrCount, Patterns, Positive, Sizes, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,9 @@ class PolicyNetwork:
     )
     lora_layers: Names = setting(
         (), 'layers with low-rank updates, names and patterns, as ["mlp_extractor.*"]; empty: all that are large enough'
+    )
+    context_size: Count = setting(
+        5, 'additional inputs that adapt, in learner cavia and with inner.adapts = "context"', "numbers"
     )
     prune: BelowOne = setting(0.0, "weights of the actor that are 0 and stay 0, those of least magnitude", "share")
     prune_scope: Literal["global", "layer"] = setting(

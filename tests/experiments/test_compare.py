@@ -275,13 +275,13 @@ def test_a_mistake_is_named_before_anything_is_trained(
 
 
 def test_rows_are_learners_with_settings_of_their_own() -> None:
-    rows = parse_rows("maml, cavia inner.step_size=1.0  outer.context_size=3,maml,anil policy.hidden_sizes=[32,32]")
+    rows = parse_rows("maml, cavia inner.step_size=1.0  policy.context_size=3,maml,anil policy.hidden_sizes=[32,32]")
     assert [(row.label, row.learner, row.overrides) for row in rows] == [
         ("maml", "maml", ()),
         (
-            "cavia inner.step_size=1.0 outer.context_size=3",
+            "cavia inner.step_size=1.0 policy.context_size=3",
             "cavia",
-            (("inner.step_size", 1.0), ("outer.context_size", 3)),
+            (("inner.step_size", 1.0), ("policy.context_size", 3)),
         ),
         ("anil policy.hidden_sizes=[32,32]", "anil", (("policy.hidden_sizes", [32, 32]),)),
     ]

@@ -47,7 +47,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
     "anil": ("anil", {}, {"steps": 2}, True),
     "anil, two layers, vpg": ("anil", {"head_layers": 2, "update": "vpg", "optimizer": "sgd"}, {}, True),
     "cavia": ("cavia", {}, {"step_size": 1.0}, True),
-    "cavia, two numbers, two steps": ("cavia", {"context_size": 2}, {"step_size": 0.5, "steps": 2}, True),
+    "cavia, two numbers, two steps": ("cavia", {}, {"step_size": 0.5, "steps": 2}, True),
     "cavia, ppo": ("cavia", {"update": "ppo"}, {"step_size": 1.0}, True),
     "rl2": ("rl2", {"trials": 10, "minibatch_trials": 4, "epochs": 2}, {}, False),
     "rl2, plain, in chunks": ("rl2", {"critic": "plain", "chunk": 5, "across_episodes": False}, {}, False),
@@ -57,6 +57,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
     "scratch": ("scratch", {}, {}, False),
     "random": ("random", {}, {}, False),
 }
+
+POLICY_KWARGS: dict[str, dict[str, Any]] = {"cavia, two numbers, two steps": {"context_size": 2}}
 
 
 def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -77,7 +79,7 @@ def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
                         "inner": inner,
                         "outer": outer if path is None else {**outer, "path": path},
                         "evaluation": {"every": 2, "tasks": 3, "episodes": 2, "steps": 2, "seed": "run"},
-                        "policy_kwargs": {"hidden_sizes": (12, 10)},
+                        "policy_kwargs": {"hidden_sizes": (12, 10), **POLICY_KWARGS.get(variant, {})},
                         "seed": 3,
                         "device": "cpu",
                     },

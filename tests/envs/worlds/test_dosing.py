@@ -132,6 +132,7 @@ def test_wrong_input_is_one_sentence() -> None:
         ({"route": "rectal"}, "route is 'rectal'; expected one of oral, intravenous"),
         ({"doses": 3}, "doses is 3; expected a whole number of at least 4"),
         ({"level_after": -1}, "level_after is -1; expected a whole number of at least 0"),
+        ({"level_after": 12}, "level_after is 12, and a course has 12 doses; expected fewer"),
     ):
         with pytest.raises(ValueError, match=message):
             metarl.make(FAMILY, **wrong)
@@ -141,6 +142,34 @@ def test_wrong_input_is_one_sentence() -> None:
                 use([5.0, wrong])
         with pytest.raises(ValueError, match=f"a dose is {wrong:g} mg/kg"):
             clearance_from_level([10.0], [[5.0, wrong]])
+
+
+def test_wrong_patients_levels_and_routes_are_one_sentence() -> None:
+    env = metarl.make(FAMILY).unwrapped
+    for clearance, volume, message in (
+        (-0.09, 0.5, "a clearance is -0.09 L/h/kg; expected finite numbers from 0 on"),
+        (np.nan, 0.5, "a clearance is nan L/h/kg"),
+        (0.06, 0.0, "a volume is 0 L/kg; expected finite numbers above 0"),
+        ("high", 0.5, "a clearance is high .*; expected finite numbers from 0 on, in L/h/kg"),
+    ):
+        for use in (
+            lambda c=clearance, v=volume: env.oracle_doses({"clearance": c, "volume": v}),
+            lambda c=clearance, v=volume: env.oracle_return({"clearance": c, "volume": v}),
+            lambda c=clearance, v=volume: course([5.0], c, v),
+        ):
+            with pytest.raises(ValueError, match=message):
+                use()
+    with pytest.raises(ValueError, match="expected a dict with the keys clearance and volume"):
+        env.oracle_doses({"clearance": 0.06})
+    for level in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"a level is {level:g} mg/L; expected finite numbers above 0"):
+            clearance_from_level([level], [[5.0, 5.0]])
+    with pytest.raises(ValueError, match="route is 'nose'; expected one of oral, intravenous"):
+        course([5.0], 0.06, 0.5, route="nose")
+    with pytest.raises(ValueError, match=r"a dose is much .*; expected finite numbers from 0 on, in mg/kg"):
+        kinetics.to_actions("much")
+    with pytest.raises(ValueError, match="a dose is masked"):
+        kinetics.to_actions(np.ma.masked_greater([1.0, 2.0], 1.5))
 
 
 def test_actions_stand_for_doses() -> None:

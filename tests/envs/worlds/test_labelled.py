@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import metarl
 from metarl.envs.families.labelled import Pools
-from metarl.envs.families.labelled_data import are_data, arrays_of, as_text, labelled, load_data
+from metarl.envs.families.labelled_arrays import are_data, arrays_of, labelled
+from metarl.envs.families.labelled_data import as_text, load_data
 
 pytest.importorskip("sklearn")
 FAMILY = "metarl/Labelled-v0"
@@ -140,6 +141,35 @@ def test_data_are_taken_however_they_are_given(given: Any) -> None:
     np.testing.assert_array_equal(again.labels, Y)
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1e-9, 0.0), (1e-200, 0.0), (1e30, 0.0), (1.0, 1.7e9), (1e-3, -5e6)])
+def test_numbers_of_any_magnitude_are_standardised(scale: float, offset: float) -> None:
+    plain = X.astype(np.float64)
+    shown = [
+        metarl.make_vec(FAMILY, 1, data=as_text(labelled(inputs, Y)), ways=3).unwrapped.inputs
+        for inputs in (plain, plain * scale + offset)
+    ]
+    np.testing.assert_allclose(shown[1], shown[0], atol=1e-3)
+    assert shown[0].std(axis=0).min() > 0.5
+
+
+def test_features_that_do_not_vary_are_zero() -> None:
+    for constant in (np.float32(0.1), 0.1, 3e8):
+        inputs = np.concatenate([np.full((90, 1), constant), X], axis=1)
+        shown = metarl.make_vec(metarl.tasks_from_data(inputs, Y, ways=3), 1).unwrapped.inputs
+        np.testing.assert_array_equal(shown[:, 0], 0.0)
+        assert shown[:, 1:].std() > 0.5
+
+
+def test_what_is_held_out_does_not_depend_on_the_order_of_rows_or_the_type_of_labels() -> None:
+    order = np.random.default_rng(1).permutation(90)
+    wide = torch.from_numpy(X.astype(np.float64)).requires_grad_()
+    first = metarl.tasks_from_data(X, Y, ways=2).kwargs
+    for inputs, labels in (
+        (X[order], Y[order]), (wide, Y.astype(np.float64)), (X, Y[:, None]), (X.tolist(), Y.astype(np.bytes_)),
+    ):  # fmt: skip
+        assert metarl.tasks_from_data(inputs, labels, ways=2).kwargs == first
+
+
 def test_tasks_are_no_data() -> None:
     for family in ("metarl/Navigation2D-v0", metarl.tasks_from_data(X, Y, ways=2)):
         tasks = metarl.sample_tasks(family, 2)
@@ -165,6 +195,7 @@ def test_a_file_of_arrays_is_taken(tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", X=X.reshape(90, 3, 1), y=Y)
     env = metarl.make(FAMILY, data=str(tmp_path / "own.npz"), ways=3)
     assert env.observation_space.shape == (3,)
+    assert metarl.tasks_from_data(tmp_path / "own.npz", ways=3).kwargs["data"] == str(tmp_path / "own.npz")
     np.savez(tmp_path / "own.npz", X=X[:, :2], y=Y)  # is not the same file any more
     assert metarl.make(FAMILY, data=str(tmp_path / "own.npz"), ways=3).observation_space.shape == (2,)
     with pytest.raises(ValueError, match=r"none\.npz' does not exist; np\.savez"):
@@ -177,11 +208,26 @@ def test_a_file_of_arrays_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "labels", "arguments", "sentence"),
     [
-        (X, np.zeros(90), {}, "all labels are 0.0; expected two classes at least"),
+        (X, np.zeros(90), {}, "all labels are 0; expected two classes at least"),
         (X, Y[:50], {}, r"y has shape \(50,\) and X 90 rows; expected a label for each row"),
         (np.where(X > 40, np.nan, X), Y, {"ways": 2}, "X is not finite in .* of 90 rows, first in row"),
-        (1e300 * X.astype(np.float64), Y, {}, "X is not finite in"),
+        (1e300 * X.astype(np.float64), Y, {}, r"X has a number of magnitude 4.*e\+301; expected at most 1e100; divide"),
         (X, np.where(Y > 7, np.nan, Y), {}, "y is not finite in 10 rows"),
+        (np.ma.masked_greater(X, 40.0), Y, {}, "X has [0-9]+ masked entries; leave their rows out or fill them"),
+        (X, np.ma.masked_equal(Y, 3), {}, "y has 10 masked entries"),
+        (X + 1j, Y, {}, "X is of type complex.*; expected real numbers"),
+        (X, Y + 0j, {}, "y is of a complex type; expected classes"),
+        (X.astype("datetime64[s]"), Y, {}, r"X is of type datetime64\[s\]; expected real numbers"),
+        (
+            (X * 1e3).astype(np.int64) + 2**60,
+            Y,
+            {},
+            r"whole numbers up to 1.15e\+18, of which the last digits would be",
+        ),
+        ([[10**400]], [1], {}, "X cannot be turned into numbers"),
+        ([[1, 2], [3]], [0, 1], {}, "X cannot be turned into an array .* expected rows of one length"),
+        (X, np.eye(9)[Y], {}, r"y has shape \(90, 9\) .* y.argmax\(axis=1\) makes labels of one-hot rows"),
+        ({"X": X, "y": Y}, None, {}, "the data are of type dict; expected arrays X and y"),
         (X, Y + 0.25, {}, "y is 0.25 in row 0; expected classes, as whole numbers or texts; cut what is measured"),
         (X, [None, *Y[1:].tolist()], {}, "y has no label in 1 rows, first in row 0; leave them out"),
         (X[:0], Y[:0], {}, r"X has shape \(0, 3\); expected at least one row"),

@@ -76,7 +76,9 @@ def test_no_other_belief_is_better_than_the_taste() -> None:
 
 def test_wrong_arguments_are_one_sentence() -> None:
     for wrong, message in (
-        ({"items": 3}, "items is 3; expected a whole number of at least 4"),
+        ({"items": 3}, "slate is 4, and the catalogue has 3 items; expected at most as many"),
+        ({"items": 0}, "items is 0; expected a whole number of at least 1"),
+        ({"slate": 41}, "slate is 41, and the catalogue has 40 items"),
         ({"slate": 0}, "slate is 0; expected a whole number of at least 1"),
         ({"slates": 1.5}, "slates is 1.5; expected a whole number of at least 1"),
     ):
@@ -146,6 +148,14 @@ def test_recommending_follows_what_the_adapter_has_seen() -> None:
         assert after != before
         tops.append(after)
     assert tops[0] != tops[1]
+
+
+@pytest.mark.parametrize("order", [["a", "b"], [1, 1, 0], [-1, 0, 1], [0.0, 1.0], None, [1, 2, 3], [[0, 1]]])
+def test_a_catalogue_that_is_ranked_wrongly_is_refused(order: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = metarl.MAML("MlpPolicy", FAMILY, policy_kwargs={"hidden_sizes": (8,)})
+    monkeypatch.setattr(type(metarl.make(FAMILY).unwrapped), "rank_items", lambda env, action: order)
+    with pytest.raises(ValueError, match=r"rank_items\(action\) returns .*; expected each number from 0 to below"):
+        model.recommend(TASTE, 1)
 
 
 def test_a_family_without_a_catalogue_recommends_nothing() -> None:

@@ -37,7 +37,7 @@ def test_all_settings_are_listed_with_meaning_unit_and_owner() -> None:
     text = listing()
     assert "learning.step_timeout = 60.0\n    longest time" in text
     assert "(seconds); a number above 0\n    of all learners" in text
-    assert "of learner cavia" in text
+    assert "of learner anil" in text
 
 
 @pytest.mark.parametrize(

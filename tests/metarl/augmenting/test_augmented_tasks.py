@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import gymnasium
@@ -12,7 +13,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 import metarl
-from metarl.augmenting.tasks import fewer_tasks, mixed, perturbed, reflected
+from metarl.augmenting.tasks import fewer_tasks, mirrored, mixed, perturbed, reflected
 from metarl.envs import make_vec
 from metarl.envs import tasks as task_tools
 
@@ -191,6 +192,39 @@ def test_augmentation_that_leaves_the_task_space_is_refused_before_training(
         model.learn(iterations=1)
     assert "\n" not in str(caught.value)
     assert model.iteration == 0
+
+
+@pytest.mark.parametrize(
+    ("mirror", "words"),
+    [
+        (lambda tasks: tasks[:1], "returns a batch of shape (1, 2) for tasks of shape (3, 2); expected the same shape"),
+        (lambda tasks: tasks[0], "returns a batch of shape (2,) for tasks of shape (3, 2)"),
+        (lambda tasks: tasks[:, :1], "returns a batch of shape (3, 1) for tasks of shape (3, 2)"),
+        (lambda tasks: {"goal": tasks}, "returns a batch of shape {'goal': (3, 2)} for tasks of shape (3, 2)"),
+        (lambda tasks: None, "returns a batch of shape () for tasks of shape (3, 2)"),
+    ],
+)
+def test_a_symmetry_of_another_shape_is_refused(mirror: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        mirrored(np.zeros((3, 2)), 0.5, lambda tasks, rng: mirror(tasks), np.random.default_rng(0))
+
+
+def test_a_symmetry_may_change_what_it_is_given() -> None:
+    def mirror(tasks: Any, rng: np.random.Generator) -> Any:
+        tasks *= -1.0
+        return tasks
+
+    given = np.arange(1.0, 101.0)
+    found = mirrored(given, 0.5, mirror, np.random.default_rng(0))
+    np.testing.assert_array_equal(given, np.arange(1.0, 101.0))
+    np.testing.assert_array_equal(np.abs(found), given)
+    assert 30 < (found < 0.0).sum() < 70
+
+
+def test_tasks_beside_a_number_of_tasks_are_refused() -> None:
+    model = metarl.MAML(learning={"train_tasks": 3, "tasks": 2, "episodes": 2})
+    with pytest.raises(ValueError, match=r"learning\.train_tasks is 3, and tasks are given, .* leave one of them out"):
+        model.learn(iterations=1, tasks=metarl.sample_tasks("metarl/Navigation2D-v0", 3))
 
 
 def test_a_symmetry_that_keeps_the_ring_is_taken() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 import metarl
@@ -187,6 +187,34 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_played(
         metarl.export(model, tmp_path / "policy.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there.pt2"]
     model.close()
+
+
+class Averages(BaseFeaturesExtractor):
+    """Has an operation with the name of an output."""
+
+    def __init__(self, observation_space: Any) -> None:
+        super().__init__(observation_space, 2)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return observations - observations.mean(dim=1, keepdim=True)
+
+
+def test_an_operation_may_have_the_name_of_an_output(tmp_path: Path) -> None:
+    box = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    policy = ActorCriticPolicy(box, box, lambda _: 1e-3, features_extractor_class=Averages)
+    policy.set_training_mode(False)
+    seen = np.random.default_rng(0).uniform(-1.0, 1.0, (5, 2)).astype(np.float32)
+    found = session(metarl.export(policy, tmp_path / "policy.onnx")).run(["action"], {"observation": seen})[0]
+    np.testing.assert_allclose(found, policy.predict(seen, deterministic=True)[0], atol=1e-5)
+
+
+def test_an_observation_with_the_name_of_an_output_is_refused_for_onnx(tmp_path: Path) -> None:
+    box = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    policy = MultiInputActorCriticPolicy(spaces.Dict({"action": box, "other": box}), box, lambda _: 1e-3)
+    policy.set_training_mode(False)
+    with pytest.raises(ValueError, match=r"the key 'action', which is the name of an output.* or write a \.pt2"):
+        metarl.export(policy, tmp_path / "policy.onnx")
+    assert metarl.export(policy, tmp_path / "policy.pt2").exists()
 
 
 class Branches(BaseFeaturesExtractor):

@@ -170,6 +170,16 @@ def test_a_front_s_policy_goes_on_in_stable_baselines3() -> None:
             "the features extractor Wide does not take the observations",
         ),
         ({"policy_kwargs": {"features_extractor_class": WIDE}}, "Dropout, which draws at random"),
+        ({"policy_kwargs": {"features_precision": "half"}}, "a frozen front's features, and there is none; set policy"),
+        *[
+            ({"policy_kwargs": {"features_extractor_class": f"networks:{name}", "freeze": freeze}}, message)
+            for name, freeze, message in (
+                ("Whole", "none", "returns numbers of type torch.int64; expected torch.float32"),
+                ("AmongOthers", "none", "the policy's output for an observation alone is another than among others"),
+                ("AmongOthers", "extractor", "returns other features for an observation alone than among others"),
+                ("Noise", "extractor", "returns other features when it is given the same observations again"),
+            )
+        ],
         ({"inner": {"adapts": "context"}}, "which only learner cavia has; use learner 'cavia'"),
     ],
 )

@@ -111,6 +111,8 @@ def test_a_convolution_has_updates_and_the_head_none() -> None:
         ),
         ("maml", {"lora_rank": 2, "lora_layers": ["critic"]}, {}, "which matches no linear or convolutional layer"),
         ("maml", {"lora_rank": -1}, {}, "policy.lora_rank"),
+        ("maml", {"lora_layers": [UPDATED]}, {}, "and policy.lora_rank is 0, so no layer is updated"),
+        ("rl2", {"lora_layers": [UPDATED]}, {}, "and policy.lora_rank is 0, so no layer is updated"),
         (
             "maml",
             {

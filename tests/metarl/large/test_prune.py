@@ -176,6 +176,7 @@ def test_masks_are_of_all_layers_together_or_of_each_and_a_learner_is_pruned_as_
     ("learner", "policy", "message"),
     [
         ("maml", {"prune": 1.0}, "policy.prune"),
+        ("maml", {"prune": 0.9999}, "which leaves layer .* no weight, and so nothing of what is observed"),
         ("maml", {"prune": 0.5, "lora_rank": 2}, "so leave one of them out"),
         ("pretrained", {"prune": 0.5}, "neither low-rank updates nor pruned weights"),
         ("rl2", {"prune": 0.5}, "and the weights of policy 'GruPolicy' are not pruned"),

@@ -57,7 +57,7 @@ def test_only_the_part_that_adapts_moves_in_adaptation(name: str, moving: set[st
 
 
 def test_an_adapted_context_is_a_plain_policy_that_does_the_same() -> None:
-    model = small("cavia", inner={"step_size": 1.0}, outer={"context_size": 3}).learn(iterations=1)
+    model = small("cavia", inner={"step_size": 1.0}, policy_kwargs={"context_size": 3}).learn(iterations=1)
     tasks = metarl.sample_tasks(NAVIGATION, 1, seed=1)
     parameters = task_parameters(adapted_to(model, tasks, steps=2, episodes=4), 0)
     assert parameters[CONTEXT].shape == (3,)
@@ -86,6 +86,7 @@ def moved_by(model: Any) -> set[str]:
         ("head", HEAD),
         ("biases", BIASES),
         (["action_net.*"], HEAD - {"log_std"}),
+        ("context", {CONTEXT}),
         ("*.0.*", {f"{HIDDEN[0]}.weight", f"{HIDDEN[0]}.bias"}),
         (["log_std", "*.2.bias"], {"log_std", f"{HIDDEN[1]}.bias"}),
     ],
@@ -100,6 +101,23 @@ def test_only_what_is_named_moves_in_adaptation_and_all_is_meta_trained(
         model.learn(iterations=1)
         moved = {name for name, value in before.items() if not torch.equal(model.parameters[name], value)}
         assert moved == (expected if learner == "reptile" else set(before))
+
+
+@pytest.mark.parametrize("learner", ["maml", "meta-sgd"])
+def test_a_context_adapts_with_the_same_gradients_on_both_paths(learner: str) -> None:
+    found = []
+    for path in ("fast", "general"):
+        model = small(
+            learner,
+            inner={"step_size": 1.0, "steps": 2, "adapts": "context"},
+            outer={"path": path, "update": "vpg", "optimizer": "sgd", "learning_rate": 1.0},
+            policy_kwargs={"context_size": 2},
+        )
+        assert model.functional_policy.shapes[CONTEXT] == (2,)
+        found.append(model.learn(iterations=1).parameters)
+    assert found[0][CONTEXT].abs().max() > 0  # its start is meta-trained, unlike CAVIA's
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_the_head_is_anils() -> None:
@@ -155,7 +173,11 @@ def test_it_is_kept_in_a_checkpoint_and_in_the_policy_that_was_adapted(tmp_path:
         ),
         ("maml", "norms", r"inner.adapts is 'norms', but the policy has none; its parameters are log_std, "),
         ("maml", [], r"inner.adapts is \[\]; expected"),
-        ("maml", 3, r"inner.adapts is 3; expected 'all', 'head', 'biases', 'norms', or names and patterns, as in"),
+        (
+            "maml",
+            3,
+            r"inner.adapts is 3; expected 'all', 'head', 'biases', 'norms', 'lora', 'context', or names",
+        ),
         ("maml", ["log_std", ""], r"inner.adapts.1 is ''; expected 'all'"),
         ("anil", "biases", r"inner.adapts is 'biases', but learner anil adapts its head, of outer.head_layers layers"),
         (

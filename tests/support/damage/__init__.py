@@ -190,6 +190,6 @@ def bomb(members: Members, rng: np.random.Generator) -> bytes:
         case 11:
             return setting("family_kwargs", arms=10**9, pulls=10**9)
         case 12:
-            return setting("outer", components=10**9, context_size=10**9)
+            return setting("outer", components=10**9)
         case _:
             return zipped({f"{number}": b"" for number in range(30_000)})

@@ -44,6 +44,30 @@ class Huge(nn.Module):
         return 1e6 + observations
 
 
+class Whole(nn.Module):
+    """Whole numbers as features."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return them."""
+        return observations.long()
+
+
+class AmongOthers(nn.Module):
+    """Features that depend on the other observations."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return the differences from their mean."""
+        return observations - observations.mean(dim=0, keepdim=True)
+
+
+class Noise(nn.Module):
+    """Features with random numbers."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return them."""
+        return observations + torch.randn_like(observations)
+
+
 class Pixels(nn.Module):
     """A convolution of images, whose observations may be in a dict.
 

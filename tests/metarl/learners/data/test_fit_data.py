@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from stable_baselines3 import PPO
 
 import metarl
@@ -69,6 +71,25 @@ def test_a_warning_names_tested_classes_that_were_trained_on() -> None:
     new = np.isin(data.target, pools.classes(2))
     assert model.evaluate((data.data[new], data.target[new])).returns.shape == (2, 6)
     model.learner.close()
+
+
+def test_rows_that_are_held_out_stay_so_where_data_come_in_another_order() -> None:
+    inputs, labels = datasets.load_iris(return_X_y=True)
+    pairs = torch.utils.data.TensorDataset(torch.from_numpy(inputs), torch.from_numpy(labels))
+    loader = torch.utils.data.DataLoader(pairs, batch_size=8, shuffle=True)
+    model = MetaLearner(**SMALL).fit(loader, epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = model.evaluate(loader).returns
+    np.testing.assert_array_equal(model.evaluate((inputs, labels)).returns, found)
+    with pytest.warns(UserWarning, match=r"[0-9]+ of 15 tested rows are among those of training"):
+        model.evaluate((inputs[::2], labels[::2]))
+    model.learner.close()
+
+
+def test_an_argument_that_data_do_not_have_is_named() -> None:
+    with pytest.raises(ValueError, match="family_kwargs has 'wayz'; of labelled data it may give ways, shots"):
+        MetaLearner(family_kwargs={"wayz": 2}, **SMALL).fit(datasets.load_iris(), epochs=1)
 
 
 def test_data_for_another_family_are_refused() -> None:
