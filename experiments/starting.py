@@ -12,6 +12,9 @@ from typing import Any
 from gymnasium.spaces import flatdim
 from torch import Tensor
 
+from metarl.agents import wrap_module
+from metarl.agents.frozen.trained import SETTINGS
+from metarl.agents.policies import ModulePolicy
 from metarl.checkpoints import checkpoint_path, stored_checkpoint
 from metarl.learner import BaseLearner
 from metarl.learners.registry import find_learner, load_learner
@@ -68,7 +71,14 @@ def learner_from(settings: Settings, source: Path) -> tuple[BaseLearner, dict[st
 def _from_model(settings: Settings, path: Path) -> BaseLearner:
     plain = as_dict(settings)
     sections = {name: plain[name] for name in _SECTIONS}
-    learner: BaseLearner = find_learner(settings.learner).from_pretrained(path, settings.family, **sections)
+    # What is trained of the model, and an extractor of one's own, which its file names in pickled code only.
+    names = (*SETTINGS, "features_extractor_class", "features_extractor_kwargs")
+    given = {name: getattr(settings.policy, name) for name in names}
+    usual = Settings().policy
+    policy_kwargs = {name: value for name, value in given.items() if value != getattr(usual, name)}
+    learner: BaseLearner = find_learner(settings.learner).from_pretrained(
+        path, settings.family, policy_kwargs=policy_kwargs, **sections
+    )
     try:
         hidden = learner.policy_kwargs.get("net_arch")
         hidden = hidden.get("pi") if isinstance(hidden, dict) else hidden
@@ -108,15 +118,37 @@ def _from_checkpoint(settings: Settings, earlier: BaseLearner, state: State, pat
     _compare("policy", {name: getattr(found.policy, name) for name in _ARCHITECTURE}, settings.policy, path)
     normalized = {"normalize_observations": found.learning.normalize_observations}
     _compare("learning", normalized, settings.learning, path)
-    learner: BaseLearner = find_learner(settings.learner).from_settings(
-        settings, earlier.policy_kwargs, earlier.functional_policy.buffers()
-    )
+    policy = earlier.functional_policy
+    if any(getattr(found.policy, name) != getattr(settings.policy, name) for name in SETTINGS):
+        policy, state = _trained_otherwise(settings, earlier, state, path)
+    learner: BaseLearner = wanted.from_settings(settings, earlier.policy_kwargs, policy.buffers())
     try:
         learner.state = _taken_over(learner, earlier, state, path)
     except BaseException:
         learner.close()
         raise
     return learner
+
+
+def _trained_otherwise(
+    settings: Settings, earlier: BaseLearner, state: State, path: Path
+) -> tuple[ModulePolicy, State]:
+    """Return an earlier learner's policy of which other parts are trained, as settings say, and its state."""
+    policy = earlier.functional_policy
+    if not isinstance(policy, ModulePolicy):
+        for name in SETTINGS:
+            there, here = (getattr(of.policy, name) for of in (earlier.given_settings, settings))
+            if there != here:
+                raise ValueError(
+                    f"{str(path)!r} has policy.{name} = {_plain(there)}, and this run {_plain(here)}, which cannot "
+                    f"change in a {type(policy).__name__}; set policy.{name}={_plain(there)}"
+                )
+    assert isinstance(policy, ModulePolicy)
+    whole = policy.module(state.parameters, state.critic)
+    new = wrap_module(whole, settings.policy.log_std_min, settings.policy.trained(settings.seed))
+    # In the module the exploration noise is at its floor at least; the learner's own value is kept.
+    noise = {name: state.parameters[name] for name in {"log_std"} & set(state.parameters) & set(new.parameters())}
+    return new, replace(state, parameters={**new.parameters(), **noise})
 
 
 def _taken_over(learner: BaseLearner, earlier: BaseLearner, state: State, path: Path) -> State:

@@ -48,14 +48,22 @@ if TYPE_CHECKING:
     from metarl.replay.show import show as show
     from metarl.results.combined import combine as combine
     from metarl.results.evaluation import Evaluation as Evaluation
+    from metarl.shrinking.compress import Compress as Compress
+    from metarl.shrinking.compress import Compressed as Compressed
+    from metarl.shrinking.compress import Decompress as Decompress
+    from metarl.shrinking.distill import distill as distill
     from metarl.shrinking.prune import Prune as Prune
 
 # The modules of the names that are imported on first use.
 _LAZY = {
     **class_places(),
     "BaseLearner": "metarl.learner",
+    "Compress": "metarl.shrinking.compress",
+    "Compressed": "metarl.shrinking.compress",
+    "Decompress": "metarl.shrinking.compress",
     "combine": "metarl.results.combined",
     "defaults": "metarl.guide.sizes",
+    "distill": "metarl.shrinking.distill",
     "export": "metarl.exporting.export",
     "Evaluation": "metarl.results.evaluation",
     "MetaLearner": "metarl.learners.meta_learner",

@@ -41,7 +41,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "envs names",
         "replay": "replay protocols root basics agents envs",
         "exporting": "exporting memory root guide sb3 gradients agents envs basics names",
-        "shrinking": "shrinking root agents",
+        "shrinking": "shrinking root gradients agents envs basics names",
         "training": "training root guide checkpoints results basics gradients sb3 agents envs",
         "names": "names root checkpoints",
         "memory": "memory names root training checkpoints basics gradients sb3 agents envs",

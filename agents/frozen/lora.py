@@ -1,7 +1,7 @@
 """Low-rank updates of linear and convolutional layers (LoRA, Hu et al. 2021, equation 3): ``W' = W + B A``.
 
-``W`` is frozen; ``A`` and ``B`` are trained and adapt. The product ``B A`` is never computed while training, so that
-each task has only ``rank * (inputs + outputs)`` numbers of its own for a layer. ``B`` is 0 at first.
+``W`` is frozen; ``A`` and ``B`` are trained and adapt. These layers do not compute the product ``B A``: a task
+has only ``rank * (inputs + outputs)`` numbers of its own for a layer. ``B`` is 0 at first.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def lora_layers(module: nn.Module) -> list[str]:
 def replace_part(module: nn.Module, name: str, part: nn.Module) -> None:
     """Replace a part of a module by its name, wherever the module holds the same part."""
     old = module.get_submodule(name)
-    for holder in list(module.modules()):
-        for key, child in holder.named_children():
-            if child is old:
-                setattr(holder, key, part)
+    for found, child in list(module.named_modules(remove_duplicate=False)):
+        if child is old:
+            holder, _, key = found.rpartition(".")
+            setattr(module.get_submodule(holder), key, part)

@@ -124,8 +124,15 @@ class ModulePolicy(Policy):
     def distribution(self, parameters: Parameters, samples: Samples) -> Distribution:
         """Return the distribution over actions at each sample; see ``Policy``."""
         output = self.output(parameters, samples.observations)
-        log_std = parameters.get("log_std")
+        log_std = self.log_std(parameters)
         return self.head(output, None if log_std is None else log_std.expand_as(output))
+
+    def log_std(self, parameters: Parameters) -> Tensor | None:
+        """Return the logarithm of the exploration noise, trained or frozen, without its floor; None of choices."""
+        if "log_std" in self.frozen:
+            frozen = self.initial_module.get_parameter("log_std").detach()
+            return frozen.to(next(iter(parameters.values())))
+        return parameters.get("log_std")
 
     def output(self, parameters: Parameters, observations: Observations) -> Tensor:
         """Return the last layer's output ``[sample, output]`` for observations ``[sample, *obs]``."""
@@ -240,9 +247,9 @@ class ModuleActor(Actor):
         self._policy = policy
         self._parameters = {name: value.detach() for name, value in parameters.items()}
         self._shared = all(value.shape == policy.shapes[name] for name, value in parameters.items())
-        log_std = self._parameters.get("log_std")
+        log_std = policy.log_std(self._parameters)
         if log_std is not None:
-            log_std = policy.floored(log_std[None] if self._shared else log_std)[:, None, :]
+            log_std = policy.floored(log_std.reshape(-1, 1, log_std.shape[-1]))
         super().__init__(policy.action_space, None if log_std is None else log_std.cpu().numpy(), normalizer)
 
     def output(self, observations: Any) -> NDArray[Any]:

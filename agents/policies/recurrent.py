@@ -232,8 +232,17 @@ class GruPolicy(Policy):
         """Return a copy of the buffers of the features extractor, and of what is frozen."""
         return {name: value.detach().clone() for name, value in self._constant().items()}
 
+    def whole(self, parameters: Parameters) -> Parameters:
+        """Return parameters with the frozen ones."""
+        like = next(iter(parameters.values()))
+        frozen = {name: value.detach().to(like) for name, value in self._frozen().items()}
+        return {**frozen, **parameters}
+
+    def _frozen(self) -> Parameters:
+        return {name: value for name, value in self.network.named_parameters() if name in self.frozen}
+
     def _constant(self) -> Parameters:
-        frozen = {name: value for name, value in self.network.named_parameters() if name in self.frozen}
+        frozen = self._frozen()
         before = {} if self.front is None else self.front.tensors()
         return {**dict(self.network.named_buffers()), **frozen, **before}
 
@@ -287,8 +296,9 @@ class GruPolicy(Policy):
 
     def act_on(self, parameters: Parameters, memory: Tensor) -> Distribution:
         """Return the distribution over actions, given the memory after a step ``[row, memory]``."""
-        output = nn.functional.linear(memory, parameters["action_net.weight"], parameters["action_net.bias"])
-        log_std = parameters.get("log_std")
+        whole = self.whole(parameters)
+        output = nn.functional.linear(memory, whole["action_net.weight"], whole["action_net.bias"])
+        log_std = whole.get("log_std")
         return self.head(output, None if log_std is None else log_std.expand_as(output))
 
     def distribution(self, parameters: Parameters, samples: Samples) -> NoReturn:
@@ -302,7 +312,7 @@ class GruPolicy(Policy):
     def actor(self, parameters: Parameters, normalizer: Normalizer | None = None) -> GruActor:
         """Return the actor with these parameters, which have no task axis, at the start of trials."""
         actor = GruActor(self, parameters, normalizer or Normalizer())
-        return actor.after(self.front, parameters["weight_hh"].device)
+        return actor.after(self.front, next(iter(parameters.values())).device)
 
 
 def _standard_extractor(space: spaces.Space[Any]) -> type[BaseFeaturesExtractor]:
@@ -331,8 +341,7 @@ class GruActor(Actor):
     acts_without_noise = True
 
     def __init__(self, policy: GruPolicy, parameters: Parameters, normalizer: Normalizer) -> None:
-        frozen = {name: part for name, part in policy.network.named_parameters() if name in policy.frozen}
-        host = {name: value.detach().cpu() for name, value in {**frozen, **parameters}.items()}
+        host = {name: value.detach().cpu() for name, value in policy.whole(parameters).items()}
         self._policy = policy
         network = policy.network
         space = network.observation_space

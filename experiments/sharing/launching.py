@@ -80,7 +80,7 @@ def launch(jobs: Jobs, main: Main, arguments: Sequence[str], folder: Path) -> li
         folder: for the logs of the jobs.
 
     Raises:
-        ValueError: submitit is missing, there is no such executor, or it refuses a parameter.
+        ValueError: submitit is missing, there is no such executor, or it or the cluster refuses the jobs.
     """
     try:
         import submitit
@@ -89,9 +89,10 @@ def launch(jobs: Jobs, main: Main, arguments: Sequence[str], folder: Path) -> li
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=jobs.executor)
         executor.update_parameters(**{"timeout_min": _DAY, "name": "metarl", **jobs.parameters})
+        with executor.batch():
+            submitted = [executor.submit(SameCommand(main, in_jobs(arguments))) for _ in range(jobs.count)]
     except (ValueError, NameError, AssertionError, RuntimeError, TypeError) as error:
         raise ValueError(f"--submitit: {' '.join(str(error).split())}") from error
-    submitted = [executor.submit(SameCommand(main, in_jobs(arguments))) for _ in range(jobs.count)]
     names = ", ".join(job.job_id for job in submitted)
     say(f"Submitted to {executor.cluster}: {names}; their output is in {folder}")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,8 @@ class Searched:
         choices: one of these; empty for a range.
     """
 
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     log: bool = False
     integer: bool = False
     choices: tuple[Any, ...] = ()
@@ -48,25 +48,24 @@ class Searched:
         return found
 
 
-def split(texts: Sequence[str], integers: Mapping[str, bool]) -> tuple[list[tuple[str, Any]], dict[str, Searched]]:
+def split(texts: Sequence[str]) -> tuple[list[tuple[str, Any]], dict[str, Searched]]:
     """Return the settings that are given, and those that are searched.
 
     Args:
         texts: ``KEY=VALUE``, ``KEY=LOW..HIGH`` with ``:log`` or ``:int``, ``KEY=A,B,C``; also ``KEY=log(LOW,HIGH)``,
             ``int(LOW,HIGH)``, ``uniform(LOW,HIGH)``, ``choice(A,B,C)``.
-        integers: whether a setting is a whole number, so that its ranges are, without saying so.
 
     Raises:
         ValueError: one of them cannot be read, or a setting is searched twice.
 
-    >>> split(["inner.steps=1..5", "seed=2"], {"inner.steps": True})
+    >>> split(["inner.steps=1..5:int", "seed=2"])
     ([('seed', 2)], {'inner.steps': Searched(low=1, high=5, log=False, integer=True, choices=())})
     """
     given: list[tuple[str, Any]] = []
     searched: dict[str, Searched] = {}
     for text in texts:
         key, value = parse_override(text)
-        found = _searched(text, key, value, integer=integers.get(key, False))
+        found = _searched(text, key, value)
         if found is None:
             given.append((key, value))
         elif key in searched:
@@ -76,7 +75,7 @@ def split(texts: Sequence[str], integers: Mapping[str, bool]) -> tuple[list[tupl
     return given, searched
 
 
-def _searched(text: str, key: str, value: Any, *, integer: bool) -> Searched | None:
+def _searched(text: str, key: str, value: Any) -> Searched | None:
     if not isinstance(value, str):
         return None
     call = _CALL.fullmatch(value)
@@ -98,9 +97,7 @@ def _searched(text: str, key: str, value: Any, *, integer: bool) -> Searched | N
         found = {"low": found[0], "high": found[1]}
     if "as" in found:
         raise ValueError(f"{text!r} ends in {found['as']!r}, which is for --vary; {USAGE}")
-    low, high = found["low"], found["high"]
-    whole = isinstance(low, int) and isinstance(high, int)
-    return Searched(low, high, "log" in found, "integer" in found or (integer and whole))
+    return Searched(found["low"], found["high"], "log" in found, "integer" in found)
 
 
 def _choices(text: str, parts: Sequence[str]) -> Searched:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # an extra, which only those who search settings have
 
 JOURNAL = "journal.log"
 COMPLETE, PRUNED, FAIL, RUNNING, WAITING = "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"  # Optuna's names
-TRIES = 3  # of a trial whose processes die
+TRIES = 10  # of a trial whose processes die
 _REPLACES, _RUN, _TRY, _FAILURE = "replaces", "run", "try", "failure"
 
 
@@ -76,7 +76,8 @@ class Study:
         try:
             yield
         finally:
-            lock.release()
+            with suppress(RuntimeError):  # another process took it, since this one had it for too long
+                lock.release()
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials, also those that were replaced."""

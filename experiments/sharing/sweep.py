@@ -8,7 +8,7 @@ import shlex
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,15 @@ class Sweep:
     def _at(self, end: int) -> dict[str, Any]:
         return {key: searched.ends[end] for key, searched in self.space.items()}
 
+    def as_whole(self, key: str, searched: Searched) -> Searched:
+        """Return a range as one of whole numbers if the setting takes no others between its ends."""
+        if isinstance(searched.low, int) and isinstance(searched.high, int):
+            try:
+                self.settings(self._at(0) | {key: searched.low + 0.4142 * (searched.high - searched.low)}, 1)
+            except ValueError:
+                return replace(searched, integer=True)
+        return searched
+
     def check(self) -> None:
         """Refuse values that are no settings, before anything is trained.
 
@@ -107,17 +116,11 @@ def plan(config: str, texts: Sequence[str], vary: Sequence[str], *, seeds: int, 
     Raises:
         ValueError: nothing is searched, or something is wrong with a setting.
     """
-    plain = as_dict(read_configuration(config, [], vary)[1])
-    integers = {
-        f"{section}.{key}" if isinstance(values, dict) else section: type(value) is int
-        for section, values in plain.items()
-        for key, value in (values.items() if isinstance(values, dict) else [(section, values)])
-    }
-    given, space = split(texts, integers)
+    given, space = split(texts)
     if not space:
         raise ValueError(
             "no setting is searched; give ranges or choices, as in 'metarl sweep navigation "
-            "outer.learning_rate=1e-4..1e-2:log policy.activation=tanh,relu'"
+            "inner.step_size=0.01..0.5:log policy.activation=tanh,relu'"
         )
     twice = sorted({key for key, _ in given} & set(space))
     if twice or "seed" in dict(given) or "seed" in space:
@@ -127,7 +130,7 @@ def plan(config: str, texts: Sequence[str], vary: Sequence[str], *, seeds: int, 
         config=config, given=tuple(given), vary=tuple(vary), space=space, seeds=seeds, trials=trials, prunes=prunes
     )
     found.check()
-    return found
+    return replace(found, space={key: found.as_whole(key, searched) for key, searched in space.items()})
 
 
 class _PrunedError(Exception):

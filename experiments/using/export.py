@@ -47,7 +47,8 @@ def export_run(
         found, which = None, "The policy before adaptation"
         if task is not None:
             found, number = named_task(learner, task)
-            which = f"{in_full(found, number)}: the policy after adaptation"
+            when = "before" if steps == 0 else "after"
+            which = f"{in_full(found, number)}: the policy {when} adaptation"
         export(learner, path, found, steps=steps, episodes=episodes, seed=seed)
         return f"{which}\nWritten to {path}{standing(run, learner)}"
     finally:

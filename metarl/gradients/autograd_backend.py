@@ -229,10 +229,12 @@ def _gradient(
 def _pull(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, create_graph: bool = False
 ) -> Tensors:
+    # What depends on frozen parameters alone, as exploration noise that is frozen, adds nothing.
+    pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
     return torch.autograd.grad(
-        outputs,
+        [output for output, _ in pairs],
         inputs,
-        cotangents,
+        [cotangent for _, cotangent in pairs],
         create_graph=create_graph,
         retain_graph=True,
         allow_unused=True,

@@ -35,9 +35,9 @@ GRU = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def applies(policy: GruPolicy, device: torch.device) -> bool:
-    """Return whether ``loss_gradient`` knows the policy's parts: flattened observations, and the CPU."""
-    extractor = policy.network.features_extractor
-    return type(policy) is GruPolicy and type(extractor) is FlattenExtractor and device.type == "cpu"
+    """Return whether ``loss_gradient`` knows the policy's parts: flattened observations, all trained, and the CPU."""
+    plain = type(policy) is GruPolicy and type(policy.network.features_extractor) is FlattenExtractor
+    return plain and not policy.frozen and device.type == "cpu"
 
 
 def loss_gradient(

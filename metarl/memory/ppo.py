@@ -65,7 +65,7 @@ def memories(
         packing: of some of them.
         chunk: the number of steps, or None for whole trials.
     """
-    device, kind = steps.told.device, parameters["weight_hh"].dtype
+    device, kind = steps.told.device, next(iter(parameters.values())).dtype
     hidden = torch.zeros(int(packing.sizes[0]), policy.memory_size, dtype=kind, device=device)
     for part in packing.chunks(chunk or len(packing.sizes)):
         rows = part.rows.to(device)
@@ -173,9 +173,8 @@ def remembered(policy: GruPolicy, parameters: Parameters, steps: TrialSteps, at_
         at_once: the number of trials that are computed side by side.
         chunk: as for ``memories``.
     """
-    found = torch.zeros(
-        len(steps.told), policy.memory_size, dtype=parameters["weight_hh"].dtype, device=steps.told.device
-    )
+    kind = next(iter(parameters.values())).dtype
+    found = torch.zeros(len(steps.told), policy.memory_size, dtype=kind, device=steps.told.device)
     for trials in torch.split(torch.arange(len(steps.lengths)), at_once):
         for rows, memory in memories(policy, parameters, steps, pack(steps, trials), chunk):
             found[rows] = memory

@@ -24,6 +24,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from metarl.agents import Normalizer, new_normalizer, wrap_module
+from metarl.agents.frozen.extractors import with_extractor
+from metarl.agents.frozen.packing import unpacked_tensors
 from metarl.agents.frozen.trained import ALL_TRAINED, SETTINGS, Trained
 from metarl.agents.normalization import Moments
 from metarl.agents.observations import channels_first
@@ -71,17 +73,20 @@ class Source:
 
 
 def read_source(source: Any, policy_kwargs: dict[str, Any]) -> Source:
-    """Return the data of a PPO or A2C model, or of the zip file of one.
+    """Return the data of a PPO or A2C model, or of the zip file of one, with compressed weights in single precision.
 
     Args:
-        source: the model, or a path.
+        source: the model, a path, a policy, or a learner, of which it is the policy before adaptation.
         policy_kwargs: arguments of its policy that a file holds only in pickled form.
 
     Raises:
         ValueError: the source is neither, is damaged, or is of a kind that cannot be used; the message says why.
     """
     if isinstance(source, OnPolicyAlgorithm):
-        return _from_model(source)
+        return _from_policy(f"the {type(source).__name__} model", source.policy, source.get_vec_normalize_env())
+    policy = getattr(source, "policy", source)  # of a learner, the one before adaptation
+    if isinstance(policy, ActorCriticPolicy):
+        return _from_policy(f"the {type(source).__name__}", policy, None)
     if isinstance(source, str | Path):
         return _from_file(Path(source), {key: part for key, part in policy_kwargs.items() if key not in SETTINGS})
     raise ValueError(
@@ -90,9 +95,7 @@ def read_source(source: Any, policy_kwargs: dict[str, Any]) -> Source:
     )
 
 
-def _from_model(model: OnPolicyAlgorithm) -> Source:
-    policy = model.policy
-    described = f"the {type(model).__name__} model"
+def _from_policy(described: str, policy: Any, statistics: VecNormalize | None) -> Source:
     if not isinstance(policy, ActorCriticPolicy):
         raise ValueError(f"{described} has a {type(policy).__name__}, expected an ActorCriticPolicy")
     given = policy._get_constructor_parameters()
@@ -101,13 +104,13 @@ def _from_model(model: OnPolicyAlgorithm) -> Source:
     arguments["share_features_extractor"] = policy.share_features_extractor
     return Source(
         described=described,
-        tensors={name: value.detach().cpu().clone() for name, value in policy.state_dict().items()},
+        tensors=unpacked_tensors({name: value.detach().cpu().clone() for name, value in policy.state_dict().items()}),
         arguments=arguments,
         spaces={
             "observation_space": _plain_space(policy.observation_space),
             "action_space": _plain_space(policy.action_space),
         },
-        statistics=model.get_vec_normalize_env(),
+        statistics=statistics,
     )
 
 
@@ -120,7 +123,7 @@ def _from_file(path: Path, policy_kwargs: dict[str, Any]) -> Source:
     try:
         with open_zip(path) as archive:
             data = read_json(read_member(archive, "data", _DATA_BYTES), finite=False)
-            tensors = read_tensors(read_member(archive, "policy.pth"))
+            tensors = unpacked_tensors(read_tensors(read_member(archive, "policy.pth")))
     except Exception as error:  # damaged and foreign files raise errors of many types
         raise ValueError(f"{described} is damaged or no model of stable-baselines3 ({in_words(error)})") from error
     if not isinstance(data, dict) or "action_net.weight" not in tensors or "value_net.weight" not in tensors:
@@ -217,6 +220,7 @@ def take_over(
             raise ValueError(f"{label} is {given!r}; expected a dict")
     if vec_normalize is not None and not isinstance(vec_normalize, VecNormalize):
         raise ValueError(_no_statistics(vec_normalize, family))
+    policy_kwargs = with_extractor(policy_kwargs)
     found = read_source(source, policy_kwargs)
     env = make(family, **family_kwargs)
     try:

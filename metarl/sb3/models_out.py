@@ -14,11 +14,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from metarl.agents import Rollouts, discounted_returns
+from metarl.agents.frozen.packed import architecture_of
 from metarl.agents.observations import map_observations
 from metarl.agents.policies import is_critic
 
 Model = TypeVar("Model", bound=OnPolicyAlgorithm)
-_GIVEN_BY_THE_MODEL = ("observation_space", "action_space", "lr_schedule", "use_sde")
 _FITS = 10
 _EPOCHS = 5
 _BATCH = 256
@@ -59,11 +59,7 @@ def to_model(
             f"the environment's action space is {actions}, and stable-baselines3's models take only boxes with finite "
             "ends; use the policy that adapt() returns, or an environment that limits its actions"
         )
-    kept = {key: value for key, value in policy._get_constructor_parameters().items() if key not in _GIVEN_BY_THE_MODEL}
-    # The arguments of all distributions are listed; those of state-dependent noise are None and do not apply.
-    kept = {key: value for key, value in kept.items() if value is not None}
-    # This argument of the constructor is missing in a policy's constructor parameters.
-    kept["share_features_extractor"] = policy.share_features_extractor
+    kept = architecture_of(policy)
     if "optimizer_class" in given:
         kept.pop("optimizer_kwargs", None)
     model = algorithm(type(policy), env, policy_kwargs={**kept, **given}, **arguments)

@@ -1,4 +1,4 @@
-"""Pruning of learners and of stable-baselines3's models: fewer neurons, or weights that are 0 for good."""
+"""Pruning of learners and of stable-baselines3's models: fewer neurons or channels, or weights that are 0 for good."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from metarl.agents import Parameters, wrap_module
+from metarl.agents.frozen.extractors import ARGUMENTS, CLASS
+from metarl.agents.frozen.narrow import NarrowExtractor
+from metarl.agents.frozen.packed import architecture_of
 from metarl.agents.frozen.trained import Trained
 from metarl.agents.policies import Layer, ModulePolicy
 from metarl.agents.policies.perceptron import perceptron_layers
 from metarl.learner import BaseLearner
+from metarl.shrinking.channels import NARROW, without_channels
 from metarl.shrinking.neurons import Scope, importance, kept_neurons, without_neurons
 from metarl.state import State
 
@@ -27,15 +31,16 @@ def Prune(  # noqa: N802
     model: Model,
     amount: float = 0.5,
     *,
-    by: Literal["neurons", "weights"] = "neurons",
+    by: Literal["neurons", "channels", "weights"] = "neurons",
     scope: Scope = "global",
 ) -> Model:
-    """Return a copy of a model whose actor has fewer hidden neurons, or fewer weights that are not 0.
+    """Return a copy of a model whose actor has fewer hidden neurons or channels, or fewer weights that are not 0.
 
     Without the neurons that matter least, the network is smaller and runs faster, and everything takes it as any other:
     ``MetaLearner(Prune(model), family)``, ``learn``, ``save``. How importance is measured stands in
-    ``metarl.shrinking.neurons``. Without the weights of least magnitude the network has its size, and they stay 0 in
-    all inner and meta-updates; it is what ``policy.prune`` does to a new policy.
+    ``metarl.shrinking.neurons``. So it is without the channels of convolutions, and features, of a features extractor,
+    which the value function shares (``metarl.shrinking.channels``). Without the weights of least magnitude the network
+    has its size, and they stay 0 in all inner and meta-updates; it is what ``policy.prune`` does to a new policy.
 
     The value function stays as it is. What a learner has besides its parameters (the moments of an optimizer, learned
     step sizes) begins anew.
@@ -43,9 +48,11 @@ def Prune(  # noqa: N802
     Args:
         model: a PPO or A2C model of stable-baselines3, or a learner, with a perceptron as actor (``MlpPolicy``, or
             what is behind a frozen features extractor).
-            With ``by="weights"``, a learner with any of stable-baselines3's policies.
-        amount: the share of hidden neurons, or of weights, that go, in [0, 1).
-        by: ``neurons`` or ``weights``.
+            With ``by="channels"``, one with a convolutional features extractor that is a plain row of layers, as those
+            of ``CnnPolicy`` and ``SmallCnnPolicy``, or such a policy; with ``by="weights"``, a learner with any of
+            stable-baselines3's policies.
+        amount: the share of hidden neurons, channels or weights that go, in [0, 1).
+        by: ``neurons``, ``channels`` or ``weights``.
         scope: ``global`` takes the least important of all layers together, ``layer`` the same share of each.
 
     Raises:
@@ -54,11 +61,17 @@ def Prune(  # noqa: N802
     _check(amount, scope, by)
     if by == "weights":
         return _with_masks(model, amount, scope)  # type: ignore[no-any-return]
+    if by == "channels":
+        return _without_channels(model, amount, scope)  # type: ignore[no-any-return]
     if isinstance(model, BaseLearner):
         return _pruned_learner(model, amount, scope)  # type: ignore[return-value]
     if isinstance(model, OnPolicyAlgorithm):
         return _pruned_model(model, amount, scope)  # type: ignore[return-value]
-    raise ValueError(
+    raise ValueError(_no_model(model))
+
+
+def _no_model(model: Any) -> str:
+    return (
         f"{type(model).__name__} cannot be pruned; expected a learner, or a PPO or A2C model of stable-baselines3, as "
         "PPO.load(path) returns"
     )
@@ -68,8 +81,8 @@ def _check(amount: Any, scope: Any, by: Any) -> None:
     number = not isinstance(amount, bool) and isinstance(amount, numbers.Real) and math.isfinite(amount)
     if not number or not 0 <= amount < 1:
         raise ValueError(f"amount is {amount!r}; expected a share from 0 to below 1, as 0.5; 1 would prune everything")
-    if by not in ("neurons", "weights"):
-        raise ValueError(f"by is {by!r}; expected 'neurons' or 'weights'")
+    if by not in ("neurons", "channels", "weights"):
+        raise ValueError(f"by is {by!r}; expected 'neurons', 'channels' or 'weights'")
     if scope not in ("global", "layer"):
         raise ValueError(f"scope is {scope!r}; expected 'global' or 'layer'")
 
@@ -106,6 +119,48 @@ def _taking_over(pruned: BaseLearner, parameters: Parameters, before: State) -> 
         normalizer=before.normalizer,
     )
     return pruned
+
+
+def _without_channels(model: Any, amount: float, scope: Scope) -> Any:
+    if isinstance(model, BaseLearner):
+        return _learner_without_channels(model, amount, scope)
+    policy = model.policy if isinstance(model, OnPolicyAlgorithm) else model
+    if not isinstance(policy, ActorCriticPolicy):
+        raise ValueError(_no_model(model))
+    pruned, _ = without_channels(policy, amount, scope)
+    if model is policy:
+        return pruned
+    found = copy.copy(model)
+    found.policy, found.policy_kwargs = pruned, architecture_of(pruned)
+    return found
+
+
+def _learner_without_channels(learner: BaseLearner, amount: float, scope: Scope) -> BaseLearner:
+    policy = learner.functional_policy
+    if not isinstance(policy, ModulePolicy):
+        raise ValueError(f"a {type(policy).__name__} has no channels to prune; expected CnnPolicy or the like")
+    state, settings = learner.state, learner.given_settings
+    chosen = {**settings.policy.arguments(), **learner.policy_kwargs}
+    given = {name: chosen[key] for name, key in (("inner", CLASS), ("inner_kwargs", ARGUMENTS)) if chosen.get(key)}
+    module, arguments = without_channels(policy.module(learner.parameters, state.critic), amount, scope, given)
+    kwargs = {key: value for key, value in learner.policy_kwargs.items() if key not in (CLASS, ARGUMENTS)}
+    if isinstance(arguments["inner"], str):  # settings hold what a file can
+        network = replace(settings.policy, features_extractor_class=NARROW, features_extractor_kwargs=arguments)
+        settings = replace(settings, policy=network)
+    else:
+        kwargs |= {CLASS: NarrowExtractor, ARGUMENTS: arguments}
+    tensors = module.state_dict()
+    pruned = type(learner).from_settings(settings, kwargs)
+    buffers = {name: tensors.get(name, value) for name, value in pruned.functional_policy.buffers().items()}
+    pruned = type(learner).from_settings(settings, kwargs, buffers)
+    # The module has the floor applied to the exploration noise; the learner's own value is kept.
+    own = {name: tensors[name] for name in pruned.functional_policy.shapes}
+    noise = {name: part for name, part in learner.parameters.items() if name == "log_std"}
+    return _taking_over(pruned, {**own, **noise}, replace(state, critic=_named_as(pruned.state.critic, tensors)))
+
+
+def _named_as(names: Parameters, tensors: Parameters) -> Parameters:
+    return {name: tensors[name] for name in names}
 
 
 def _with_masks(model: Any, amount: float, scope: Scope) -> Any:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import small
 
 from metarl import check_family
-from metarl.experiments.benchmarks import images, iteration, memory, problems, update, workers
+from metarl.experiments.benchmarks import images, iteration, memory, problems, shrinking, update, workers
 
 
 @pytest.fixture
@@ -121,3 +122,15 @@ def test_the_speed_of_learning_with_memory_is_measured_beside_others(capsys: pyt
     assert printed.count("ours ÷ this 1.00") >= 2
     assert "8 trials of 5 pulls: RL² " in printed
     assert "2 trials of 200 steps of HalfCheetahVel: RL² " in printed
+
+
+def test_what_shrinking_costs_and_saves_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (1, 2):
+        small(seed=seed).save(tmp_path / str(seed))
+    tiny = ["--tasks", "2", "--episodes", "2", "--hidden", "3", "--rounds", "1", "--epochs", "1"]
+    assert shrinking.main([str(tmp_path / "1"), str(tmp_path / "2"), *tiny]) == 0
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["full", "pruned", "int8", "4 bits, shared", "pruned, int8", "distilled"]
+    sizes = {row[0]: int(row[-4]) for row in rows}
+    assert sizes["int8"] < sizes["full"]
+    assert all(int(row[-2]) > 0 and float(row[1].split()[0]) < 0 for row in rows)

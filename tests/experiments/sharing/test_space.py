@@ -17,20 +17,18 @@ from metarl.experiments.sharing.space import Searched, split
         ("a.b=uniform(0,1)", Searched(0, 1)),
         ("a.b=1..5:int", Searched(1, 5, integer=True)),
         ("a.b=int(1,5)", Searched(1, 5, integer=True)),
-        ("whole=1..5", Searched(1, 5, integer=True)),
-        ("whole=1.5..5", Searched(1.5, 5)),
         ("a.b=tanh,relu", Searched(choices=("tanh", "relu"))),
         ("a.b=choice(0.5, true)", Searched(choices=(0.5, True))),
         ("a.b=[32,32],[64,64]", Searched(choices=([32, 32], [64, 64]))),
     ],
 )
 def test_ranges_and_choices_are_read(text: str, found: Searched) -> None:
-    assert split([text], {"whole": True}) == ([], {text.partition("=")[0]: found})
+    assert split([text]) == ([], {text.partition("=")[0]: found})
 
 
 def test_other_settings_are_given() -> None:
     texts = ["learner=maml", "policy.hidden_sizes=[64,64]", "inner.step_size=0.1", "family_kwargs.text=a.b"]
-    given, searched = split(texts, {})
+    given, searched = split(texts)
     assert dict(given) == {
         "learner": "maml", "policy.hidden_sizes": [64, 64], "inner.step_size": 0.1, "family_kwargs.text": "a.b",
     }  # fmt: skip
@@ -56,7 +54,7 @@ def test_other_settings_are_given() -> None:
 )
 def test_a_range_that_cannot_be_is_named(texts: list[str], sentence: str) -> None:
     with pytest.raises(ValueError, match=r"expected|give") as caught:
-        split(texts, {})
+        split(texts)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -192,5 +192,5 @@ def test_weights_of_models_that_do_not_keep_them_are_refused() -> None:
         Prune(DQN("MlpPolicy", "CartPole-v1", buffer_size=10), by="weights")
     with pytest.raises(ValueError, match=r"^the weights of a ContextPolicy with .* are not pruned"):
         Prune(small("cavia"), by="weights")
-    with pytest.raises(ValueError, match=r"^by is 'channels'; expected 'neurons' or 'weights'"):
-        Prune(small(), by="channels")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^by is 'layers'; expected 'neurons', 'channels' or 'weights'"):
+        Prune(small(), by="layers")  # type: ignore[arg-type]
