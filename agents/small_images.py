@@ -71,7 +71,7 @@ class WordsAndImage(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Space[Any]) -> None:
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
-        images = {key: part.shape for key, part in parts.items() if len(part.shape or ()) == 3}
+        images = {key: part.shape for key, part in parts.items() if part.shape and len(part.shape) == 3}
         if not images or len(images) == len(parts):
             raise ValueError(
                 "WordsPolicy takes a Dict of images and of counts of words, and the observations are "
