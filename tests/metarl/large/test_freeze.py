@@ -87,6 +87,14 @@ def test_frozen_parameters_are_named_by_patterns() -> None:
     assert whole.functional_policy.front is not None
 
 
+def test_a_front_has_no_dropout_where_its_policy_is_trained() -> None:
+    policy = front().adapt([0.1, 0.2], seed=1)
+    seen = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    expected = policy.extract_features(seen)
+    policy.set_training_mode(True)
+    torch.testing.assert_close(policy.extract_features(seen), expected)
+
+
 @pytest.mark.parametrize(
     ("learner", "pattern"),
     [
