@@ -93,6 +93,9 @@ def test_a_front_has_no_dropout_where_its_policy_is_trained() -> None:
     expected = policy.extract_features(seen)
     policy.set_training_mode(True)
     torch.testing.assert_close(policy.extract_features(seen), expected)
+    model = front().to_sb3(PPO, [0.1, 0.2], seed=1, n_steps=8, batch_size=8).learn(8)
+    model.policy.set_training_mode(True)
+    torch.testing.assert_close(model.policy.extract_features(seen), expected)
 
 
 @pytest.mark.parametrize(
