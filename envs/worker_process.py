@@ -21,6 +21,10 @@ from metarl.envs.sync import RolloutError, SyncFamilyVectorEnv, error_text
 CLOSE_SECONDS = 2.0
 
 
+class WorkerLostError(RolloutError):
+    """A worker's process died or does not answer; others of its kind may well go on."""
+
+
 class Worker:
     """A process that steps the sub-environments ``indices`` of a vector environment.
 
@@ -57,10 +61,11 @@ class Worker:
             seconds: how long that is after the message, for the error.
 
         Raises:
-            RolloutError: an environment raised an error, the process died, or there is no answer by the deadline.
+            WorkerLostError: the process died, or there is no answer by the deadline.
+            RolloutError: an environment raised an error.
         """
         if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
-            raise RolloutError(
+            raise WorkerLostError(
                 f"has not answered for {seconds:g} seconds; learning.step_timeout sets how long a step may take",
                 self._env_index(),
             )
@@ -68,7 +73,7 @@ class Worker:
             kind, *content = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join(CLOSE_SECONDS)
-            raise RolloutError(
+            raise WorkerLostError(
                 f"died with its process (exit code {self._process.exitcode})", self._env_index()
             ) from error
         if kind == "failed":

@@ -47,7 +47,26 @@ def _parser() -> argparse.ArgumentParser:
         help="start from the parameters of a run's folder, a checkpoint, or a PPO or A2C model of stable-baselines3",
     )
     train.add_argument("--quiet", action="store_true", help="print only the result, and errors")
-    train.add_argument("--profile", action="store_true", help="write a trace of one iteration for ui.perfetto.dev")
+    train.add_argument(
+        "--profile",
+        action="store_true",
+        help="write a trace of one iteration for ui.perfetto.dev, and say what several processes send each other",
+    )
+
+    train.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="play and differentiate the tasks in N processes, to the same bits; as 'torchrun --nproc-per-node N -m "
+        "metarl train ...'",
+    )
+    train.add_argument(
+        "--rank-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long one of several processes may keep the others waiting (default: 300)",
+    )
 
     init = commands.add_parser("init", help="print a configuration to edit, with the meaning of every setting")
     init.add_argument("config", nargs="?", help=f"{_CONFIG}, or an environment; as for train")
@@ -196,6 +215,7 @@ _WITH_SETTINGS = {**dict.fromkeys(("train", "init", "compare", "sweep"), "overri
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's options; an error exits with status 2 and a sentence."""
     parser = _parser()
+    arguments = sys.argv[1:] if arguments is None else arguments
     options, rest = parser.parse_known_args(arguments)
     options.words = list(sys.argv[1:] if arguments is None else arguments)
     # Settings may come before and after the options, which argparse does not support.
@@ -208,4 +228,5 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         setattr(options, into, [*getattr(options, into), *settings])
     if options.command in ("train", "init"):
         _name_first(options)
+    options.words = list(arguments)
     return options

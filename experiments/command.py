@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -56,40 +59,102 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_or_say_why_not(options: argparse.Namespace) -> int:
+    from metarl.distributed import launched
     from metarl.envs import RolloutError
-    from metarl.experiments import training
-    from metarl.experiments.configuration import how_sized, is_sized
+    from metarl.experiments.several import launch, ranks
 
     try:
-        if options.resume is not None:
-            if options.vary:
-                raise ValueError("--resume goes on with a run as it was configured; leave --vary out")
-            run, learner = training.resume_run(options.resume, _resumed_settings(options))
-        else:
-            standard, settings = _settings(options)
-            if is_sized(options.config) and not options.quiet:
-                streams.complain(how_sized(options.config, settings))
-            source = options.source
-            run, learner = training.start_run(settings, options.out or Path("runs"), options.name, standard, source)
+        _refuse_processes(options)
+        if launched():
+            begin, finish = functools.partial(_begin, options), functools.partial(_finish, options)
+            return ranks.train(options, functools.partial(_new_settings, options), begin, finish)
+        if options.processes is not None and options.processes > 1:
+            return launch.start(options.processes, options.words)
+        run, learner = _begin(options)
     except (ValueError, TypeError) as error:
         return _complain(_one_line(error))
     except RolloutError as error:
         return _complain(_one_line(error), FAILED)
+    try:
+        return _finish(options, run, learner)
+    finally:
+        learner.close()
+        run.unlock()
 
+
+def _refuse_processes(options: argparse.Namespace) -> None:
+    """Refuse numbers of processes and of seconds that cannot be, and one that torchrun contradicts."""
+    from metarl.distributed import launched
+    from metarl.experiments.several import launch
+
+    count = options.processes
+    if count is not None and count < 1:
+        raise ValueError(f"--processes is {count}; expected a whole number of at least 1")
+    if not 0 < options.rank_timeout < float("inf"):
+        raise ValueError(f"--rank-timeout is {options.rank_timeout}; expected a number of seconds above 0")
+    if launch.restarts() and options.name is None and options.resume is None:
+        raise ValueError(
+            "torchrun --max-restarts starts the same command again, which would begin another run; name the run, as in "
+            "--name mine, so that it goes on with it"
+        )
+    if launched() and count not in (None, int(os.environ["WORLD_SIZE"])):
+        raise ValueError(
+            f"--processes is {count}, but torchrun has started {os.environ['WORLD_SIZE']} processes already; leave "
+            "--processes out"
+        )
+
+
+def _new_settings(options: argparse.Namespace) -> Any:
+    """Return the settings of a new run; None where one is resumed."""
+    return None if options.resume is not None else _settings(options)[1]
+
+
+def _begin(options: argparse.Namespace, count: int = 1) -> Any:
+    """Make the folder of a new run, or open that of one that was begun, to go on with so many processes."""
+    from metarl.experiments import training
+    from metarl.experiments.configuration import how_sized, is_sized
+    from metarl.experiments.several import launch
+
+    if options.resume is not None:
+        if options.vary:
+            raise ValueError("--resume goes on with a run as it was configured; leave --vary out")
+        return training.resume_run(options.resume, _resumed_settings(options), count)
+    out = options.out or Path("runs")
+    if launch.restarts() and training.was_begun(out, options.name):
+        return training.resume_run(out / options.name, ranks=count)
+    standard, settings = _settings(options)
+    if is_sized(options.config) and not options.quiet:
+        streams.complain(how_sized(options.config, settings))
+    return training.start_run(settings, out, options.name, standard, options.source, count)
+
+
+def _finish(options: argparse.Namespace, run: Any, learner: Any, group: Any = None) -> int:
+    """Train and test, as rank 0 of a group or alone; say what became of it, and return the exit status."""
+    from metarl.envs import RolloutError
+    from metarl.experiments import training
+    from metarl.experiments.several.profiling import Profile, Traffic
+    from metarl.experiments.several.ranks import Ended, watched
+
+    who = "" if group is None else "rank 0: "
+    traffic = [] if group is None or not options.profile else [Traffic(group)]
+    missing = learner.given_settings.learning.iterations - learner.iteration
+    callbacks = [*([Profile(run.folder, missing)] if options.profile else []), *traffic]
     try:
         if not options.quiet:
             streams.say(training.opening_words(run, learner))
-        evaluation = training.finish_run(run, learner, profiled=options.profile, progress_bar=not options.quiet)
+        with contextlib.nullcontext() if group is None else watched(group):
+            evaluation = training.finish_run(run, learner, progress_bar=not options.quiet, callbacks=callbacks)
+    except Ended as end:
+        return _complain(f"{end}; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", end.status)
     except (RolloutError, FloatingPointError, ValueError) as error:
-        return _complain(f"{_one_line(error)}; {training.what_is_kept(run)}", FAILED)
+        return _complain(f"{who}{_one_line(error)}; {training.what_is_kept(run)}", FAILED)
     except OSError as error:
         return _complain(f"{in_words(error)}; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", FAILED)
     except KeyboardInterrupt as stop:
         status = TERMINATED if isinstance(stop, training.Terminated) else INTERRUPTED
         return _complain(f"stopped; {training.what_is_kept(run)}; {training.how_to_go_on(run)}", status)
-    finally:
-        learner.close()
-        run.unlock()
+    for each in traffic:
+        streams.say(f"{each.in_words()}\n")
     streams.say(training.closing_words(run, evaluation))
     return 0
 

@@ -42,7 +42,8 @@ _LEFTOVER = re.compile(
 _WITHOUT_LOCK = re.compile(r"\d+\.(json|csv)|[^/]+\.(png|svg|pdf|gif|mp4)")  # what evaluate, picture and show write
 
 # The settings that may be changed when a run is resumed.
-CHANGEABLE = ("device", "learning.iterations", "learning.workers", "learning.step_timeout", "evaluation.every")
+CHANGEABLE = ("device", "learning.iterations", "learning.workers", "learning.step_timeout", "learning.restart_workers",
+              "evaluation.every")  # fmt: skip
 
 
 class Run:

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
-from torch._C._profiler import _ExperimentalConfig
-from torch.profiler import profile
 
 from metarl.checkpoints import read_checkpoint
 from metarl.experiments import mending
 from metarl.experiments.configuration import to_toml
 from metarl.experiments.runs import CHANGEABLE, Run, same_run, set_aside
+from metarl.experiments.several.facts import refuse_ranks
 from metarl.experiments.starting import learner_from
 from metarl.experiments.streams import complain
 from metarl.files import naming
@@ -112,36 +111,9 @@ def _failed_threads_quiet() -> Iterator[None]:
         threading.excepthook = previous
 
 
-class Profile(BaseCallback):
-    """Writes ``profile.json``, a trace of one iteration that https://ui.perfetto.dev opens.
-
-    It is the second iteration, since the first one warms up; the first if there is only one.
-    """
-
-    def __init__(self, folder: Path, iterations: int) -> None:
-        super().__init__()
-        self._path = folder / "profile.json"
-        self._wait = min(iterations - 1, 1)
-        self._profiler: profile | None = None
-
-    def _on_rollout_start(self) -> None:
-        if self._wait == 0:
-            config = _ExperimentalConfig(profile_all_threads=True)
-            self._profiler = profile(experimental_config=config)
-            self._profiler.start()
-        self._wait -= 1
-
-    def _on_step(self) -> bool:
-        if self._profiler is not None:
-            self._profiler.stop()
-            self._profiler.export_chrome_trace(str(self._path))
-            self._profiler = None
-        return True
-
-
 @_failed_threads_quiet()
 def start_run(
-    settings: Settings, out: Path, name: str | None, standard: str, source: Path | None = None
+    settings: Settings, out: Path, name: str | None, standard: str, source: Path | None = None, ranks: int = 1
 ) -> tuple[Run, BaseLearner]:
     """Return a new run's folder and learner, ready to train; if that fails, no folder is left.
 
@@ -151,9 +123,10 @@ def start_run(
         name: of the run's folder; None for ``standard``, numbered.
         standard: the default name.
         source: what to start from (see ``learner_from``); None for random parameters.
+        ranks: how many processes train it.
 
     Raises:
-        ValueError: see ``BaseLearner``, ``learner_from`` and ``Run.create``.
+        ValueError: see ``BaseLearner``, ``learner_from``, ``refuse_ranks`` and ``Run.create``.
     """
     origin = None
     if source is None:
@@ -162,6 +135,7 @@ def start_run(
         learner, origin = learner_from(settings, source)
     try:
         find_protocol(settings.evaluation.protocol).refuse(learner, steps=None)
+        refuse_ranks(learner, ranks)
         learner.check_family()
         run = Run.create(out, name, standard, learner.given_settings, learner.save, origin)
         run.lock()
@@ -177,7 +151,7 @@ def start_run(
 
 
 @_failed_threads_quiet()
-def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = ()) -> tuple[Run, BaseLearner]:
+def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = (), ranks: int = 1) -> tuple[Run, BaseLearner]:
     """Return a run's folder and learner, in the state of its last checkpoint.
 
     Other files that do not agree with the checkpoint are repaired, see ``mending``. If settings change, what they were
@@ -186,10 +160,11 @@ def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = ()) -> tuple
     Args:
         folder: of the run.
         overrides: settings to change, of ``CHANGEABLE``; a finished run needs more ``learning.iterations``.
+        ranks: how many processes go on with it.
 
     Raises:
         ValueError: the folder is not a run, its checkpoint is damaged, the run is finished and gets no more
-            iterations, or a setting cannot be changed or has a wrong value.
+            iterations, a setting cannot be changed or has a wrong value, or there are too many processes.
     """
     fixed = [key for key, _ in overrides if key not in CHANGEABLE]
     if fixed:
@@ -207,6 +182,7 @@ def resume_run(folder: Path, overrides: Sequence[tuple[str, Any]] = ()) -> tuple
     run.sweep()
     learner: BaseLearner = load_learner(run.last, device=dict(overrides).get("device"), allow=True)
     try:
+        refuse_ranks(learner, ranks)
         settings = mending.mend_config(run, learner)
         before = replace(learner.given_settings, device=read_checkpoint(run.last).facts["settings"]["device"])
         # Where a process was killed while it changed settings, the change is made only in the configuration.
@@ -271,6 +247,11 @@ def how_to_go_on(run: Run) -> str:
     return f"go on with: {program('metarl')} train --resume {shlex.quote(str(run.folder))}"
 
 
+def was_begun(out: Path, name: str | None) -> bool:
+    """Return whether there is a run of this name that can be resumed."""
+    return name is not None and Run(out / name).last.is_file()
+
+
 def train(
     settings: Settings, out: Path, name: str, *, progress_bar: bool = True, callbacks: Sequence[BaseCallback] = ()
 ) -> None:
@@ -284,7 +265,7 @@ def train(
         FloatingPointError: numbers of the update are not finite.
     """
     folder = out / name
-    begun = Run(folder).last.is_file()
+    begun = was_begun(out, name)
     if os.path.lexists(folder) and not begun:
         kept = set_aside(folder)
         complain(f"{str(folder)!r} has no checkpoint; it is kept as {str(kept)!r}, and the run begins anew")
@@ -298,19 +279,13 @@ def train(
 
 @_failed_threads_quiet()
 def finish_run(
-    run: Run,
-    learner: BaseLearner,
-    *,
-    profiled: bool = False,
-    progress_bar: bool = True,
-    callbacks: Sequence[BaseCallback] = (),
+    run: Run, learner: BaseLearner, *, progress_bar: bool = True, callbacks: Sequence[BaseCallback] = ()
 ) -> Evaluation:
     """Train to the end, choose the best parameters on validation tasks, and test them once.
 
     Args:
         run: the run's folder.
         learner: the run's learner.
-        profiled: write a trace of one iteration into the folder.
         progress_bar: show a progress bar.
         callbacks: called after each iteration, before it is saved.
     """
@@ -321,7 +296,7 @@ def finish_run(
     try:
         if missing > 0:
             last = SaveLast(run)
-            called = [*callbacks, last, *([Profile(run.folder, missing)] if profiled else [])]
+            called = [*callbacks, last]
             learner.learn(iterations=missing, callback=called, reset_num_timesteps=False, progress_bar=progress_bar)
             # A learner that does not train is validated without a step, whose callback would have saved it.
             last.write_cost(learner) if learner.trains else last.save(learner)

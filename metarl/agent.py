@@ -104,7 +104,7 @@ class MetaAgent(Evaluated, Recommended):
         self.validate()
         self.state = self.initial_state()
         more = (learning.workers, learning.step_timeout, settings.evaluation.record, settings.augment)
-        self.sampler = Sampler(settings.family, settings.family_kwargs, *more)
+        self.sampler = Sampler(settings.family, settings.family_kwargs, *more, learning.restart_workers)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for ``copy`` and ``pickle``, without what ``__setstate__`` or first use makes again."""

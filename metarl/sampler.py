@@ -22,6 +22,7 @@ from metarl.augmenting.settings import Augmenting
 from metarl.envs import BatchedFamily, RolloutError, make_in_processes
 from metarl.envs import tasks as task_tools
 from metarl.envs.sync import error_text
+from metarl.envs.worker_process import WorkerLostError
 from metarl.gradients.parallel import all_threads
 from metarl.seeding import Stream, foreign_seed
 from metarl.statistics import number_infos
@@ -43,9 +44,11 @@ class Sampler:
         step_timeout: seconds that a worker may take for a step.
         record: names of entries of ``info`` that rollouts keep besides those of success.
         augment: how the episodes of training streams are augmented.
+        restart_workers: how often workers that died or do not answer are started anew.
 
     Attributes:
         seconds: the time that ``collect`` took so far.
+        restarts: how often workers were started anew so far.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Sampler:
         step_timeout: float = 60.0,
         record: Sequence[str] = (),
         augment: Augmenting = NOTHING,
+        restart_workers: int = 0,
     ) -> None:
         self.family = family
         self.augment = augment
@@ -63,7 +67,9 @@ class Sampler:
         self.workers = workers
         self.step_timeout = step_timeout
         self.record = tuple(record)
+        self.restart_workers = restart_workers
         self.seconds = 0.0
+        self.restarts = 0
         self._lock = threading.RLock()
         self._vectors: dict[int, VectorEnv[Any, Any, Any]] = {}
 
@@ -96,6 +102,9 @@ class Sampler:
     ) -> Rollouts:
         """Play ``episodes`` episodes of each task and return the rollouts.
 
+        Where a worker dies or does not answer, and may be started anew, all of them are drawn again from the same
+        streams.
+
         Args:
             policy: whose distribution draws the actions.
             parameters: shared (no task axis), or stacked with one row for each task.
@@ -110,6 +119,28 @@ class Sampler:
             RolloutError: an environment raised an error, returned an observation or reward that is not finite, or its
                 episode does not end; the message names family, task, sub-environment and step.
         """
+        while True:
+            try:
+                return self._collect(
+                    policy, parameters, normalizer, tasks, episodes, streams, play, deterministic=deterministic
+                )
+            except RolloutError as error:
+                if self.restarts >= self.restart_workers or not _is_of_worker(error):
+                    raise
+                self.restarts += 1
+
+    def _collect(
+        self,
+        policy: Policy,
+        parameters: Parameters,
+        normalizer: Normalizer,
+        tasks: Any,
+        episodes: int,
+        streams: Sequence[Stream],
+        play: Callable[..., Rollouts] | None,
+        *,
+        deterministic: bool,
+    ) -> Rollouts:
         with self._lock:  # the environments have a state, so only one thread may step them
             n_tasks = task_tools.count_tasks(tasks)
             env = self.vector(n_tasks * episodes)
@@ -169,6 +200,11 @@ class Sampler:
         for vector in self._vectors.values():
             vector.close()
         self._vectors.clear()
+
+
+def _is_of_worker(error: BaseException | None) -> bool:
+    """Return whether an error was caused by a worker that died or does not answer."""
+    return error is not None and (isinstance(error, WorkerLostError) or _is_of_worker(error.__cause__))
 
 
 def _reset(env: VectorEnv[Any, Any, Any], seeds: list[int], options: dict[str, Any]) -> Any:

@@ -47,6 +47,9 @@ class Learning:
     step_timeout: Positive = setting(
         60.0, "longest time a worker may take for a step of its environments; without workers there is none", "seconds"
     )
+    restart_workers: NoneOrCount = setting(
+        0, "how often workers that died or hang are started anew; the episodes are then drawn again, the same ones"
+    )
     check: Switch = setting(
         True, "whether the family is checked for a few seconds before training, and then whether adaptation helps"
     )

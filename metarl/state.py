@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -53,6 +54,14 @@ class State:
             "normalizer": self.normalizer.tensors(),
             "extra": self.own_tensors,
         }
+
+    def digest(self) -> int:
+        """Return a number below 2^63 that differs if any bit of the tensors does."""
+        digest = hashlib.blake2b(digest_size=8)
+        for tensors in self.tensors().values():
+            for name in sorted(tensors):
+                digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return int.from_bytes(digest.digest()) >> 1
 
     def restored(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> State:
         """Return this state with other tensors of the same names, shapes and types, moved to the devices of its own.

@@ -32,11 +32,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "augmenting": "augmenting root envs basics",
         "checkpoints": "checkpoints root sb3 agents envs basics",
         "gradients": "gradients agents basics",
+        "distributed": "distributed gradients agents basics",
         "sb3": "sb3 agents envs basics",
         "guide": "guide root training basics agents envs names",
         "results": "results root basics agents",
         "recommending": "recommending envs",
-        "protocols": "protocols results root training basics agents envs",
+        "protocols": "protocols results root training basics gradients agents envs",
         "root": "root augmenting guide training checkpoints recommending protocols results basics gradients sb3 agents "
         "envs names",
         "replay": "replay protocols root basics agents envs",
@@ -50,7 +51,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "front": "front learners memory replay exporting shrinking results names root guide training checkpoints "
         "gradients sb3 agents envs",
         "experiments": "experiments front learners memory replay exporting protocols results names root guide training "
-        "checkpoints basics gradients sb3 agents envs",
+        "checkpoints basics distributed gradients sb3 agents envs",
     }.items()
 }
 # Packages of other people that a room does without.

@@ -1,7 +1,7 @@
 """Low-rank updates of linear and convolutional layers (LoRA, Hu et al. 2021, equation 3): ``W' = W + B A``.
 
-``W`` is frozen; ``A`` and ``B`` are trained and adapt. The product ``B A`` is never computed while training, so that
-each task has only ``rank * (inputs + outputs)`` numbers of its own for a layer. ``B`` is 0 at first.
+``W`` is frozen; ``A`` and ``B`` are trained and adapt. These layers do not compute the product ``B A``: a task
+has only ``rank * (inputs + outputs)`` numbers of its own for a layer. ``B`` is 0 at first.
 """
 
 from __future__ import annotations

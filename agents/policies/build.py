@@ -21,6 +21,7 @@ from metarl.agents.frozen.lora import add_lora, lora_layers
 from metarl.agents.frozen.masked import add_masks
 from metarl.agents.frozen.trained import ALL_TRAINED, EXTRACTOR, Trained, is_critic
 from metarl.agents.observations import channels_first, subspaces
+from metarl.agents.policies.changed_perceptron import ChangedPerceptronPolicy, is_changed_perceptron
 from metarl.agents.policies.module import ActorModule, ModulePolicy
 from metarl.agents.policies.perceptron import PerceptronPolicy, perceptron_layers
 from metarl.agents.policies.policy import Policy
@@ -86,6 +87,8 @@ def _wrapped(
     """Return a perceptron for the fast path where nothing of it is frozen, else any policy that updates support."""
     if perceptron_layers(module) is not None and not frozen:
         return PerceptronPolicy(module, log_std_min, front=front, whole=whole)
+    if is_changed_perceptron(module):
+        return ChangedPerceptronPolicy(module, log_std_min, frozen=frozen, front=front, whole=whole)
     refuse_unsound_modules(module)
     policy = ModulePolicy(module, log_std_min, frozen=frozen, front=front, whole=whole)
     refuse_unsound_policy(policy)

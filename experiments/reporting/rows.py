@@ -11,7 +11,7 @@ from metarl.experiments.reporting.gather import Found
 from metarl.results import Evaluation, combine
 
 # Settings that do not change what is learned, or are the seed.
-_NOT_ASKED = frozenset({"seed", "device", "learning.workers", "learning.step_timeout"})
+_NOT_ASKED = frozenset({"seed", "device", "learning.workers", "learning.step_timeout", "learning.restart_workers"})
 _NAMED = 2  # settings in a label at most; rows that differ in more are numbered
 
 

@@ -27,6 +27,11 @@ class TrainingTasks:
         """All settings of a run."""
         raise NotImplementedError
 
+    @property
+    def dealt_tasks(self) -> int:
+        """How many tasks an iteration deals to several processes (``task_axis.own_tasks``); 0 if it cannot deal any."""
+        return self.settings.learning.tasks
+
     def training_tasks(self, iteration: int) -> Any:
         """Return an iteration's batch of tasks: newly drawn or those given to ``learn``, and augmented."""
         given = self._given_tasks

@@ -22,11 +22,10 @@ import torch
 from torch import Tensor
 
 from metarl.agents import POLICY_GRADIENT, InnerObjective, Parameters, Policy, Samples
-from metarl.agents.policies import ContextPolicy
 from metarl.gradients.autograd_backend import AutogradBackend
 from metarl.gradients.backend import AdaptedPolicy, Backend, InnerLoss, OutputGradients, Outputs, TaskGroups
-from metarl.gradients.context_backend import ContextBackend
 from metarl.gradients.flat import flatten, flatten_tasks, named
+from metarl.gradients.folds import FoldedBackend, how_to_fold
 from metarl.gradients.parallel import join_groups, map_groups
 from metarl.gradients.perceptron_backend import PerceptronBackend
 
@@ -64,12 +63,12 @@ def choose_backend(
         ValueError: ``fast`` is asked for, and there is none for this policy.
     """
     at_once: Literal["block", "all"] = "block" if device.type == "cpu" else "all"
-    if path != "general" and isinstance(policy, ContextPolicy):
-        return ContextBackend(policy, objective, keep=keep, device=device, at_once=at_once)
+    if path != "general" and (folding := how_to_fold(policy, adapts, device)) is not None:
+        return FoldedBackend(*folding, objective, keep=keep, device=device, at_once=at_once)
     if path == "fast" and policy.layers is None:
         raise ValueError(
             "outer.path is 'fast', but there is no fast path for this policy: it is for perceptrons (MlpPolicy with "
-            "tanh or relu on a flat Box); use 'auto' or 'general'"
+            "tanh or relu on a flat Box, with low-rank updates of up to a million weights); use 'auto' or 'general'"
         )
     if policy.layers is not None and path != "general":
         return PerceptronBackend(policy, objective, adapts=adapts, keep=keep, device=device, at_once=at_once)

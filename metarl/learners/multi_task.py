@@ -110,6 +110,11 @@ class MultiTask(BaseLearner):
         for task in task_tools.unstack_tasks(space, self.component_tasks(state)):
             task_tools.as_task(self._env, task)
 
+    @property
+    def dealt_tasks(self) -> int:
+        """How many tasks an iteration deals to several processes: those of the components."""
+        return int(self.settings.outer.components)
+
     def component_tasks(self, state: State) -> Any:
         """Return the components' tasks as a batch."""
         vectors = state.own_tensors[_TASKS].cpu().numpy()

@@ -111,6 +111,11 @@ class Pretrained(BaseLearner):
             )
 
     @property
+    def dealt_tasks(self) -> int:
+        """None: stable-baselines3 trains in one process."""
+        return 0
+
+    @property
     def environments(self) -> int:
         """How many environments PPO steps."""
         learning, given = self.settings.learning, self.settings.outer.environments

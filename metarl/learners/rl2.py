@@ -120,6 +120,11 @@ class RL2(MemoryLearner):
                 f"the tensors {CENTRE} and {SCALE} are {centre} and {unit}; expected a finite number, and one above 0"
             )
 
+    @property
+    def dealt_tasks(self) -> int:
+        """How many tasks an iteration deals to several processes: those of its trials."""
+        return self.trials
+
     def training_tasks(self, iteration: int) -> Any:
         """Return the tasks of an iteration's trials, newly drawn and augmented; those given to ``learn`` take turns."""
         if self._given_tasks is None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from metarl.agents import Rollouts
 from metarl.envs import tasks as task_tools
 from metarl.envs.sync import close_or_warn
 from metarl.envs.tasks import whole_number
 from metarl.evaluation import EvaluatedAgent, points, say_which_were_trained_on
+from metarl.gradients import task_axis
 from metarl.protocols.generalization import Generalization
 from metarl.protocols.k_shot import KShot
 from metarl.protocols.pearl import Pearl
-from metarl.protocols.protocol import Counts, EvaluationProtocol, Point
+from metarl.protocols.protocol import Counts, EvaluationProtocol
 from metarl.protocols.steps import Steps
+from metarl.protocols.told import metrics_of, of_all_shares, told_of
 from metarl.results import EvaluatedRun, Evaluation
 from metarl.results.kept import DETERMINISTIC
 from metarl.results.versions import versions
@@ -51,7 +52,8 @@ def evaluate_agent(
 ) -> tuple[Evaluation, list[Any], list[Rollouts]]:
     """Return an agent's evaluation, and its first batch of tasks with their rollouts at each point.
 
-    The arguments are those of ``MetaAgent.evaluate``.
+    With several shares (``task_axis``), each plays its part of every batch, and the rollouts are of that part. The
+    arguments are those of ``MetaAgent.evaluate``.
 
     Raises:
         ValueError: a count that is not positive, an unknown split or protocol, tasks outside the task space, an agent
@@ -77,12 +79,19 @@ def evaluate_agent(
     size = settings.learning.tasks
     groups = [range(start, min(start + size, len(single))) for start in range(0, len(single), size)]
     counts = Counts(episodes=episodes, steps=steps, seed=seed, split=split)
+    statistics = statistics_of(evaluating.success, evaluating.record)
+    own, first = [], None
     try:
-        played = [how.play(chosen.agent, single, group, counts) for group in groups]
+        for group in groups:
+            with task_axis.part_of(group) as part:
+                points_played = how.play(chosen.agent, single, part, counts)
+            own.append([told_of(point, statistics) for point in points_played])
+            first = first or [each for point in points_played if (each := point.rollouts or point.deterministic)]
     finally:
         if chosen.agent is not agent:
             chosen.agent.sampler.close()
             close_or_warn(chosen.agent.env)
+    played = of_all_shares(own, groups)
     shared = task_tools.attribute(env, "splits_share_tasks", False)
     run = EvaluatedRun(
         seed=settings.seed,
@@ -92,7 +101,7 @@ def evaluate_agent(
         tasks=tuple(task_tools.plain(task) for task in single),
         oracle=chosen.oracle,
     )
-    metrics = metrics_of(played, statistics_of(evaluating.success, evaluating.record))
+    metrics = metrics_of(played, list(statistics))
     if untold := [name for name in evaluating.record if name not in metrics and name + DETERMINISTIC not in metrics]:
         raise ValueError(
             f"evaluation.record names {untold[0]!r}, but no info of {settings.family} had a number of this name in "
@@ -120,8 +129,7 @@ def evaluate_agent(
         regions=chosen.regions,
         versions=versions(),
     )
-    first = [rollouts for point in played[0] if (rollouts := point.rollouts or point.deterministic) is not None]
-    return evaluation, [single[i] for i in groups[0]], first
+    return evaluation, [single[i] for i in groups[0]], first or []
 
 
 def evaluation_seed(settings: Settings) -> int:
@@ -139,55 +147,3 @@ def _trained(settings: Settings, *, remembers: bool) -> tuple[int, int]:
 def _before(by_group: Sequence[Sequence[NDArray[np.float64]]]) -> NDArray[np.float64]:
     """Return what was before each point, ``[seed, task, point]`` of one seed, from ``[group][point][task]``."""
     return np.concatenate([np.stack(of_points, axis=1) for of_points in by_group])[None]
-
-
-def metrics_of(
-    played: Sequence[Sequence[Point]], statistics: Mapping[str, Callable[[Rollouts], Tensor | None]]
-) -> dict[str, NDArray[np.float32]]:
-    """Return statistics of all episodes by name, ``[seed, task, point, episode]`` of a single seed.
-
-    Those of the most likely actions have a name of their own. A statistic that tells nothing of any rollouts is left
-    out.
-
-    Args:
-        played: for each group of tasks, what was played at each point.
-        statistics: by name.
-    """
-    found: dict[str, NDArray[np.float32]] = {}
-    for suffix, attribute in (("", "rollouts"), (DETERMINISTIC, "deterministic")):
-        for name, statistic in statistics.items():
-            values = [[_told(statistic, getattr(point, attribute)) for point in part] for part in played]
-            if all(value is None for part in values for value in part):
-                continue
-            rollouts = [[getattr(point, attribute) for point in part] for part in played]
-            longest = max(part.mask.shape[1] for of_points in rollouts for part in of_points if part is not None)
-            by_group = [
-                np.stack(
-                    [
-                        _filled(value, part, len(point.steps_before), longest)
-                        for value, part, point in zip(of_points, parts, points_, strict=True)
-                    ],
-                    axis=1,
-                )
-                for of_points, parts, points_ in zip(values, rollouts, played, strict=True)
-            ]
-            found[name + suffix] = np.concatenate(by_group)[None]
-    width = max(values.shape[3] for values in found.values())
-    return {name: _padded(values, width) for name, values in found.items()}
-
-
-def _told(statistic: Callable[[Rollouts], Tensor | None], rollouts: Rollouts | None) -> Tensor | None:
-    return None if rollouts is None else statistic(rollouts)
-
-
-def _filled(values: Tensor | None, rollouts: Rollouts | None, tasks: int, episodes: int) -> NDArray[np.float32]:
-    """Return values ``[task, episode]``: 0 where these rollouts tell nothing of what others tell, NaN for none."""
-    if values is None:
-        return np.full((tasks, episodes), np.nan if rollouts is None else 0.0, dtype=np.float32)
-    return _padded(values.float().numpy(), episodes)
-
-
-def _padded(values: NDArray[np.float32], episodes: int) -> NDArray[np.float32]:
-    """Return values ``[..., episode]`` with NaN for the episodes that are missing."""
-    missing = episodes - values.shape[-1]
-    return np.concatenate([values, np.full((*values.shape[:-1], missing), np.nan, np.float32)], axis=-1)

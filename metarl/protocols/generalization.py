@@ -62,6 +62,7 @@ class Generalization(Steps):
             settings.learning.workers,
             settings.learning.step_timeout,
             settings.evaluation.record,
+            restart_workers=settings.learning.restart_workers,
         )
         every = [*single, *default, *outside]
         env = make(settings.family, **kwargs)

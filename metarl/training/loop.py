@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Protocol
 
 import gymnasium
 import numpy as np
+import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
+from torch import Tensor
 
 from metarl.agents import Policy, Rollouts
 from metarl.envs import RolloutError
@@ -185,17 +187,23 @@ def _iterate(learner: TrainedLearner, callbacks: BaseCallback, bar: Any) -> None
         raise
     settings = learner.settings
     following = advance(outcome, gamma=settings.learning.gamma, log_std_min=settings.policy.log_std_min)
+    if task_axis.is_dealt() and (other := task_axis.first_other(following.digest())) is not None:
+        learner.state = before
+        raise ValueError(
+            f"iteration {iteration}: processes 0 and {other} computed other bits, as on processors of different kinds, "
+            f"or where meta_iteration of {type(learner).__name__} does not reduce over tasks by "
+            "metarl.gradients.task_axis; use machines of one kind, or a single process"
+        )
     learner.state = replace(following, progress_remaining=remaining)
     stands = learner.standstill.sentence(outcome.metrics, following.line_search_failures > before.line_search_failures)
     if stands is not None and settings.learning.check:
         learner.say_once(f"iteration {iteration}: {stands}")
     callbacks.update_locals({"self": learner, "iteration": iteration, **episodes_for_callbacks(outcome.rollouts)})
+    by_task, by_success = _of_all_shares(learner, outcome.rollouts)
     callbacks.on_rollout_end()
-    by_task = [part.returns() for part in outcome.rollouts]
     if iteration == 1 and by_task:
         learner.adaptation_check.start = by_task[0].double().numpy()
-    returns = [float(task_axis.tree_mean(part)) for part in by_task]
-    successes = _successes(learner, outcome.rollouts)
+    returns, successes = ([float(part.mean(dim=0)) for part in parts] for parts in (by_task, by_success))
     loggers.record_iteration(
         learner.logger,
         outcome.metrics,
@@ -206,16 +214,30 @@ def _iterate(learner: TrainedLearner, callbacks: BaseCallback, bar: Any) -> None
         seconds=time.perf_counter() - began,
         seconds_rollouts=learner.sampler.seconds - played,
     )
+    if settings.learning.restart_workers:
+        learner.logger.record("rollout/worker_restarts", learner.sampler.restarts, exclude="csv")
     if returns:
         bar.set_postfix_str(_progress("return", returns, ".2f") + _progress("; success", successes, ".0%"))
     bar.update()
 
 
-def _successes(learner: TrainedLearner, rollouts: Sequence[Rollouts]) -> list[float]:
-    """Return the share of episodes with success, mean over tasks; empty where no ``info`` tells of it."""
-    told = [episode_success(part, learner.settings.evaluation.success) for part in rollouts]
-    known = [part for part in told if part is not None]
-    return [float(task_axis.tree_mean(part.mean(dim=1))) for part in known] if len(known) == len(told) else []
+def _of_all_shares(learner: TrainedLearner, rollouts: Sequence[Rollouts]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return each task's return after 0, 1, ... steps, and its share of episodes with success, all ``[task]``.
+
+    There are no successes where no ``info`` tells of them.
+    """
+    if not rollouts:
+        return [], []
+    success = [episode_success(part, learner.settings.evaluation.success) for part in rollouts]
+    # A share of which no info tells has episodes without success if one of another share does.
+    by_success = [torch.full_like(part.returns(), torch.nan) if one is None else one.mean(dim=1)
+                  for part, one in zip(rollouts, success, strict=True)]  # fmt: skip
+    columns = torch.stack([*(part.returns() for part in rollouts), *by_success], dim=1)
+    every = task_axis.gather(columns).T.contiguous()
+    returns, told = every[: len(rollouts)], every[len(rollouts) :]
+    if bool(told.isnan().all(dim=1).any()):
+        return list(returns), []
+    return list(returns), list(told.nan_to_num(0.0))
 
 
 def _progress(name: str, values: Sequence[float], form: str) -> str:
@@ -230,7 +252,12 @@ def _validate(learner: TrainedLearner) -> None:
     evaluation, tasks, rollouts = learner.evaluate_rollouts("validation")
     shown = any(isinstance(part, TensorBoardOutputFormat) for part in learner.logger.output_formats)
     # Behind a frozen front, rollouts hold features and no positions.
-    if shown and has_paths(learner.env) and learner.functional_policy.front is None:
+    paths = has_paths(learner.env) and learner.functional_policy.front is None
+    if paths and task_axis.is_dealt():
+        rows = [len(range(part.start, min(part.stop, _PICTURED_TASKS))) for part in task_axis.parts(range(len(tasks)))]
+        own = rows[task_axis.number()]
+        rollouts = [task_axis.gather_rollouts(part.map(lambda tensor: tensor[:own]), rows) for part in rollouts]
+    if shown and paths:
         picture = paths_figure(learner.env, tasks[:_PICTURED_TASKS], rollouts, counted=evaluation.counted)
         elsewhere = ("stdout", "log", "json", "csv")
         learner.logger.record("validation/paths", Figure(picture, close=False), exclude=elsewhere)

@@ -57,10 +57,11 @@ def test_slow_environments_get_workers_and_fast_ones_do_not() -> None:
     assert choose_workers("metarl/Navigation2D-v0", 400) == 1
 
 
-def learner(family: str, **learning: Any) -> MAML:
+def learner(family: str, family_kwargs: dict[str, Any] | None = None, **learning: Any) -> MAML:
     return MAML(
         "MlpPolicy",
         family,
+        family_kwargs=family_kwargs,
         learning={"tasks": 3, "episodes": 2, "workers": 2, **learning},
         evaluation={"tasks": 2, "episodes": 2, "steps": 1},
         policy_kwargs={"hidden_sizes": (4,)},
@@ -89,6 +90,24 @@ def test_a_failure_in_a_worker_is_named_and_leaves_no_process(family: str, messa
         model.learn(iterations=1)
     assert workers_of(os.getpid()) == []
     assert all((before[name] == value).all() for name, value in model.parameters.items())
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_workers_that_fail_are_started_anew_as_often_as_is_asked(hangs: bool, tmp_path: Path) -> None:
+    family, once = "toy_ranks:FailsOnce", {"step_timeout": 1.0, "check": False}
+    undisturbed = learner("toy_families:toy/Sign-v0", workers=1).learn(iterations=3)
+    kwargs = {"mark": str(tmp_path / "one"), "hangs": hangs}
+    restarted = learner(family, family_kwargs=kwargs, **once, restart_workers=1)
+    told: list[Any] = []
+    restarted.learn(
+        iterations=3, callback=lambda *_: told.append(dict(restarted.logger.name_to_value)), log_interval=None
+    )
+    assert told[1]["rollout/worker_restarts"] == restarted.sampler.restarts == 1
+    assert all((undisturbed.parameters[name] == value).all() for name, value in restarted.parameters.items())
+    restarted.close()
+    with pytest.raises(RolloutError, match="FailsOnce"):
+        learner(family, family_kwargs={**kwargs, "mark": str(tmp_path / "two")}, **once).learn(iterations=3)
+    assert workers_of(os.getpid()) == []
 
 
 MAIN = """

@@ -10,13 +10,18 @@ from samples import double, make_policy, make_samples
 from torch import Tensor
 
 from metarl.agents import DICE, LIKELIHOOD_RATIO, POLICY_GRADIENT, InnerObjective, Policy
-from metarl.agents.policies import ContextPolicy
+from metarl.agents.frozen.lora import B
+from metarl.agents.frozen.trained import Trained
+from metarl.agents.policies import ContextPolicy, PerceptronPolicy
+from metarl.agents.policies.build import wrap_module
+from metarl.agents.policies.changed_perceptron import ChangedPerceptronPolicy
 from metarl.agents.policies.context import CONTEXT
+from metarl.agents.policies.selection import selected
 from metarl.gradients.adaptation import Adaptation, StepSize, choose_backend
 from metarl.gradients.autograd_backend import AutogradBackend
 from metarl.gradients.backend import Backend
-from metarl.gradients.context_backend import ContextBackend
 from metarl.gradients.flat import flatten
+from metarl.gradients.folds import FoldedBackend, how_to_fold
 from metarl.gradients.perceptron_backend import PerceptronBackend, Plan
 from metarl.learners.cavia import WithoutLast
 from metarl.learners.e_maml import SamplingCredit
@@ -34,18 +39,45 @@ AT_ONCE: dict[str, Any] = {
 WAYS = [*AT_ONCE, "general"]
 
 
-def make_context_policy(
-    head: str = "gaussian", activation: str = "tanh", sizes: tuple[int, ...] = (5, 4), numbers: int = 3
-) -> ContextPolicy:
-    return ContextPolicy(make_policy(head, activation, sizes, numbers), 3, seed=1)
+# Policies that equal a perceptron whose parameters are a function of theirs: of which a context alone adapts, with
+# low-rank updates of which all or only these adapt, with a frozen layer, and with masked weights.
+FOLDED = {
+    "context": Trained(),
+    "low-rank": Trained(lora_rank=2, seed=4),
+    "updates": Trained(lora_rank=2, seed=4),
+    "frozen": Trained(freeze=["action_net.weight"]),
+    "masked": Trained(prune=0.4),
+}
+
+
+def make_policy_for(
+    which: str, head: str = "gaussian", activation: str = "tanh", sizes: tuple[int, ...] = (5, 4), numbers: int = 3
+) -> Policy:
+    """Return a small policy of which that can adapt; all numbers that updates begin with are random."""
+    plain = make_policy(head, activation, sizes, numbers)
+    if which not in FOLDED:
+        return plain
+    if which == "context":
+        return ContextPolicy(plain, 3, seed=1)
+    assert isinstance(plain, PerceptronPolicy)
+    policy = wrap_module(plain.initial_module, plain.log_std_min, FOLDED[which])
+    assert isinstance(policy, ChangedPerceptronPolicy)
+    policy.initial_module.double()
+    generator = torch.Generator().manual_seed(5)
+    for name, value in policy.initial_module.named_parameters():
+        if name.endswith(B):
+            value.data.copy_(0.5 * torch.randn(value.shape, generator=generator))
+    return policy
 
 
 def adapting(policy: Policy, which: str) -> frozenset[str] | None:
-    """Return what adapts: all, the last layers with the noise, it alone, a context, or some of here and there."""
-    if which == "all":
+    """Return what adapts: all, the last layers with the noise, it alone, some of here and there, or see ``FOLDED``."""
+    if which in ("all", "low-rank", "frozen", "masked"):
         return None
     if which == "context":
         return frozenset({CONTEXT})
+    if which == "updates":
+        return selected(policy, "lora")
     if which == "noise":
         return frozenset({"log_std"})
     names = [name for name in policy.shapes if name != "log_std"]
@@ -68,8 +100,8 @@ def make_backend(
     if way == "general":
         return AutogradBackend(policy, objective, adapts=adapts, keep=keep)
     at_once = AT_ONCE[way]
-    if isinstance(policy, ContextPolicy):
-        return ContextBackend(policy, objective, keep=keep, device=CPU, at_once=at_once, plan=plan)
+    if (folding := how_to_fold(policy, adapts, CPU)) is not None:
+        return FoldedBackend(*folding, objective, keep=keep, device=CPU, at_once=at_once, plan=plan)
     return PerceptronBackend(policy, objective, adapts=adapts, keep=keep, at_once=at_once, plan=plan)
 
 
@@ -124,7 +156,7 @@ def adapt_with_learned_sizes(
 
 def adapt_context(steps: int = 2) -> Adaptation:
     """Return inner updates of a context, which is no part of the vector."""
-    policy = make_context_policy()
+    policy = make_policy_for("context")
     backend = choose_backend(policy, CPU, adapts=frozenset({CONTEXT}))
     adaptation = Adaptation(policy, backend, start(policy)[:-3], WithoutLast(3))
     for step in range(steps):

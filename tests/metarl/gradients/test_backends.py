@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from adaptations import HEADS, OBJECTIVES, WAYS, adapt, adapting, make_backend, make_context_policy
+from adaptations import HEADS, OBJECTIVES, WAYS, adapt, adapting, make_backend, make_policy_for
 from samples import double, make_policy, make_samples
 from torch import Tensor
 
@@ -38,8 +38,7 @@ class Case:
 
     @functools.cached_property
     def policy(self) -> Policy:
-        make = make_context_policy if self.adapts == "context" else make_policy
-        return make(self.head, self.activation, self.sizes)
+        return make_policy_for(self.adapts, self.head, self.activation, self.sizes)
 
 
 PLAIN, RATIO = "policy-gradient", "likelihood-ratio"
@@ -50,6 +49,8 @@ CASES = [
     *itertools.product(HEADS, ["tanh"], [(4, 6, 3)], [2], [RATIO], [False], ["1", "2", "3", "some", "context"]),
     *itertools.product(["gaussian"], ["relu"], [(), (5, 4)], [1, 2], [PLAIN], [True], ["1", "some", "context"]),
     *itertools.product(["gaussian"], ["tanh"], [(), (5, 4)], [2], [RATIO], [True], ["noise"]),
+    *itertools.product(HEADS, ["tanh"], [(5, 4)], [2], [RATIO], [True], ["low-rank", "updates", "frozen", "masked"]),
+    *itertools.product(["gaussian"], ["relu"], [(4, 6, 3)], [1], [PLAIN], [False], ["low-rank", "updates", "masked"]),
     *itertools.product(HEADS, ["tanh"], [(5, 4)], [1, 2], ["dice"], [True], ["all"]),
     *itertools.product(HEADS, ["relu"], [()], [1], ["dice"], [False], ["all"]),
     *itertools.product(["gaussian"], ["tanh"], [(5, 4)], [2], ["dice"], [False], ["1", "context"]),

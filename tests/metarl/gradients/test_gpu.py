@@ -14,11 +14,10 @@ from small import small
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metarl.agents import DICE, POLICY_GRADIENT, InnerObjective
-from metarl.agents.policies import ContextPolicy
 from metarl.gradients.adaptation import Adaptation, choose_backend
-from metarl.gradients.context_backend import ContextBackend
 from metarl.gradients.curvature import Curvature
 from metarl.gradients.flat import flatten
+from metarl.gradients.folds import FoldedBackend, how_to_fold
 from metarl.gradients.perceptron_backend import PerceptronBackend
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
@@ -56,8 +55,8 @@ class Reads(TorchDispatchMode):
 def all_at_once(model: Any) -> Any:
     """Return a learner of which the fast path takes all tasks at once, as on a GPU."""
     policy, given = model.functional_policy, model.backend
-    if isinstance(policy, ContextPolicy):
-        model.backend = ContextBackend(policy, given.objective, keep=True, device=model.device, at_once="all")
+    if (folding := how_to_fold(policy, model.adapts, model.device)) is not None:
+        model.backend = FoldedBackend(*folding, given.objective, keep=True, device=model.device, at_once="all")
     else:
         model.backend = PerceptronBackend(policy, given.objective, adapts=model.adapts, at_once="all")
     return model

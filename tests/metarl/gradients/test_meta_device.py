@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from adaptations import HEADS, OBJECTIVES, STEP_SIZE, adapting, make_context_policy, start
+from adaptations import HEADS, OBJECTIVES, STEP_SIZE, adapting, make_policy_for, start
 from samples import make_policy, make_rollouts
 from torch import Tensor
 
@@ -54,7 +54,7 @@ def test_a_trust_region_step(head: str, keep: bool, path: Any, objective: str) -
 @pytest.mark.parametrize("path", ["auto", "general"])
 @pytest.mark.parametrize("adapts", ["all", "1", "context"])
 def test_several_epochs_along_the_meta_gradient_with_and_without_terms(adapts: str, path: Any) -> None:
-    policy = make_context_policy() if adapts == "context" else make_policy()
+    policy = make_policy_for(adapts)
     samples = samples_of(policy)
     backend = choose_backend(policy, META, path=path, adapts=adapting(policy, adapts))
     adaptation = Adaptation(policy, backend, start(policy).to(META))

@@ -11,7 +11,7 @@ from operator import itemgetter
 
 import pytest
 import torch
-from adaptations import CPU, HEADS, OBJECTIVES, STEP_SIZE, adapting, make_context_policy, start
+from adaptations import CPU, HEADS, OBJECTIVES, STEP_SIZE, adapting, make_policy_for, start
 from samples import make_policy, make_samples
 from small import small
 from torch import Tensor
@@ -32,7 +32,7 @@ from metarl.gradients.perceptron_backend import PerceptronBackend
     ],
 )
 def test_threads_and_grouping_of_tasks_change_no_bit(path: str, head: str, objective: str, adapts: str) -> None:
-    policy = (make_context_policy if adapts == "context" else make_policy)(head)
+    policy = make_policy_for(adapts, head)
     whole = make_samples(policy, tasks=5, rows=321), make_samples(policy, tasks=5, rows=321, seed=1)
     before = torch.get_num_threads()
     results = []
@@ -75,7 +75,7 @@ def test_sizes_that_are_no_multiple_of_any_alignment_change_no_bit(
     head: str, adapts: str, sizes: tuple[int, ...], episode: int
 ) -> None:
     """In single precision, where a task's numbers then begin anywhere beside those of others."""
-    policy = (make_context_policy if adapts == "context" else make_policy)(head, sizes=sizes, numbers=2)
+    policy = make_policy_for(adapts, head, sizes=sizes, numbers=2)
     backend = choose_backend(policy, CPU, adapts=adapting(policy, adapts))
     support, query = (make_samples(policy, tasks=5, rows=episode, seed=seed).map(to_single) for seed in (0, 1))
     vectors = start(policy).float().expand(5, -1)

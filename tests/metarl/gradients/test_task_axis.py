@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from shares import in_shares
 from small import NAVIGATION, same, small
-from torch import Tensor
 
 from metarl.gradients import task_axis
 from metarl.learners.registry import LEARNERS, find_learner
 from metarl.state import Outcome, State, advance
 
 SHARES = 2
-TIMEOUT = 60.0  # seconds that a share waits for the other
 
 
 @pytest.fixture(autouse=True)
@@ -27,51 +26,6 @@ def one_thread_each() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-class Exchange:
-    """Gathers tensors of all shares, each a thread, in the order of the shares."""
-
-    def __init__(self) -> None:
-        self._given: list[Tensor] = [torch.empty(0)] * SHARES
-        self._met = threading.Barrier(SHARES, timeout=TIMEOUT)
-
-    def gather_as(self, index: int) -> Callable[[Tensor], list[Tensor]]:
-        def gather(own: Tensor) -> list[Tensor]:
-            self._given[index] = own
-            self._met.wait()
-            found = [part.clone() for part in self._given]
-            self._met.wait()
-            return found
-
-        return gather
-
-    def abort(self) -> None:
-        self._met.abort()
-
-
-def in_shares(work: Callable[[int], Any]) -> list[Any]:
-    """Return what work gives in each share."""
-    exchange = Exchange()
-    found: list[Any] = [None] * SHARES
-    failed: list[BaseException] = []
-
-    def run(index: int) -> None:
-        try:
-            with task_axis.dealt_to(task_axis.Share(index, SHARES, exchange.gather_as(index))):
-                found[index] = work(index)
-        except BaseException as error:
-            failed.append(error)
-            exchange.abort()
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(SHARES)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise next((error for error in failed if not isinstance(error, threading.BrokenBarrierError)), failed[0])
-    return found
 
 
 def two_iterations(model: Any, turn: Any = None) -> list[tuple[State, Outcome]]:
@@ -163,7 +117,7 @@ def test_the_tasks_are_dealt_whole_in_groups() -> None:
 def test_too_few_tasks_for_the_shares_are_refused_in_a_sentence() -> None:
     model = small(learning={"tasks": 2})
     with (
-        task_axis.dealt_to(task_axis.Share(0, 2, lambda own: [own])),
+        task_axis.dealt_to(task_axis.Share(index=0, count=2, gather=lambda own, rows: [own])),
         pytest.raises(
             ValueError,
             match=r"^2 tasks cannot be dealt to 2 shares in groups of 2; use fewer shares or at least 3 tasks$",

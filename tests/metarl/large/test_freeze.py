@@ -226,7 +226,6 @@ def test_a_front_s_policy_goes_on_in_stable_baselines3() -> None:
                 ("Noise", "extractor", "returns other features when it is given the same observations again"),
             )
         ],
-        ({"inner": {"adapts": "context"}}, "which only learner cavia has; use learner 'cavia'"),
     ],
 )
 def test_bad_input_is_one_sentence(changes: dict[str, Any], message: str) -> None:

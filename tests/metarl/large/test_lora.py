@@ -61,6 +61,24 @@ def test_only_updates_adapt_and_frozen_weights_stay(tmp_path: Path) -> None:
     assert same(again.learn(iterations=1).parameters, model.learn(iterations=1).parameters)
 
 
+@pytest.mark.parametrize("learner", ["maml", "meta-sgd", "promp"])
+@pytest.mark.parametrize("changes", [{"lora_rank": 3}, {"freeze": ["*.0.*"]}, {"prune": 0.5}])
+def test_both_paths_have_the_same_meta_gradient(learner: str, changes: dict[str, Any]) -> None:
+    found = []
+    for path in ("fast", "general"):
+        outer: dict[str, Any] = {"path": path, "learning_rate": 1e-3}
+        outer |= {"epochs": 1} if learner == "promp" else {"update": "vpg", "optimizer": "sgd", "learning_rate": 1.0}
+        model = small(learner, policy_kwargs=changes, inner={"steps": 2, "step_size": 0.5}, outer=outer)
+        assert model.backend.name == path
+        found.append(model.learn(iterations=2).parameters)
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=2e-3, atol=2e-5)
+
+
+def test_a_large_perceptron_with_updates_computes_no_weights_of_its_own_for_tasks() -> None:
+    assert lora(policy_kwargs={"hidden_sizes": (1024, 1024)}).backend.name == "general"
+
+
 def test_an_adapted_policy_is_a_plain_one_that_does_the_same() -> None:
     model = lora(policy_kwargs={"lora_layers": [UPDATED]}).learn(iterations=1)
     rollouts = played(model, metarl.sample_tasks(NAVIGATION, 2, seed=1))
