@@ -11,6 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 FILTERS, WIDTH = 16, 64
+CELL = 24  # numbers that a cell becomes where words are read too
 
 
 class SmallCnn(BaseFeaturesExtractor):
@@ -54,33 +55,48 @@ class SmallCnnPolicy(ActorCriticPolicy):
 
 
 class WordsAndImage(BaseFeaturesExtractor):
-    """``SmallCnn`` for the images of a dict; for its counts of words, the sum of the words' embeddings.
+    """Images whose cells are read in the light of words: feature-wise linear modulation (FiLM, Perez et al. 2018).
+
+    Each cell of an image becomes 24 numbers, ``z``. The counts of words, and whatever else there is, become a factor
+    ``1 + gamma`` and a term ``beta`` for each of them, the sums of the words' embeddings. Then the cells'
+    ``relu((1 + gamma) z + beta)`` become 64 features. Adding up what is seen and what is said, in place of multiplying,
+    takes several times as many steps until words mean something.
 
     Args:
         observation_space: a Dict of images with channels first and of other boxes.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or it has no image or nothing but images.
     """
 
     def __init__(self, observation_space: spaces.Space[Any]) -> None:
-        if not isinstance(observation_space, spaces.Dict):
+        parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
+        images = {key: part.shape for key, part in parts.items() if part.shape and len(part.shape) == 3}
+        if not images or len(images) == len(parts):
             raise ValueError(
-                f"WordsPolicy takes a Dict of images and counts, and the observations are {observation_space}"
+                "WordsPolicy takes a Dict of images and of counts of words, and the observations are "
+                f"{observation_space}; use MultiInputPolicy"
             )
-        super().__init__(observation_space, WIDTH * len(observation_space.spaces))
-        self.parts = nn.ModuleDict(
+        super().__init__(observation_space, WIDTH * len(images))
+        self.words = [key for key in parts if key not in images]
+        said = sum(spaces.flatdim(parts[key]) for key in self.words)
+        self.cells = nn.ModuleDict({key: nn.Conv2d(shape[0], CELL, 1) for key, shape in images.items()})
+        self.meanings = nn.ModuleDict({key: nn.Linear(said, 2 * CELL, bias=False) for key in images})
+        self.after = nn.ModuleDict(
             {
-                key: SmallCnn(part)
-                if len(part.shape or ()) == 3
-                else nn.Sequential(nn.Flatten(), nn.Linear(spaces.flatdim(part), WIDTH, bias=False))
-                for key, part in observation_space.spaces.items()
+                key: nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(CELL * height * width, WIDTH), nn.ReLU())
+                for key, (_, height, width) in images.items()
             }
         )
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """Return the features ``[row, 64 * entries]``."""
-        return torch.cat([part(observations[key]) for key, part in self.parts.items()], dim=1)
+        """Return the features ``[row, 64 * images]``."""
+        said = torch.cat([observations[key].flatten(1) for key in self.words], dim=1)
+        found = []
+        for key, cells in self.cells.items():
+            gamma, beta = self.meanings[key](said)[..., None, None].chunk(2, dim=1)
+            found.append(self.after[key]((1.0 + gamma) * cells(observations[key]) + beta))
+        return torch.cat(found, dim=1)
 
 
 class WordsPolicy(MultiInputActorCriticPolicy):

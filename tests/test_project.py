@@ -62,7 +62,7 @@ def test_the_page_on_large_policies_runs_as_it_stands(tmp_path: Path) -> None:
     code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/large-policies.md").read_text(), flags=re.DOTALL)
     done = forked.run(cwd=tmp_path, code="\n".join(code))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2] == "general 2243 parameters are trained"
+    assert done.stdout.splitlines()[-2] == "fast 2243 parameters are trained"
     assert re.fullmatch(r"torch.Size\(\[\d+, 2\]\)", done.stdout.splitlines()[-1])
 
 

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 import metarl
@@ -81,16 +82,24 @@ def test_languages_are_held_out() -> None:
     assert not train & test
 
 
-def test_the_policy_reads_words_and_images() -> None:
+def test_the_policy_reads_an_image_in_the_light_of_words() -> None:
     torch.manual_seed(0)
     network = WordsAndImage(metarl.make(FAMILY).observation_space)
-    seen = {"image": torch.zeros(2, 20, 7, 7), "words": torch.zeros(2, len(VOCABULARY) + 1)}
-    before = network(seen)
-    assert before.shape == (2, 128)
-    seen["words"][1, 3] = 1.0
-    assert (network(seen)[1] != before[1]).sum() == 64
-    with pytest.raises(ValueError, match="WordsPolicy takes a Dict"):
-        WordsAndImage(metarl.make("metarl/MiniGrid-v0").observation_space)
+    image = torch.zeros(4, 20, 7, 7)
+    image[2:, 5, 3, 3] = 1.0
+    words = torch.zeros(4, len(VOCABULARY) + 1)
+    words[1::2, 3] = 1.0
+    found = network({"image": image, "words": words})
+    assert found.shape == (4, 64)
+    effects = found[1] - found[0], found[3] - found[2]  # of the word, without and with the object
+    assert all((effect != 0).any() for effect in effects)
+    assert not torch.allclose(*effects)  # they are not just added up
+    for observations in (
+        metarl.make("metarl/MiniGrid-v0").observation_space,
+        spaces.Dict({"words": spaces.Box(0, 1, (3,))}),
+    ):
+        with pytest.raises(ValueError, match=r"WordsPolicy takes a Dict .* use MultiInputPolicy"):
+            WordsAndImage(observations)
 
 
 def test_bad_input_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
