@@ -130,6 +130,16 @@ def _tensor(part: NDArray[Any], device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(part)).to(device)
 
 
+def keep_evaluating(extractor: nn.Module) -> None:
+    """Keep a frozen extractor in evaluation mode, in which dropout and batch statistics change nothing, in training."""
+    extractor.register_forward_pre_hook(_evaluate)
+
+
+def _evaluate(extractor: nn.Module, _: Any) -> None:
+    if extractor.training:
+        extractor.eval()
+
+
 def refuse_nothing(extractor: nn.Module) -> None:
     """Refuse to freeze a features extractor that computes nothing.
 

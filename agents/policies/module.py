@@ -15,7 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
 from metarl.agents.distributions import Distribution
-from metarl.agents.frozen.front import Front
+from metarl.agents.frozen.front import Front, keep_evaluating
 from metarl.agents.frozen.merged import changed_layers, merge
 from metarl.agents.frozen.trained import is_critic
 from metarl.agents.normalization import NormalizedExtractor, Normalizer
@@ -177,6 +177,8 @@ class ModulePolicy(Policy):
             _normalize_inside(module, normalizer)
         for name, part in module.named_parameters():
             part.requires_grad_(name not in self.frozen or name.startswith(updated))
+        if self.front is not None:
+            keep_evaluating(module.features_extractor)
         module.set_training_mode(False)
         return module.to(device)
 

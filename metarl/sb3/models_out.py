@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from metarl.agents import Rollouts, discounted_returns
+from metarl.agents.frozen.front import keep_evaluating
 from metarl.agents.frozen.packed import architecture_of
 from metarl.agents.observations import map_observations
 from metarl.agents.policies import is_critic
@@ -67,6 +68,9 @@ def to_model(
     model.policy.load_state_dict(policy.state_dict())
     for own, given in zip(model.policy.parameters(), policy.parameters(), strict=True):
         own.requires_grad_(given.requires_grad)
+    extractor = model.policy.features_extractor
+    if not all(part.requires_grad for part in extractor.parameters()):
+        keep_evaluating(extractor)
     return model
 
 

@@ -87,6 +87,17 @@ def test_frozen_parameters_are_named_by_patterns() -> None:
     assert whole.functional_policy.front is not None
 
 
+def test_a_front_has_no_dropout_where_its_policy_is_trained() -> None:
+    policy = front().adapt([0.1, 0.2], seed=1)
+    seen = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    expected = policy.extract_features(seen)
+    policy.set_training_mode(True)
+    torch.testing.assert_close(policy.extract_features(seen), expected)
+    model = front().to_sb3(PPO, [0.1, 0.2], seed=1, n_steps=8, batch_size=8).learn(8)
+    model.policy.set_training_mode(True)
+    torch.testing.assert_close(model.policy.extract_features(seen), expected)
+
+
 @pytest.mark.parametrize(
     ("learner", "pattern"),
     [
@@ -114,12 +125,17 @@ def test_any_parameters_can_be_frozen(learner: str, pattern: str, tmp_path: Path
 
 
 def test_frozen_noise_leaves_the_gradient_of_the_rest_as_it_is() -> None:
-    rest = {"inner": {"adapts": ["mlp_extractor.*", "action_net.*"]}, "outer": {"update": "vpg", "learning_rate": 0.1}}
-    fast, frozen = small(**rest), small(policy_kwargs={"freeze": ["log_std"]}, **rest)
-    assert (fast.backend.name, frozen.backend.name) == ("fast", "general")
-    shared = fast.learn(iterations=1).parameters
-    for name, value in frozen.learn(iterations=1).parameters.items():
-        torch.testing.assert_close(value, shared[name], rtol=1e-4, atol=1e-6)
+    rest: dict[str, Any] = {
+        "inner": {"adapts": ["mlp_extractor.*", "action_net.*"]},
+        "outer": {"update": "vpg", "learning_rate": 0.1},
+    }
+    shared = small(**rest).learn(iterations=1).parameters
+    for path in ("auto", "general"):
+        rest["outer"]["path"] = path
+        frozen = small(policy_kwargs={"freeze": ["log_std"]}, **rest).learn(iterations=1).parameters
+        assert frozen.keys() == shared.keys() - {"log_std"}
+        for name, value in frozen.items():
+            torch.testing.assert_close(value, shared[name], rtol=1e-4, atol=1e-6)
 
 
 def test_images_and_dicts_have_fronts() -> None:
