@@ -52,8 +52,8 @@ def start(count: int, arguments: Sequence[str]) -> int:
         try:
             elastic_launch(config, sys.executable)("-m", "metarl", *arguments)
         except ChildFailedError as error:
-            status = error.failures[0].exitcode if 0 in error.failures else 1
-            return status if status > 0 else 1
+            # All ranks that end by themselves have the same status; the launcher may see another's end before rank 0's.
+            return next((failure.exitcode for failure in error.failures.values() if failure.exitcode > 0), 1)
         except SignalException as stop:
             return INTERRUPTED if stop.sigval.name == "SIGINT" else TERMINATED
     return 0

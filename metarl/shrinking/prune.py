@@ -22,7 +22,6 @@ from metarl.agents.policies.perceptron import perceptron_layers
 from metarl.learner import BaseLearner
 from metarl.shrinking.channels import NARROW, without_channels
 from metarl.shrinking.neurons import Scope, importance, kept_neurons, without_neurons
-from metarl.state import State
 
 Model = TypeVar("Model")
 
@@ -102,22 +101,25 @@ def _smaller(
 
 
 def _pruned_learner(learner: BaseLearner, amount: float, scope: Scope) -> BaseLearner:
-    state = learner.state
-    parameters, widths = _smaller(learner.functional_policy.layers, state.parameters, amount, scope)
-    critic = [value.shape[0] for name, value in state.critic.items() if _is_hidden(name)]
+    parameters, widths = _smaller(learner.functional_policy.layers, learner.parameters, amount, scope)
+    critic = [value.shape[0] for name, value in learner.state.critic.items() if _is_hidden(name)]
     arguments = {**learner.policy_kwargs, "net_arch": {"pi": widths, "vf": critic}}
     pruned = type(learner).from_settings(learner.given_settings, arguments, learner.functional_policy.buffers())
-    return _taking_over(pruned, parameters, state)
+    return _taking_over(pruned, parameters, learner)
 
 
-def _taking_over(pruned: BaseLearner, parameters: Parameters, before: State) -> BaseLearner:
-    """Return a new learner with other parameters, and with the value function and statistics of a state."""
+def _taking_over(
+    pruned: BaseLearner, parameters: Parameters, before: BaseLearner, critic: Parameters | None = None
+) -> BaseLearner:
+    """Return a new learner with other parameters, and with the statistics and value function of the one before."""
+    kept = before.state.critic if critic is None else critic
     pruned.state = replace(
         pruned.state,
         parameters={name: value.to(pruned.device) for name, value in parameters.items()},
-        critic={name: value.clone() for name, value in before.critic.items()},
-        normalizer=before.normalizer,
+        critic={name: value.clone() for name, value in kept.items()},
+        normalizer=before.state.normalizer,
     )
+    pruned.tasks_trained_on = before.tasks_trained_on
     return pruned
 
 
@@ -139,10 +141,10 @@ def _learner_without_channels(learner: BaseLearner, amount: float, scope: Scope)
     policy = learner.functional_policy
     if not isinstance(policy, ModulePolicy):
         raise ValueError(f"a {type(policy).__name__} has no channels to prune; expected CnnPolicy or the like")
-    state, settings = learner.state, learner.given_settings
+    settings = learner.given_settings
     chosen = {**settings.policy.arguments(), **learner.policy_kwargs}
     given = {name: chosen[key] for name, key in (("inner", CLASS), ("inner_kwargs", ARGUMENTS)) if chosen.get(key)}
-    module, arguments = without_channels(policy.module(learner.parameters, state.critic), amount, scope, given)
+    module, arguments = without_channels(policy.module(learner.parameters, learner.state.critic), amount, scope, given)
     kwargs = {key: value for key, value in learner.policy_kwargs.items() if key not in (CLASS, ARGUMENTS)}
     if isinstance(arguments["inner"], str):  # settings hold what a file can
         network = replace(settings.policy, features_extractor_class=NARROW, features_extractor_kwargs=arguments)
@@ -156,7 +158,7 @@ def _learner_without_channels(learner: BaseLearner, amount: float, scope: Scope)
     # The module has the floor applied to the exploration noise; the learner's own value is kept.
     own = {name: tensors[name] for name in pruned.functional_policy.shapes}
     noise = {name: part for name, part in learner.parameters.items() if name == "log_std"}
-    return _taking_over(pruned, {**own, **noise}, replace(state, critic=_named_as(pruned.state.critic, tensors)))
+    return _taking_over(pruned, {**own, **noise}, learner, _named_as(pruned.state.critic, tensors))
 
 
 def _named_as(names: Parameters, tensors: Parameters) -> Parameters:
@@ -183,7 +185,7 @@ def _with_masks(model: Any, amount: float, scope: Scope) -> Any:
     pruned = type(model).from_settings(settings, model.policy_kwargs, masked.buffers())
     # The module has the floor applied to the exploration noise; the learner's own value is kept.
     noise = {name: part for name, part in model.parameters.items() if name == "log_std"}
-    return _taking_over(pruned, {**masked.parameters(), **noise}, model.state)
+    return _taking_over(pruned, {**masked.parameters(), **noise}, model)
 
 
 def _is_hidden(name: str) -> bool:

@@ -99,9 +99,12 @@ def test_workers_that_fail_are_started_anew_as_often_as_is_asked(hangs: bool, tm
     kwargs = {"mark": str(tmp_path / "one"), "hangs": hangs}
     restarted = learner(family, family_kwargs=kwargs, **once, restart_workers=1)
     told: list[Any] = []
-    restarted.learn(
-        iterations=3, callback=lambda *_: told.append(dict(restarted.logger.name_to_value)), log_interval=None
-    )
+
+    def tell(*_: Any) -> bool:
+        told.append(dict(restarted.logger.name_to_value))
+        return True
+
+    restarted.learn(iterations=3, callback=tell, log_interval=None)
     assert told[1]["rollout/worker_restarts"] == restarted.sampler.restarts == 1
     assert all((undisturbed.parameters[name] == value).all() for name, value in restarted.parameters.items())
     restarted.close()

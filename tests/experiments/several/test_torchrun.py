@@ -39,7 +39,8 @@ def environment() -> dict[str, str]:
 def test_the_command_starts_the_processes_and_says_what_they_send(whole: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "metarl", *NAVIGATION, "--processes", "2", "--profile", "--quiet"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    own = [line for line in done.stderr.splitlines() if not line.startswith("USDT:")]  # of torch's profiler
+    assert (done.returncode, own) == (0, [])
     assert_same(tmp_path / "runs" / "run", whole)
     assert (tmp_path / "runs" / "run" / "profile.json").is_file()
     told = re.search(r"^An iteration exchanges (\d+) messages with [\d.]+ MB in all between 2 processes", done.stdout)
@@ -56,6 +57,7 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.full
 def test_torchrun_on_two_nodes_goes_on_after_a_killed_rank(whole: Path, tmp_path: Path) -> None:
     place = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{ranked.free_port()}", "--rdzv-id", "test"]
     nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--local-addr", "127.0.0.1", "--max-restarts", "1"]

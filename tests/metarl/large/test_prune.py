@@ -89,6 +89,14 @@ def test_a_pruned_learner_is_smaller_and_goes_on(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("by", ["neurons", "weights"])
+def test_a_pruned_learner_knows_on_which_tasks_it_was_trained(by: Any) -> None:
+    tasks = metarl.sample_tasks(NAVIGATION, 3, seed=1)
+    pruned = Prune(small().learn(iterations=1, tasks=tasks), 0.5, by=by)
+    with pytest.warns(UserWarning, match="were given to learn"):
+        pruned.evaluate(tasks=tasks, episodes=1, steps=1)
+
+
 def test_a_pruned_model_of_stable_baselines3_is_one(tmp_path: Path) -> None:
     model = PPO(
         "MlpPolicy",
