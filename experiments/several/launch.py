@@ -15,8 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from metarl.envs.processes import available_cores
-
-INTERRUPTED, TERMINATED = 130, 143
+from metarl.experiments.arguments import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED
 
 
 def restarts() -> int:
@@ -52,8 +51,9 @@ def start(count: int, arguments: Sequence[str]) -> int:
         try:
             elastic_launch(config, sys.executable)("-m", "metarl", *arguments)
         except ChildFailedError as error:
-            # All ranks that end by themselves have the same status; the launcher may see another's end before rank 0's.
-            return next((failure.exitcode for failure in error.failures.values() if failure.exitcode > 0), 1)
+            # The launcher stops the others as soon as one rank ends, and any of them may be the first.
+            statuses = [failure.exitcode for failure in error.failures.values() if failure.exitcode > 0]
+            return BAD_INPUT if BAD_INPUT in statuses else next(iter(statuses), FAILED)
         except SignalException as stop:
             return INTERRUPTED if stop.sigval.name == "SIGINT" else TERMINATED
     return 0

@@ -22,7 +22,7 @@ from stable_baselines3.common.logger import Logger
 
 from metarl.distributed import Group, LostError, join
 from metarl.envs import RolloutError
-from metarl.experiments.arguments import BAD_INPUT
+from metarl.experiments.arguments import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED
 from metarl.experiments.runs import Run
 from metarl.experiments.several.facts import difference, facts_of, own_code
 from metarl.experiments.streams import complain
@@ -31,7 +31,6 @@ from metarl.learner import BaseLearner
 from metarl.learners.registry import load_learner
 from metarl.settings import Settings
 
-FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 Started = tuple[Run, BaseLearner]
 
 
